@@ -1,0 +1,48 @@
+# Needs Python 3.11 or newer (with its venv module) and make. Everything else goes into .venv.
+
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: help demo test slow format lint types check bench clean
+
+help:                   ## this list
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## */	/' | expand -t 12
+
+# The stamp is touched last: a run that was interrupted begins again, one that is up to date costs nothing.
+.venv/installed: requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit("EdgeKV needs Python 3.11 or newer: set PYTHON=python3.11" if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --requirement requirements.lock
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+.venv/installed-bench: requirements-bench.lock .venv/installed
+	$(BIN)/python -m pip install --quiet --requirement requirements-bench.lock
+	@touch $@
+
+demo: .venv/installed   ## import real data, kill the node in the middle of it, prove that nothing acknowledged is lost
+	@$(BIN)/edgekv demo
+
+test: .venv/installed   ## the default tests
+	$(BIN)/python -m pytest
+
+slow: .venv/installed   ## the tests that need minutes, root or other programs
+	$(BIN)/python -m pytest -m slow
+
+format: .venv/installed ## put the code into its format
+	$(BIN)/ruff format .
+
+lint: .venv/installed   ## format and lint, without changing anything
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+types: .venv/installed  ## mypy --strict
+	$(BIN)/mypy
+
+check: lint types test  ## all that a change must pass
+
+bench: .venv/installed-bench ## every benchmark; results go to bench/results/
+	$(BIN)/python -m bench
+
+clean:                  ## remove what make made
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -1,0 +1,125 @@
+"""Media types, and keys and values inside JSON and msgpack.
+
+JSON has no byte strings, so a JSON string carries UTF-8 and other bytes travel as ``{"base64": "..."}``, in both directions.
+msgpack is exact: keys and values come as bin; a str is taken as its UTF-8.
+"""
+
+import base64
+import binascii
+import json
+from collections.abc import Sequence
+from typing import Any, Final
+
+from aiohttp import web
+
+from edgekv.api.http.problem import Refusal
+from edgekv.codec import pack, unpack
+from edgekv.errors import InvalidRequest
+
+JSON: Final = "application/json"
+MSGPACK: Final = "application/msgpack"
+NDJSON: Final = "application/x-ndjson"
+_SAME: Final = {"application/x-msgpack": MSGPACK, "application/vnd.msgpack": MSGPACK, "application/ndjson": NDJSON}
+_ANY: Final = {"*/*", "application/*"}
+
+
+def wanted_type(request: web.BaseRequest, offered: Sequence[str] = (JSON, MSGPACK)) -> str:
+    """The offered type that Accept likes best; the first one when it does not care; 406 when it wants none of them."""
+    accept = request.headers.get("Accept", "")
+    if not accept or accept == "*/*":
+        return offered[0]
+    best, best_quality = "", 0.0
+    for item in accept.split(","):
+        name, quality = _quality(item)
+        choice = offered[0] if name in _ANY else _SAME.get(name, name)
+        if choice in offered and quality > best_quality:
+            best, best_quality = choice, quality
+    if not best:
+        raise Refusal(406, "not-acceptable", f"none of the types in Accept is offered here. Use {', '.join(offered)}.")
+    return best
+
+
+def encoded(value: object, media_type: str) -> bytes:
+    """One value as JSON or msgpack."""
+    return pack(value) if media_type == MSGPACK else json_bytes(value)
+
+
+def json_bytes(value: object) -> bytes:
+    """Compact JSON. Bytes anywhere in it follow the module's rule."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=_json_leaf).encode()
+
+
+def decoded_object(request: web.BaseRequest, body: bytes) -> dict[object, object]:
+    """The object that a POST carries; 415 unless it says that it is JSON or msgpack, InvalidRequest when it is not.
+
+    The type must be said: a form from a foreign web page can be posted to a node on localhost, JSON cannot without being asked for.
+    """
+    name = request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+    media_type = _SAME.get(name, name)
+    if media_type not in (JSON, MSGPACK):
+        raise Refusal(415, "unsupported-media-type", f"send the body with Content-Type: {JSON} or {MSGPACK}.")
+    value = unpack(body) if media_type == MSGPACK else _json_value(body)
+    if not isinstance(value, dict):
+        raise InvalidRequest("the body is not an object. See docs/HTTP_API.md for what this call takes.")
+    return value
+
+
+def bytes_of(value: object, what: str) -> bytes:
+    """A key or value out of a decoded body."""
+    if isinstance(value, bytes):
+        return value
+    if isinstance(value, str):
+        try:
+            return value.encode()
+        except UnicodeEncodeError as error:
+            raise InvalidRequest(
+                f'{what} holds half a surrogate pair. Send other bytes as {{"base64": "..."}}.'
+            ) from error
+    if isinstance(value, dict) and value.keys() == {"base64"} and isinstance(value["base64"], str):
+        try:
+            return base64.b64decode(value["base64"], validate=True)
+        except (binascii.Error, ValueError) as error:
+            raise InvalidRequest(f"{what} is not base64: {error}.") from error
+    raise InvalidRequest(f'{what} is neither text nor bytes. Send a string, or {{"base64": "..."}} in JSON.')
+
+
+def integer_of(value: object, what: str) -> int:
+    """A 64-bit integer out of a decoded body."""
+    if not isinstance(value, int) or isinstance(value, bool) or not -(1 << 63) <= value < 1 << 63:
+        raise InvalidRequest(f"{what} is not a 64-bit integer. Send a whole number.")
+    return value
+
+
+def _json_leaf(value: object) -> object:
+    if not isinstance(value, bytes):
+        raise TypeError(f"{type(value).__name__} has no JSON form")
+    return json_text(value)
+
+
+def json_text(data: bytes) -> str | dict[str, str]:
+    """Bytes as JSON shows them."""
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        return {"base64": base64.b64encode(data).decode()}
+
+
+def _json_value(body: bytes) -> Any:
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise InvalidRequest(f"the body is not JSON: {str(error)[:200]}.") from error
+
+
+def _quality(item: str) -> tuple[str, float]:
+    """A media range of Accept and its q; one that cannot be read counts as 0."""
+    name, *options = item.split(";")
+    quality = 1.0
+    for option in options:
+        key, _, text = option.partition("=")
+        if key.strip().lower() == "q":
+            try:
+                quality = float(text)
+            except ValueError:
+                quality = 0.0
+    return name.strip().lower(), quality

@@ -1,0 +1,119 @@
+"""What the HTTP front end needs of the node it fronts: structural types, so that tests run it over a dict.
+
+server.py of the package gives the real one. Attributes are read-only properties here, so an implementation may be narrower.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from edgekv.config import Config
+from edgekv.engine.frame import Frame
+from edgekv.errors import EdgeKVError
+from edgekv.ids import Actor
+from edgekv.metrics import Metrics
+from edgekv.node.operations import Entry, Page
+
+
+class Keyspace(Protocol):
+    """A keyspace's name, for metrics, and its newest stamp, which is that of the last change made in it."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def hlc(self) -> int: ...
+
+
+class Keyspaces(Protocol):
+    """Which keyspace a key belongs to."""
+
+    def of(self, key: bytes, /) -> Keyspace: ...
+
+
+class Admission(Protocol):
+    """Why the node takes no client writes, for /readyz."""
+
+    @property
+    def read_only(self) -> EdgeKVError | None: ...
+
+
+class Engine(Protocol):
+    """The barrier of the last calls, and back-pressure."""
+
+    barrier: Frame | None
+
+    @property
+    def actor(self) -> Actor: ...
+
+    @property
+    def write_blocked(self) -> bool: ...
+
+    @property
+    def on_room(self) -> list[Callable[[], None]]: ...
+
+    @property
+    def keyspaces(self) -> Keyspaces: ...
+
+    @property
+    def admission(self) -> Admission: ...
+
+
+class Operations(Protocol):
+    """The verbs that HTTP offers (edgekv/node/operations.py)."""
+
+    @property
+    def engine(self) -> Engine: ...
+
+    @property
+    def value_bytes_max(self) -> int: ...
+
+    def now_ms(self) -> int: ...
+
+    def check_key(self, key: bytes) -> None: ...
+
+    def get(self, key: bytes) -> bytes | None: ...
+
+    def get_entry(self, key: bytes) -> Entry | None: ...
+
+    def set(self, key: bytes, value: bytes, *, expiry_ms: int = 0) -> bool: ...
+
+    def delete(self, keys: Sequence[bytes]) -> int: ...
+
+    def increment(self, key: bytes, delta: int) -> int: ...
+
+    def page(self, start: bytes, prefix: bytes, limit: int) -> Page: ...
+
+    def batch(self, operations: Sequence[tuple[object, ...]]) -> list[object]: ...
+
+    def status(self) -> dict[str, object]: ...
+
+
+class Host(Protocol):
+    """The node and the loop that serve HTTP."""
+
+    @property
+    def operations(self) -> Operations: ...
+
+    @property
+    def metrics(self) -> Metrics: ...
+
+    @property
+    def config(self) -> Config: ...
+
+    @property
+    def node_name(self) -> str: ...
+
+    @property
+    def site_name(self) -> str: ...
+
+    @property
+    def version(self) -> str: ...
+
+    @property
+    def started_ms(self) -> int: ...
+
+    def kick_soon(self) -> None: ...
+
+    def ready(self) -> bool: ...
+
+    async def run_slices(self, step: Callable[[], bool], /) -> None: ...

@@ -1,0 +1,166 @@
+"""``GET /v1/scan``: entries in key order, a page at a time.
+
+A page is read in steps of up to HTTP_SCAN_STEP_ENTRIES entries, each consistent in itself, with the event loop served between
+them; it ends at its limit or at HTTP_SCAN_BYTES_MAX, whichever is first. The cursor is opaque: base64url of msgpack ``[1,
+prefix, next]``, where ``next`` is the key to go on from, without the prefix. So it needs no state here, survives restarts,
+and works on any node that holds the keys.
+"""
+
+import base64
+import binascii
+from typing import Final, NamedTuple
+
+from aiohttp import web
+
+from edgekv.api.http.content import JSON, MSGPACK, NDJSON, json_bytes, json_text, wanted_type
+from edgekv.api.http.door import Door
+from edgekv.api.http.host import Operations
+from edgekv.api.http.kv import etag_of
+from edgekv.api.http.promises import check_promises
+from edgekv.api.http.reply import Reply
+from edgekv.api.http.target import bytes_parameter, integer_parameter, parameters
+from edgekv.api.http.waiting import Hold
+from edgekv.codec import pack, unpack
+from edgekv.errors import InvalidRequest, TooLarge
+from edgekv.limits import (
+    HTTP_SCAN_BYTES_MAX,
+    HTTP_SCAN_LIMIT_DEFAULT,
+    HTTP_SCAN_STEP_ENTRIES,
+    KEY_BYTES_MAX,
+    SCAN_LIMIT_MAX,
+)
+from edgekv.node.operations import Entry
+
+_KNOWN: Final = ("prefix", "start", "limit", "cursor")
+_FIRST_STEP_ENTRIES: Final = 8
+"""Before the sizes here are known, a step is small: eight values of 16 MiB are bearable, 256 are not."""
+_CURSOR_VERSION: Final = 1
+
+
+class Wanted(NamedTuple):
+    """What a scan was asked for."""
+
+    prefix: bytes
+    start: bytes
+    limit: int
+
+
+class ScanCalls:
+    """The scan."""
+
+    def __init__(self, door: Door) -> None:
+        self._door: Final = door
+
+    async def get(self, request: web.BaseRequest, key: bytes, query: str) -> Reply:
+        """One page as JSON, msgpack or NDJSON; ``Link: rel=next`` when there is more."""
+        assert not key
+        wanted = wanted_page(query)
+        media_type = wanted_type(request, (JSON, MSGPACK, NDJSON))
+        check_promises(request, writes=False)
+        hold = self._door.budget.hold()
+        try:
+            page = PageReader(wanted, media_type, hold)
+            await self._door.read_in_slices(page.step)
+            body = page.body()
+        except BaseException:
+            hold.release()
+            raise
+        return Reply(200, page.headers(), body, hold=hold)
+
+
+class PageReader:
+    """A page while it is being read."""
+
+    def __init__(self, wanted: Wanted, media_type: str, hold: Hold) -> None:
+        self._wanted: Final = wanted
+        self._media_type: Final = media_type
+        self._hold: Final = hold
+        self._rows: Final[list[bytes | dict[str, object]]] = []
+        self._bytes = 0
+        self._next: bytes | None = wanted.start
+
+    def step(self, operations: Operations) -> bool:
+        """Read some more entries; whether there are more to read for this page."""
+        assert self._next is not None
+        page = operations.page(self._next, self._wanted.prefix, self._step_entries())
+        size = sum(len(entry.key) + len(entry.value) for entry in page.entries)
+        self._hold.add(size)
+        self._bytes += size
+        self._rows.extend(map(self._row, page.entries))
+        self._next = page.next_key
+        return page.next_key is not None and self._bytes < HTTP_SCAN_BYTES_MAX and len(self._rows) < self._wanted.limit
+
+    def _step_entries(self) -> int:
+        left = self._wanted.limit - len(self._rows)
+        if not self._rows:
+            return min(left, _FIRST_STEP_ENTRIES)
+        fitting = (HTTP_SCAN_BYTES_MAX - self._bytes) * len(self._rows) // max(self._bytes, 1)
+        return max(1, min(left, HTTP_SCAN_STEP_ENTRIES, fitting))
+
+    def _row(self, entry: Entry) -> bytes | dict[str, object]:
+        """JSON is made here, in slices; msgpack is fast enough to be made at the end."""
+        fields: dict[str, object] = {"version": etag_of(entry.version).strip('"')}
+        if entry.expiry_ms:
+            fields["expiry_ms"] = entry.expiry_ms
+        if self._media_type == MSGPACK:
+            return {"key": entry.key, "value": entry.value, **fields}
+        return json_bytes({"key": json_text(entry.key), "value": json_text(entry.value), **fields})
+
+    @property
+    def _cursor(self) -> str | None:
+        return None if self._next is None else cursor_text(self._wanted.prefix, self._next)
+
+    def body(self) -> bytes:
+        """``{"entries": [...], "cursor": text or null}``; in NDJSON the entries alone, one per line."""
+        if self._media_type == MSGPACK:
+            return pack({"entries": self._rows, "cursor": self._cursor})
+        lines = [row for row in self._rows if isinstance(row, bytes)]
+        if self._media_type == NDJSON:
+            return b"".join(line + b"\n" for line in lines)
+        return b'{"entries":[' + b",".join(lines) + b'],"cursor":' + json_bytes(self._cursor) + b"}"
+
+    def headers(self) -> bytes:
+        """Content-Type, and Link when there is more."""
+        lines = b"Content-Type: %s\r\nVary: Accept\r\n" % self._media_type.encode()
+        if self._cursor is not None:
+            lines += f'Link: </v1/scan?cursor={self._cursor}&limit={self._wanted.limit}>; rel="next"\r\n'.encode()
+        return lines
+
+
+def wanted_page(query: str) -> Wanted:
+    """Read the parameters. A cursor brings its own prefix; ``start`` beside it would contradict it."""
+    found = parameters(query, _KNOWN)
+    prefix, start = bytes_parameter(found, "prefix"), bytes_parameter(found, "start")
+    limit = integer_parameter(found, "limit", low=1, high=SCAN_LIMIT_MAX) or HTTP_SCAN_LIMIT_DEFAULT
+    if len(prefix) > KEY_BYTES_MAX or len(start) > KEY_BYTES_MAX:
+        raise TooLarge(f"prefix and start have at most {KEY_BYTES_MAX} bytes, as keys do. Use shorter ones.")
+    if found.get("cursor"):
+        if "start" in found:
+            raise InvalidRequest("start and cursor both say where to begin. Give one of them.")
+        cursor_prefix, start = read_cursor(found["cursor"])
+        if "prefix" in found and prefix != cursor_prefix:
+            raise InvalidRequest("the cursor belongs to a scan of another prefix. Leave prefix out, or start anew.")
+        prefix = cursor_prefix
+    return Wanted(prefix, start, limit)
+
+
+def cursor_text(prefix: bytes, next_key: bytes) -> str:
+    """A cursor that goes on at ``next_key``, which starts with ``prefix``."""
+    assert next_key.startswith(prefix)
+    return base64.urlsafe_b64encode(pack([_CURSOR_VERSION, prefix, next_key[len(prefix) :]])).rstrip(b"=").decode()
+
+
+def read_cursor(text: str) -> tuple[bytes, bytes]:
+    """(prefix, next key); InvalidRequest for what `cursor_text` did not make."""
+    try:
+        packed = base64.b64decode(text.encode("ascii") + b"=" * (-len(text) % 4), altchars=b"-_", validate=True)
+        match unpack(packed):
+            case [1, bytes(prefix), bytes(rest)] if len(prefix) + len(rest) <= KEY_BYTES_MAX + 1:
+                return prefix, prefix + rest
+    except (UnicodeEncodeError, binascii.Error, InvalidRequest) as error:
+        raise _no_cursor() from error
+    raise _no_cursor()
+
+
+def _no_cursor() -> InvalidRequest:
+    return InvalidRequest("the cursor is not one that a scan returned. Start the scan anew without it.")

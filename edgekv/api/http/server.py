@@ -1,0 +1,157 @@
+"""The HTTP listener: connections, and the way of one request through them.
+
+    socket -> aiohttp's parser and connection (one task per connection, in order) -> HttpServer._answer -> routes -> a call
+           <- Reply, one write                                                        <- or a problem
+
+aiohttp's low-level server is used without Application, router and middlewares. It brings what is hard to get right in
+HTTP/1.1: parsing, pipelining, flow control of bodies, keep-alive, draining a refused body. What it would answer by itself (a
+request it cannot parse, a fault in a call) is told as problem+json, by `Connection`.
+
+A client that leaves changes nothing: its write goes on, its reply is dropped. Everything a client may use is bounded:
+connections, the request line and headers, the time for both, bodies and replies (waiting.Budget).
+"""
+
+import asyncio
+import logging
+import time
+from typing import Final
+
+from aiohttp import web
+from aiohttp.http_exceptions import LineTooLong
+
+from edgekv.api.http.door import Door
+from edgekv.api.http.host import Host
+from edgekv.api.http.problem import Refusal, code_of, internal_problem, problem, problem_reply
+from edgekv.api.http.reply import Reply
+from edgekv.api.http.routes import Found, Routes
+from edgekv.config import Address
+from edgekv.errors import EdgeKVError, InvalidRequest, TooLarge
+from edgekv.limits import (
+    CONNECTIONS_MAX,
+    HTTP_CLOSE_WAIT_S,
+    HTTP_HEADERS_MAX,
+    HTTP_IDLE_S,
+    HTTP_LINE_BYTES_MAX,
+    HTTP_LINGER_S,
+)
+
+_log: Final = logging.getLogger("edgekv.http")
+_FULL_BODY: Final = (
+    b'{"code":"overloaded","outcome":"not-applied","retryable":true,"status":503,"title":"Too many connections"}'
+)
+_FULL: Final = (
+    b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/problem+json\r\nRetry-After: 1\r\n"
+    b"Connection: close\r\nContent-Length: %d\r\n\r\n%s" % (len(_FULL_BODY), _FULL_BODY)
+)
+
+
+class HttpServer:
+    """The HTTP front end of one node. Made, used and closed on the node's event loop."""
+
+    def __init__(self, host: Host, *, connections_max: int = CONNECTIONS_MAX, linger_s: float = HTTP_LINGER_S) -> None:
+        self._metrics: Final = host.metrics
+        self._keyspaces: Final = host.operations.engine.keyspaces
+        self._door: Final = Door(host)
+        self._routes: Final = Routes(self._door)
+        self._aiohttp: Final = web.Server(self._answer)
+        self._connections_max: Final = connections_max
+        self._linger_s: Final = linger_s
+        self._listeners: Final[list[asyncio.Server]] = []
+
+    async def listen(self, address: str, port: int) -> Address:
+        """Accept connections at an address; port 0 picks one. Returns what was bound; OSError when it cannot be."""
+        loop = asyncio.get_running_loop()
+        listener = await loop.create_server(self._connection, address, port, backlog=1024)
+        self._listeners.append(listener)
+        bound = listener.sockets[0].getsockname()
+        return Address(bound[0], bound[1])
+
+    async def close(self) -> None:
+        """Stop listening, let requests in progress finish (a few seconds at most), end every connection.
+
+        Close this before the flusher: writes in progress are waiting for it.
+        """
+        for listener in self._listeners:
+            listener.close()
+        self._listeners.clear()
+        self._aiohttp.pre_shutdown()
+        await self._aiohttp.shutdown(HTTP_CLOSE_WAIT_S)
+        self._door.durability.close()
+
+    def _connection(self) -> asyncio.Protocol:
+        if len(self._aiohttp.connections) >= self._connections_max:
+            return Refused()
+        return Connection(
+            self._aiohttp,
+            loop=asyncio.get_running_loop(),
+            access_log=None,  # type: ignore[arg-type]  # aiohttp's way of saying: no access log
+            auto_decompress=False,
+            keepalive_timeout=HTTP_IDLE_S,
+            lingering_time=self._linger_s,
+            max_line_size=HTTP_LINE_BYTES_MAX,
+            max_headers=HTTP_HEADERS_MAX,
+            logger=_log,
+        )
+
+    async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
+        """aiohttp's handler: always a reply, whatever the call raised."""
+        found: Found | None = None
+        try:
+            started = time.perf_counter_ns()
+            found = self._routes.find(request.method, request.raw_path)
+            reply = await found.route.call(request, found.key, found.query)
+            self._count(found, "ok", time.perf_counter_ns() - started)
+        except EdgeKVError as error:
+            if found is not None:
+                self._count(found, code_of(error))
+            reply = problem(error, close=not request.content.is_eof())
+        except web.RequestPayloadError as error:
+            reply = problem(InvalidRequest(f"the body is not what its head says: {error}."), close=True)
+        except ConnectionError:
+            # The client left while its body was read: there is nobody to tell.
+            reply = Reply(400, close=True)
+        if request.method == "HEAD":
+            reply.without_body = True
+        return reply
+
+    def _count(self, found: Found, result: str, nanoseconds: int | None = None) -> None:
+        op = found.route.op
+        if op:
+            # A call without a key (scan, batch) has no one keyspace.
+            keyspace = self._keyspaces.of(found.key).name if found.key else "*"
+            self._metrics.ops(op, keyspace, 1, result)
+            if nanoseconds is not None:
+                self._metrics.op_time(op, nanoseconds)
+
+
+class Connection(web.RequestHandler):
+    """aiohttp's connection, with its own complaints told as ours."""
+
+    __slots__ = ()
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """What to answer to bytes that are no request (400, 431), or when a call failed in a way it should not (500)."""
+        if status >= 500:
+            _log.error("a call failed: %s %s", request.method, request.raw_path[:200], exc_info=exc)
+            return internal_problem()
+        detail = (message or "it cannot be parsed").strip().partition("\n")[0][:200]
+        if isinstance(exc, LineTooLong):
+            return problem_reply(
+                431, TooLarge.code, "Request line or header too long", detail, "not-applied", close=True
+            )
+        return problem(Refusal(400, "not-http", f"this is not an HTTP/1.1 request: {detail}"), close=True)
+
+
+class Refused(asyncio.Protocol):
+    """A connection above the limit: told so, and closed."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.WriteTransport)
+        transport.write(_FULL)
+        transport.close()

@@ -1,0 +1,74 @@
+"""Arguments of commands: numbers, expiry times and words, read as strictly as Redis reads them.
+
+A number that Redis would not take ("+1", "01", " 1") is not taken here either: a client must not find out later which server it talks
+to. What cannot be read is InvalidRequest with Redis' words.
+"""
+
+import re
+from typing import Final, Literal
+
+from edgekv.errors import InvalidRequest, NotANumber
+
+INTEGER_MIN: Final = -(1 << 63)
+INTEGER_MAX: Final = (1 << 63) - 1
+FLOAT_EXPONENT_MAX: Final = 4932
+"""Of x86's long double, which Redis computes with. It also keeps a sum from having a million digits."""
+
+Unit = Literal["EX", "PX", "EXAT", "PXAT"]
+
+_INTEGER: Final = re.compile(rb"0|-?[1-9][0-9]{0,18}")
+_FLOAT: Final = re.compile(rb"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE]([+-]?[0-9]{1,5}))?")
+_INFINITY: Final = re.compile(rb"[+-]?inf(?:inity)?", re.IGNORECASE)
+_FLOAT_BYTES_MAX: Final = 256
+
+
+def text(argument: bytes) -> str:
+    """An argument as it may be quoted in an error; bytes that are not UTF-8 survive the way back."""
+    return argument.decode("utf-8", "surrogateescape")
+
+
+def syntax_error() -> InvalidRequest:
+    """The answer to options that make no sense."""
+    return InvalidRequest("syntax error")
+
+
+def integer(argument: bytes) -> int:
+    """A 64-bit integer in its one canonical spelling."""
+    if _INTEGER.fullmatch(argument) is not None:
+        number = int(argument)
+        if INTEGER_MIN <= number <= INTEGER_MAX:
+            return number
+    raise InvalidRequest("value is not an integer or out of range")
+
+
+def decimal(argument: bytes) -> bytes:
+    """A decimal number that a sum can be made with; the same bytes, checked."""
+    if _INFINITY.fullmatch(argument) is not None:
+        raise NotANumber("increment would produce NaN or Infinity")
+    match = _FLOAT.fullmatch(argument)
+    if match is None or len(argument) > _FLOAT_BYTES_MAX or abs(int(match[1] or 0)) > FLOAT_EXPONENT_MAX:
+        raise InvalidRequest("value is not a valid float")
+    return argument
+
+
+def expiry_ms(unit: Unit, argument: bytes, *, now_ms: int, command: str) -> int:
+    """When a value expires, absolute ms. It must be positive, as in SET ... EX; the past is allowed."""
+    number = integer(argument)
+    factor, base = _scale(unit, now_ms)
+    if number <= 0 or number * factor + base > INTEGER_MAX:
+        raise InvalidRequest(f"invalid expire time in '{command}' command")
+    return number * factor + base
+
+
+def deadline_ms(unit: Unit, argument: bytes, *, now_ms: int, command: str) -> int:
+    """When a key expires, absolute ms, as in EXPIRE: any number that does not overflow, negative ones included."""
+    number = integer(argument)
+    factor, base = _scale(unit, now_ms)
+    if not INTEGER_MIN <= number * factor <= number * factor + base <= INTEGER_MAX:
+        raise InvalidRequest(f"invalid expire time in '{command}' command")
+    return number * factor + base
+
+
+def _scale(unit: Unit, now_ms: int) -> tuple[int, int]:
+    """Milliseconds per unit, and what the number counts from."""
+    return (1000 if unit in ("EX", "EXAT") else 1), (now_ms if unit in ("EX", "PX") else 0)

@@ -1,0 +1,535 @@
+"""One client connection: from a read to replies that leave when they may. The hot path of the node begins here.
+
+Per read: the door makes commands of the bytes; runs of one verb become ONE call of node.operations, with columns of keys and values;
+the replies of the whole read are one payload. No coroutine, task or future exists per command (a task and its wake-up cost more than
+everything else together); a read with a single GET or SET, the unpipelined case, has a path of its own.
+
+Invariants
+----------
+- *Order.* Replies leave in the order of the commands. `_last` is the newest frame that a reply of this connection waits for; a later
+  reply waits for it too, even if it needs no frame itself.
+- *Durability.* A payload is written only when the newest frame that its commands wrote to or looked at is done (`Engine.barrier`).
+- *Holding.* A connection holds, for one or more reasons (`_Hold`), when a write finds no room, when its client does not take replies,
+  when too many replies wait for a sync, or while a slow command runs. Then reading is paused and the commands already parsed stay in
+  `_commands`; nothing is processed until no reason is left. Other connections go on. `_hold` and `_free` are the only mutators.
+- *Bounds.* Input: door.py, and a bound over all connections. Output: commands are processed only while little output is pending, so
+  what a connection has in memory is the high-water mark and the replies of one run of RESP_READ_RUN_KEYS reads.
+- *Continuing* is always scheduled, never done inside `release` or a room callback: the engine is in the middle of its own step there,
+  and further payloads of this connection may be about to be released.
+"""
+
+import asyncio
+from collections.abc import Callable
+from enum import IntFlag
+from itertools import groupby
+from operator import itemgetter
+from typing import Final, cast
+
+from edgekv.api.resp import connection, expiry, introspection, keys, refused, server_info, strings
+from edgekv.api.resp.door import Door, bad_argument
+from edgekv.api.resp.replies import OK, error, fault
+from edgekv.api.resp.session import Arguments, Reply, Session, Shared, Slices
+from edgekv.api.resp.table import Command, find, key_indexes
+from edgekv.engine.frame import Frame, newer
+from edgekv.errors import EdgeKVError
+from edgekv.limits import (
+    KEY_BYTES_MAX,
+    RESP_HELD_BYTES_MAX,
+    RESP_INPUT_BYTES_TOTAL_MAX,
+    RESP_INPUT_SHARE_BYTES,
+    RESP_OUTPUT_HIGH_BYTES,
+    RESP_READ_RUN_KEYS,
+)
+
+COMMAND_MODULES: Final = (connection, expiry, introspection, keys, refused, server_info, strings)
+"""Imported for what they enter into the table."""
+
+_TOO_MANY: Final = error("ERR max number of clients reached")
+_SECURITY: Final = frozenset([b"post", b"host:"])
+"""A browser was made to send HTTP here (cross-protocol scripting). As Redis does, hang up before its body is read as commands."""
+
+_BYTES: Final = {bytes}
+_TWO: Final = {2}
+_THREE: Final = {3}
+_CRLF: Final = b"\r\n"
+_HEADERS: Final = [b"$%d\r\n" % length for length in range(4097)]
+
+_verb: Final = itemgetter(0)
+_key: Final = itemgetter(1)
+
+SlowReply = Callable[["Connection", Slices], None]
+
+
+class _Hold(IntFlag):
+    """Why a connection does not process commands."""
+
+    NOTHING = 0
+    ROOM = 1  # A write waits for memory or log space.
+    SOCKET = 2  # The client does not take its replies.
+    REPLIES = 4  # Too many replies wait for a sync.
+    SLOW = 8  # A slow command runs.
+
+
+class Connection(asyncio.Protocol):
+    """See the module docstring. ``wait_for_room`` and ``run_slow`` are the server's; ``call_soon`` is the loop's."""
+
+    __slots__ = (
+        "_at_end",
+        "_call_soon",
+        "_commands",
+        "_counted_input",
+        "_door",
+        "_ended",
+        "_engine",
+        "_host",
+        "_holds",
+        "_keyspaces",
+        "_last",
+        "_metrics",
+        "_operations",
+        "_out",
+        "_out_bytes",
+        "_run_slow",
+        "_scheduled",
+        "_session",
+        "_shared",
+        "_transport",
+        "_value_bytes_max",
+        "_wait_for_room",
+        "_waiting_bytes",
+    )
+
+    def __init__(
+        self,
+        shared: Shared,
+        *,
+        wait_for_room: Callable[["Connection"], None],
+        run_slow: SlowReply,
+        call_soon: Callable[[Callable[[], None]], object],
+    ) -> None:
+        self._shared: Final = shared
+        self._host: Final = shared.host
+        self._metrics: Final = shared.host.metrics
+        self._operations: Final = shared.host.operations
+        self._engine: Final = shared.host.operations.engine
+        self._keyspaces: Final = shared.host.operations.engine.keyspaces
+        self._value_bytes_max: Final = shared.host.operations.value_bytes_max
+        self._wait_for_room: Final = wait_for_room
+        self._run_slow: Final = run_slow
+        self._call_soon: Final = call_soon
+        self._door: Final = Door()
+        self._session: Session
+        self._transport: asyncio.Transport
+        self._out: list[bytes] = []
+        """Replies of the batch being processed."""
+        self._out_bytes = 0
+        self._last: Frame | None = None
+        self._waiting_bytes = 0
+        """Of payloads that wait for frames; 0: none waits."""
+        self._holds = _Hold.NOTHING
+        self._commands: list[Arguments] = []
+        """Parsed and not processed yet."""
+        self._scheduled = False
+        self._counted_input = 0
+        """What this connection contributes to `Shared.input_bytes`."""
+        self._at_end = False
+        """The client will send no more; it may still read."""
+        self._ended = True
+        """Not connected (any more): nothing is written."""
+
+    # -- the life of a connection
+
+    def connection_made(self, made: asyncio.BaseTransport) -> None:
+        """Admit the client, or say that there are too many."""
+        self._transport = transport = cast("asyncio.Transport", made)  # uvloop's is one by shape only
+        session = self._shared.admit()
+        if session is None:
+            transport.write(_TOO_MANY)
+            transport.close()
+            return
+        self._session, self._ended = session, False
+        session.address = _address(transport.get_extra_info("peername"))
+        session.local_address = _address(transport.get_extra_info("sockname"))
+        transport.set_write_buffer_limits(high=RESP_OUTPUT_HIGH_BYTES)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget the client. Its unanswered writes may still become durable."""
+        if not self._ended:
+            self._ended = True
+            self._commands = []
+            self._count_input(0)
+            self._shared.leave(self._session)
+
+    def eof_received(self) -> bool:
+        """The client has sent its last command (``printf ... | nc``); what it asked for is still answered."""
+        self._at_end = True
+        return not (self._ended or self._idle)
+
+    @property
+    def ended(self) -> bool:
+        """Whether the client is gone."""
+        return self._ended
+
+    @property
+    def _idle(self) -> bool:
+        return not self._commands and self._waiting_bytes == 0 and not self._holds & _Hold.SLOW
+
+    def finish(self) -> None:
+        """Close once what was asked for is answered; take no further command."""
+        if not self._ended:
+            self._session.closing = True
+            self._commands = []
+            self._close_if_done()
+
+    def abort(self) -> None:
+        """Close at once."""
+        if not self._ended:
+            self._transport.abort()
+
+    def _close_if_done(self) -> None:
+        if (self._at_end or self._session.closing) and self._idle and not self._ended:
+            self._transport.close()
+
+    # -- commands come in
+
+    def data_received(self, data: bytes) -> None:
+        """One read."""
+        if self._ended or self._session.closing:
+            return
+        door = self._door
+        commands = door.take(data)
+        if commands:
+            self._commands += commands  # type: ignore[arg-type] # of any type inside until they are checked, run by run
+            if not self._holds and not self._scheduled:
+                self._process()
+        if door.pending or self._counted_input:
+            self._count_input(door.pending)
+        if door.fault is not None and not self._commands:
+            self._break(door.fault)
+
+    def _count_input(self, pending: int) -> None:
+        """Incomplete commands of all connections share one bound; above it each keeps a small one."""
+        self._shared.input_bytes += pending - self._counted_input
+        self._counted_input = pending
+        if pending > RESP_INPUT_SHARE_BYTES and self._shared.input_bytes > RESP_INPUT_BYTES_TOTAL_MAX:
+            self._break("too many bytes of incomplete commands on this node")
+
+    def _break(self, sentence: str) -> None:
+        """A protocol error: say so and hang up, because what follows cannot be understood."""
+        if not (self._ended or self._session.closing):
+            self._shared.protocol_errors += 1
+            self._session.closing = True
+            self._commands = []
+            self._answer(error(f"ERR Protocol error: {sentence}"), None)
+            self._close_if_done()
+
+    def _process(self) -> None:
+        """Process what is parsed, until it is done or the connection holds."""
+        commands = self._commands
+        self._shared.commands_total += len(commands)
+        self._engine.barrier = None
+        if len(commands) == 1:
+            command = commands[0]
+            plain = _PLAIN.get(command[0]) if type(command[0]) is bytes else None
+            reply = None if plain is None else plain(self, command)
+            if reply is not None:
+                self._commands = []
+                self._answer(reply, self._engine.barrier)
+                return
+            done = self._each(commands)
+        else:
+            done = self._runs(commands)
+        self._commands = [] if self._session.closing else commands[done:]
+        self._shared.commands_total -= len(self._commands)
+        self._flush()
+        if self._at_end or self._session.closing:
+            self._close_if_done()
+
+    def _runs(self, commands: list[Arguments]) -> int:
+        """Process runs of one verb; how many commands were processed."""
+        done = 0
+        for verb, group in groupby(commands, _verb):
+            run = list(group)
+            in_run = _IN_RUNS.get(verb) if type(verb) is bytes else None
+            processed = self._each(run) if in_run is None else in_run(self, run)
+            done += processed
+            if processed < len(run) or self._holds or self._session.closing:
+                break
+        return done
+
+    # -- the unpipelined path: the reply, or None when it is not as plain as it looks
+
+    def _plain_get(self, command: Arguments) -> bytes | None:
+        if len(command) != 2:
+            return None
+        key = command[1]
+        if type(key) is not bytes or not 0 < len(key) <= KEY_BYTES_MAX:
+            return None
+        try:
+            value = self._operations.get(key)
+        except EdgeKVError:
+            return None  # `_each` asks again and words the error.
+        self._metrics.ops("get", self._keyspaces.of(key).name)
+        return self._session.dialect.null if value is None else b"$%d\r\n%b\r\n" % (len(value), value)
+
+    def _plain_set(self, command: Arguments) -> bytes | None:
+        if len(command) != 3 or self._engine.write_blocked:
+            return None
+        _, key, value = command
+        if (
+            type(key) is not bytes
+            or type(value) is not bytes
+            or not 0 < len(key) <= KEY_BYTES_MAX
+            or len(value) > self._value_bytes_max
+        ):
+            return None
+        try:
+            self._operations.set_run((key,), (value,))
+        except EdgeKVError:
+            return None
+        self._metrics.ops("set", self._keyspaces.of(key).name)
+        return OK
+
+    # -- runs of one verb: how many of the run were processed
+
+    def _get_run(self, run: list[Arguments]) -> int:
+        if set(map(len, run)) != _TWO:
+            return self._each(run)
+        names = list(map(_key, run))
+        if set(map(type, names)) != _BYTES or b"" in names or max(map(len, names)) > KEY_BYTES_MAX:
+            return self._each(run)
+        done = 0
+        while done < len(names):
+            part = names[done : done + RESP_READ_RUN_KEYS]
+            try:
+                values = self._operations.get_run(part)
+            except EdgeKVError:
+                return done + self._each(run[done:])
+            self._count("get", part)
+            done += len(part)
+            self._put(_bulks(values, self._session.dialect.null))
+            if self._out_bytes > RESP_OUTPUT_HIGH_BYTES:
+                self._flush()
+                if self._holds:
+                    break
+        return done
+
+    def _set_run(self, run: list[Arguments]) -> int:
+        if set(map(len, run)) != _THREE:
+            return self._each(run)
+        _, names, values = zip(*run, strict=True)
+        if set(map(type, names)) != _BYTES or set(map(type, values)) != _BYTES:
+            return self._each(run)
+        if b"" in names or max(map(len, names)) > KEY_BYTES_MAX or max(map(len, values)) > self._value_bytes_max:
+            return self._each(run)
+        if self._engine.write_blocked:
+            self._hold(_Hold.ROOM)
+            return 0
+        try:
+            self._operations.set_run(names, values)
+        except EdgeKVError:
+            return self._each(run)  # Each gets its own answer; a SET that was already made is made again, which changes nothing.
+        self._count("set", names)
+        self._put(OK * len(run))
+        return len(run)
+
+    def _count(self, op: str, names: list[bytes] | tuple[bytes, ...]) -> None:
+        keyspace = self._keyspaces.of_run(names)
+        if keyspace is not None:
+            self._metrics.ops(op, keyspace.name, len(names))
+            return
+        for name in names:
+            self._metrics.ops(op, self._keyspaces.of(name).name)
+
+    # -- any command, one at a time
+
+    def _each(self, run: list[Arguments]) -> int:
+        """Process commands one by one, until the connection holds or closes; how many were processed."""
+        for i, command in enumerate(run):
+            if set(map(type, command)) != _BYTES:
+                self._flush()
+                self._break(bad_argument(command))
+                return i
+            entry = find(command)
+            if isinstance(entry, Command):
+                if entry.writes and self._engine.write_blocked:
+                    self._hold(_Hold.ROOM)
+                    return i
+                reply: Reply = self._call(entry, command)
+                if isinstance(reply, Slices):
+                    self._flush()
+                    self._hold(_Hold.SLOW)
+                    self._run_slow(self, reply)
+                    return i + 1
+            elif command[0].lower() in _SECURITY:
+                self._session.closing = True
+                return i
+            else:
+                reply = entry
+            assert type(reply) is bytes
+            self._put(reply)
+            if self._out_bytes > RESP_OUTPUT_HIGH_BYTES:
+                self._flush()
+            if self._holds or self._session.closing:
+                return i + 1
+        return len(run)
+
+    def _call(self, entry: Command, command: Arguments) -> bytes | Slices:
+        indexes = key_indexes(entry, len(command))
+        keyspace = self._keyspaces.of(command[indexes[0]]).name if indexes else ""
+        assert entry.run is not None
+        try:
+            for i in indexes:
+                self._operations.check_key(command[i])
+            reply = entry.run(self._session, command)
+        except EdgeKVError as problem:
+            self._metrics.ops(entry.name, keyspace, 1, problem.code)
+            return fault(problem)
+        self._metrics.ops(entry.name, keyspace)
+        return reply
+
+    # -- replies go out
+
+    def _put(self, reply: bytes) -> None:
+        self._out.append(reply)
+        self._out_bytes += len(reply)
+
+    def _flush(self) -> None:
+        """Answer what was put so far, behind the barrier of the calls so far."""
+        if self._out:
+            payload = b"".join(self._out)
+            self._out = []
+            self._out_bytes = 0
+            self._answer(payload, self._engine.barrier)
+            self._engine.barrier = None
+
+    def _answer(self, payload: bytes, barrier: Frame | None) -> None:
+        """Write ``payload`` when ``barrier``, and everything that earlier replies wait for, is done."""
+        if self._ended:
+            return
+        last = self._last
+        if last is not None and last.done and not self._waiting_bytes:
+            last = self._last = None
+        frame = newer(last, barrier)
+        if frame is None or (frame.done and not self._waiting_bytes):
+            self._transport.write(payload)
+            return
+        self._last = frame
+        frame.waiters.append((self, payload))
+        self._waiting_bytes += len(payload)
+        self._host.kick_soon()
+        if self._waiting_bytes > RESP_HELD_BYTES_MAX:
+            self._hold(_Hold.REPLIES)
+
+    def release(self, payload: object) -> None:
+        """The frame is done: the replies leave. Called by the engine."""
+        assert isinstance(payload, bytes)
+        self._waiting_bytes -= len(payload)
+        if self._ended:
+            return
+        self._transport.write(payload)
+        if self._holds & _Hold.REPLIES and self._waiting_bytes <= RESP_HELD_BYTES_MAX // 2:
+            self._free(_Hold.REPLIES)
+        if self._at_end or self._session.closing:
+            self._close_if_done()
+
+    def fail(self, problem: EdgeKVError) -> None:
+        """Whether the writes happened is unknown. The client hears it once, as the answer to the first; then the connection ends."""
+        self._waiting_bytes = 0
+        if not self._ended:
+            self._commands = []
+            self._transport.write(fault(problem))
+            self._transport.close()
+            self.connection_lost(None)
+
+    def slow_reply(self, payload: bytes, barrier: Frame | None) -> None:
+        """A slow command has finished."""
+        self._answer(payload, barrier)
+        self._free(_Hold.SLOW)
+
+    # -- holding
+
+    def _hold(self, reason: _Hold) -> None:
+        if reason & self._holds:
+            return
+        if not self._holds and not self._scheduled:
+            self._transport.pause_reading()
+        self._holds |= reason
+        if reason is _Hold.ROOM:
+            self._wait_for_room(self)
+
+    def _free(self, reason: _Hold) -> None:
+        """A reason is gone; with the last one the connection goes on, soon."""
+        if not self._holds & reason:
+            return
+        self._holds &= ~reason
+        if not self._holds and not self._scheduled:
+            self._scheduled = True
+            self._call_soon(self._continue)
+
+    def _continue(self) -> None:
+        self._scheduled = False
+        if self._ended:
+            return
+        if self._holds:
+            return
+        if self._commands:
+            self._process()
+        if self._holds or self._ended:
+            return
+        if self._door.fault is not None:
+            self._break(self._door.fault)
+        self._close_if_done()
+        if not self._transport.is_closing():
+            self._transport.resume_reading()
+
+    def room(self) -> None:
+        """There is room for writes again. Called by the server."""
+        self._free(_Hold.ROOM)
+
+    def pause_writing(self) -> None:
+        """The client does not take its replies."""
+        self._hold(_Hold.SOCKET)
+
+    def resume_writing(self) -> None:
+        """It does again."""
+        self._free(_Hold.SOCKET)
+
+
+_PLAIN: Final[dict[bytes, Callable[[Connection, Arguments], bytes | None]]] = {
+    b"GET": Connection._plain_get,
+    b"get": Connection._plain_get,
+    b"SET": Connection._plain_set,
+    b"set": Connection._plain_set,
+}
+_IN_RUNS: Final[dict[bytes, Callable[[Connection, list[Arguments]], int]]] = {
+    b"GET": Connection._get_run,
+    b"get": Connection._get_run,
+    b"SET": Connection._set_run,
+    b"set": Connection._set_run,
+}
+
+
+def _bulks(values: list[bytes | None], null: bytes) -> bytes:
+    """The replies to a run of GETs."""
+    if None not in values:
+        lengths = set(map(len, values))  # type: ignore[arg-type] # None is not among them
+        if len(lengths) == 1:  # Readings, counters, records of one shape: one join of C instead of a loop.
+            header = b"$%d\r\n" % lengths.pop()
+            return header + (_CRLF + header).join(values) + _CRLF  # type: ignore[arg-type]
+    parts: list[bytes] = []
+    add = parts.append
+    for value in values:
+        if value is None:
+            add(null)
+        else:
+            length = len(value)
+            add(_HEADERS[length] if length < len(_HEADERS) else b"$%d\r\n" % length)
+            add(value)
+            add(_CRLF)
+    return b"".join(parts)
+
+
+def _address(name: object) -> str:
+    """``host:port`` of a socket name."""
+    return f"{name[0]}:{name[1]}" if isinstance(name, tuple) else ""

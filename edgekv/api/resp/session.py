@@ -1,0 +1,101 @@
+"""The state that commands see: of one connection (`Session`), and of all of them (`Shared`).
+
+protocol.py creates them and enforces what they say; commands read and change them. Neither knows a transport.
+"""
+
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from edgekv.api.resp.cursors import Cursors
+from edgekv.api.resp.host import Host, Operations
+from edgekv.api.resp.replies import RESP2, Dialect
+from edgekv.limits import CONNECTIONS_MAX, SCAN_CURSORS_MAX
+
+_FIRST_CURSOR_BITS: Final = 47
+
+
+class Shared:
+    """What the connections of one listener share."""
+
+    def __init__(self, host: Host, connections_max: int = CONNECTIONS_MAX) -> None:
+        self.host: Final = host
+        self.connections_max: Final = connections_max
+        self.sessions: Final[dict[int, Session]] = {}
+        self.cursors: Final = Cursors(SCAN_CURSORS_MAX, 1 + secrets.randbits(_FIRST_CURSOR_BITS))
+        self.port = 0
+        """Where it listens; 0 before it does."""
+        self.connections_total = 0
+        self.connections_refused = 0
+        self.commands_total = 0
+        self.protocol_errors = 0
+        self.input_bytes = 0
+        """Of incomplete commands, over all connections."""
+
+    def admit(self) -> "Session | None":
+        """A new connection's session; None when there are too many."""
+        if len(self.sessions) >= self.connections_max:
+            self.connections_refused += 1
+            return None
+        self.connections_total += 1
+        session = Session(self, self.connections_total)
+        self.sessions[session.id] = session
+        return session
+
+    def leave(self, session: "Session") -> None:
+        """The connection is gone."""
+        del self.sessions[session.id]
+
+
+class Session:
+    """What one connection has said about itself."""
+
+    __slots__ = (
+        "address",
+        "closing",
+        "created_ms",
+        "dialect",
+        "id",
+        "library_name",
+        "library_version",
+        "local_address",
+        "name",
+        "operations",
+        "shared",
+    )
+
+    def __init__(self, shared: Shared, number: int) -> None:
+        self.shared: Final = shared
+        self.operations: Final[Operations] = shared.host.operations
+        self.id: Final = number
+        self.created_ms: Final = self.operations.now_ms()
+        self.dialect: Dialect = RESP2
+        self.name = ""
+        self.library_name = ""
+        self.library_version = ""
+        self.address = ""
+        self.local_address = ""
+        self.closing = False
+        """No further command is processed; the connection ends when its replies have left."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Slices:
+    """A reply that takes long: KEYS, DBSIZE, FLUSHDB. Its connection waits, everybody else goes on."""
+
+    step: Callable[[], bool]
+    """Do a few milliseconds' work; False when it was the last."""
+
+    reply: Callable[[], bytes]
+    """After the last step."""
+
+    writes: bool = False
+    """Each step is a change: it waits for room before, and is durable before the next one begins."""
+
+
+Reply = bytes | Slices
+Arguments = list[bytes]
+"""A command with its name at 0."""
+
+Run = Callable[[Session, Arguments], Reply]

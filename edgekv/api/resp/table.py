@@ -1,0 +1,143 @@
+"""The table of commands: what each is called, how many arguments it takes, which are keys, whether it writes, and what runs it.
+
+The modules of commands fill it with `command` when they are imported (protocol.py imports them all). It serves dispatch and arity
+errors in protocol.py, and COMMAND, COMMAND DOCS and COMMAND INFO. A subcommand is named ``client|setname``; what it belongs to is
+declared before it with `container`.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final
+
+from edgekv.api.resp.arguments import text
+from edgekv.api.resp.replies import error
+from edgekv.api.resp.session import Arguments, Run
+
+_QUOTED_BYTES_MAX: Final = 128
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Command:
+    """One row of the table."""
+
+    name: str
+    arity: int
+    """How many arguments, the name included; negative: at least so many."""
+    flags: tuple[str, ...]
+    keys: tuple[int, int, int]
+    """First and last index of keys (-1: the last argument) and the step between them; (0, 0, 0): no keys."""
+    group: str
+    since: str
+    """The Redis version that had it first."""
+    complexity: str
+    summary: str
+    run: Run | None
+    """None: only its subcommands do something."""
+    subcommands: dict[bytes, "Command"] = field(default_factory=dict)
+
+    @property
+    def writes(self) -> bool:
+        return "write" in self.flags
+
+    def accepts(self, count: int) -> bool:
+        """Whether it can have so many arguments."""
+        return count == self.arity if self.arity > 0 else count >= -self.arity
+
+
+COMMANDS: Final[dict[bytes, Command]] = {}
+"""By name in lower case, subcommands not included."""
+
+_INDEX: Final[dict[bytes, Command]] = {}
+"""The same, in the two spellings that clients use."""
+
+
+def command(
+    name: str,
+    *,
+    arity: int,
+    group: str,
+    since: str,
+    summary: str,
+    flags: str = "",
+    keys: tuple[int, int, int] = (0, 0, 0),
+    complexity: str = "O(1)",
+) -> Callable[[Run], Run]:
+    """Enter a function into the table."""
+
+    def enter(run: Run) -> Run:
+        _enter(
+            Command(
+                name=name,
+                arity=arity,
+                flags=tuple(flags.split()),
+                keys=keys,
+                group=group,
+                since=since,
+                complexity=complexity,
+                summary=summary,
+                run=run,
+            )
+        )
+        return run
+
+    return enter
+
+
+def container(name: str, *, group: str, since: str, summary: str) -> None:
+    """Enter a command that consists of its subcommands."""
+    _enter(
+        Command(
+            name=name,
+            arity=-2,
+            flags=(),
+            keys=(0, 0, 0),
+            group=group,
+            since=since,
+            complexity="Depends on subcommand.",
+            summary=summary,
+            run=None,
+        )
+    )
+
+
+def _enter(entry: Command) -> None:
+    name, _, subcommand = entry.name.encode().partition(b"|")
+    if subcommand:
+        COMMANDS[name].subcommands[subcommand] = entry
+    else:
+        assert name not in COMMANDS, f"{entry.name} is entered twice"
+        COMMANDS[name] = _INDEX[name] = _INDEX[name.upper()] = entry
+
+
+def find(arguments: Arguments) -> Command | bytes:
+    """The command that was sent, with a fitting number of arguments; else the error to answer with."""
+    name, count = arguments[0], len(arguments)
+    entry = _INDEX.get(name) or _INDEX.get(name.lower())
+    if entry is None:
+        return _unknown(arguments)
+    if entry.subcommands and count > 1:
+        subcommand = entry.subcommands.get(arguments[1].lower())
+        if subcommand is None:
+            shown = text(arguments[1][:_QUOTED_BYTES_MAX])
+            return error(f"ERR unknown subcommand '{shown}'. Try {entry.name.upper()} HELP.")
+        entry = subcommand
+    if not entry.accepts(count):
+        return error(f"ERR wrong number of arguments for '{entry.name}' command")
+    return entry
+
+
+def key_indexes(entry: Command, count: int) -> range:
+    """Where the keys of a command with ``count`` arguments are."""
+    first, last, step = entry.keys
+    return range(first, (last if last > 0 else count + last) + 1, step) if first else range(0)
+
+
+def _unknown(arguments: Arguments) -> bytes:
+    """Redis' sentence, which quotes at most 128 bytes of name and of arguments."""
+    quoted = b""
+    for argument in arguments[1:]:
+        if len(quoted) >= _QUOTED_BYTES_MAX:
+            break
+        quoted += b"'%b' " % argument[: _QUOTED_BYTES_MAX - len(quoted)]
+    name = text(arguments[0][:_QUOTED_BYTES_MAX])
+    return error(f"ERR unknown command '{name}', with args beginning with: {text(quoted)}")

@@ -1,0 +1,208 @@
+"""``edgekv get | put | del | incr | scan``: one key at a time, or a page after the other, through a node's HTTP API.
+
+Keys and values are bytes: an argument is taken as the bytes the shell passed, a value may come from a file or stdin, and ``get``
+writes a value exactly as it is stored.
+"""
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from typing import Any, BinaryIO, Final, NamedTuple
+from urllib.parse import quote, urlsplit
+
+import click
+
+from edgekv.cli.node_http import NodeHttp, key_path
+from edgekv.cli.options import (
+    Output,
+    as_json,
+    as_text,
+    from_json,
+    http_option,
+    output_option,
+    print_json,
+    print_table,
+    timeout_option,
+)
+from edgekv.config import Address
+from edgekv.errors import NotFound, Unavailable
+from edgekv.limits import SCAN_LIMIT_MAX
+
+PAGE_ENTRIES: Final = 1_000
+
+
+class KeyArgument(click.ParamType[bytes]):
+    """A key as the bytes that the shell passed."""
+
+    name = "KEY"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> bytes:
+        """The argument's bytes; a usage error for an empty one."""
+        if not value:
+            self.fail("a key has at least one byte", param, ctx)
+        return value if isinstance(value, bytes) else os.fsencode(str(value))
+
+
+class Listed(NamedTuple):
+    """One line of a scan. ``expiry_ms`` 0: it does not expire."""
+
+    key: bytes
+    value: bytes
+    expiry_ms: int
+
+
+@click.command()
+@click.argument("key", type=KeyArgument())
+@output_option
+@http_option
+@timeout_option
+def get(key: bytes, output: Output, http: Address, timeout_s: float) -> None:
+    """Print the value of KEY, byte for byte (a line end is added on a terminal). Exit code 3 when there is none.
+
+    \b
+    edgekv get room/7/temp
+    edgekv get photo/1 > photo.jpg
+    edgekv get room/7/temp -o json
+    """
+    with NodeHttp(http, timeout_s) as node:
+        try:
+            reply = node.read(key_path("kv", key))
+        except NotFound as error:
+            raise NotFound(f"there is no key {as_text(key)}") from error
+    if output == "json":
+        print_json({"key": as_json(key), "value": as_json(reply.body), "etag": reply.headers.get("etag", "")})
+        return
+    sys.stdout.buffer.write(reply.body)
+    if sys.stdout.isatty():
+        sys.stdout.buffer.write(b"\n")
+
+
+@click.command()
+@click.argument("key", type=KeyArgument())
+@click.argument("value", required=False)
+@click.option("--file", type=click.File("rb"), help='Take the value from a file; "-" is stdin.')
+@click.option("--ttl-s", type=click.IntRange(min=1), help="Expire after so many seconds.")
+@http_option
+@timeout_option
+def put(
+    key: bytes, value: str | None, file: BinaryIO | None, ttl_s: int | None, http: Address, timeout_s: float
+) -> None:
+    """Store VALUE under KEY. Returns when it would survive a power cut.
+
+    \b
+    edgekv put room/7/temp 21.5
+    edgekv put session/9 open --ttl-s 3600
+    edgekv put photo/1 --file photo.jpg
+    """
+    if (value is None) == (file is None):
+        raise click.UsageError("give either VALUE or --file", click.get_current_context())
+    content = file.read() if file is not None else os.fsencode(value or "")
+    query = f"?ttl_s={ttl_s}" if ttl_s else ""
+    with NodeHttp(http, timeout_s) as node:
+        node.change("PUT", key_path("kv", key) + query, content, {"Content-Type": "application/octet-stream"})
+
+
+@click.command("del")
+@click.argument("keys", type=KeyArgument(), nargs=-1, required=True)
+@http_option
+@timeout_option
+def delete(keys: tuple[bytes, ...], http: Address, timeout_s: float) -> None:
+    """Delete KEYS, one after the other. Exit code 3 when one of them did not exist (the others are deleted).
+
+    \b
+    edgekv del room/7/temp room/7/humidity
+    """
+    missing = []
+    with NodeHttp(http, timeout_s) as node:
+        for key in keys:
+            try:
+                node.change("DELETE", key_path("kv", key))
+            except NotFound:
+                missing.append(as_text(key))
+    if missing:
+        raise NotFound(f"no such key: {', '.join(missing)}")
+
+
+@click.command(context_settings={"ignore_unknown_options": True})
+@click.argument("key", type=KeyArgument())
+@click.argument("amount", type=int, default=1)
+@output_option
+@http_option
+@timeout_option
+def incr(key: bytes, amount: int, output: Output, http: Address, timeout_s: float) -> None:
+    """Add AMOUNT (default 1, may be negative) to the counter KEY and print what it is now.
+
+    \b
+    edgekv incr door/visits
+    edgekv incr stock/bolts -20
+    """
+    body = json.dumps({"add": amount}).encode()
+    with NodeHttp(http, timeout_s) as node:
+        reply = node.change("POST", key_path("counter", key), body, {"Content-Type": "application/json"})
+    value = reply.json().get("value")
+    if output == "json":
+        print_json({"key": as_json(key), "value": value})
+    else:
+        click.echo(value)
+
+
+@click.command()
+@click.argument("prefix", default="")
+@click.option("--start", default="", help="Begin at this key.")
+@click.option("--limit", type=click.IntRange(min=1), default=1_000, show_default=True, help="Stop after so many.")
+@click.option("--keys-only", is_flag=True, help="Do not print values.")
+@output_option
+@http_option
+@timeout_option
+def scan(prefix: str, start: str, limit: int, keys_only: bool, output: Output, http: Address, timeout_s: float) -> None:
+    """List the keys that begin with PREFIX (default: all), in byte order.
+
+    The list is read page by page; each page is consistent, the whole is not a snapshot.
+
+    \b
+    edgekv scan room/
+    edgekv scan room/ --keys-only --limit 100000
+    edgekv scan room/ -o json
+    """
+    with NodeHttp(http, timeout_s) as node:
+        found = scan_pages(node, os.fsencode(prefix), os.fsencode(start), limit)
+        if output == "json":
+            print_json([{"key": as_json(entry.key), "value": as_json(entry.value)} for entry in found])
+        elif keys_only:
+            for entry in found:
+                click.echo(as_text(entry.key))
+        else:
+            print_table(("KEY", "VALUE"), [(as_text(entry.key), as_text(entry.value)) for entry in found])
+
+
+def scan_pages(node: NodeHttp, prefix: bytes, start: bytes = b"", limit: int | None = None) -> Iterator[Listed]:
+    """All entries below ``prefix`` from ``start`` on, at most ``limit``, following the ``next`` links of the pages."""
+    left = limit
+    page = min(limit or PAGE_ENTRIES, PAGE_ENTRIES, SCAN_LIMIT_MAX)
+    path: str | None = f"/v1/scan?prefix={quote(prefix, safe='')}&start={quote(start, safe='')}&limit={page}"
+    while path is not None and left != 0:
+        reply = node.read(path, {"Accept": "application/x-ndjson"})
+        for line in reply.body.splitlines():
+            yield _listed(json.loads(line))
+            if left is not None:
+                left -= 1
+                if left == 0:
+                    return
+        path = _next(reply.headers.get("link", ""))
+
+
+def _next(link: str) -> str | None:
+    """The target of ``Link: <...>; rel="next"``, as a path."""
+    target, _, parameters = link.partition(">")
+    if 'rel="next"' not in parameters:
+        return None
+    parts = urlsplit(target.lstrip(" <"))
+    return f"{parts.path}?{parts.query}"
+
+
+def _listed(entry: dict[str, Any]) -> Listed:
+    key, value = from_json(entry.get("key")), from_json(entry.get("value"))
+    if key is None or value is None:
+        raise Unavailable("the answer is not a page of a scan: is this the HTTP listener of an EdgeKV node?")
+    return Listed(key, value, int(entry.get("expiry_ms") or 0))

@@ -1,0 +1,71 @@
+"""Admission and back-pressure: who may make a change now (LOG.md section 4).
+
+Three classes, decided before a sequence number is taken. *Client* changes are refused first: the disk is full, the node is read-only.
+*Relief* changes (deletes, expiry) free space and go on into the reserve. *Internal* records (marks) go last of all.
+
+Two bounds make a client's write wait rather than fail: the bytes not yet in LMDB (``memory_bytes``) and the zeroed log segments in
+stock. `blocked` says so; the connection that sent the write holds it and stops reading, everybody else goes on. Whoever waits
+leaves a callback in `on_room`, called once when there is room again.
+"""
+
+from collections.abc import Callable
+from typing import Final
+
+from edgekv.errors import DiskFull, EdgeKVError, ReadOnly
+from edgekv.limits import LMDB_RESERVE_BYTES
+
+_RESUME: Final = 0.9
+"""Room is announced below this part of the cap: a gap, so that a crowd is not woken for every freed row."""
+
+
+class Admission:
+    """The bounds of one node, and whether they are met. `update` is its one mutator for `blocked`."""
+
+    def __init__(self, memory_bytes: int) -> None:
+        self._memory_bytes: Final = memory_bytes
+        self.blocked = False
+        self.on_room: list[Callable[[], None]] = []
+        self.read_only: EdgeKVError | None = None
+        """Why the node takes no writes at all; None: it does."""
+        self.disk_full = False
+        self.blocks_total = 0
+
+    def check_client(self) -> None:
+        """Raise what refuses a client's change now. Called before anything is stamped."""
+        self.check_relief()
+        if self.disk_full:
+            raise DiskFull(
+                "the disk is full: client writes are refused, reads and deletes go on. "
+                "Free space or delete keys; writes resume by themselves."
+            )
+
+    def check_relief(self) -> None:
+        """Raise what refuses even a delete: only a read-only node does."""
+        if self.read_only is not None:
+            raise ReadOnly(f"this node is read-only: {self.read_only}")
+
+    def update(self, *, unapplied_bytes: int, log_has_room: bool) -> None:
+        """Judge the bounds; call the callbacks when room is back."""
+        cap = self._memory_bytes
+        if self.blocked:
+            if unapplied_bytes < cap * _RESUME and (log_has_room or self.disk_full):
+                self._open()
+        elif unapplied_bytes >= cap or not (log_has_room or self.disk_full):
+            self.blocked = True
+            self.blocks_total += 1
+
+    def _open(self) -> None:
+        self.blocked = False
+        callbacks, self.on_room = self.on_room, []
+        for callback in callbacks:
+            callback()
+
+    def disk(self, *, free_bytes: int, reusable_bytes: int, unapplied_bytes: int, spares_failed: bool) -> None:
+        """Judge the disk: what is acknowledged must find room in LMDB, copies of the pages it touches included.
+
+        ``spares_failed``: the log could not zero another segment.
+        """
+        need = 2 * unapplied_bytes + LMDB_RESERVE_BYTES
+        self.disk_full = spares_failed or free_bytes + reusable_bytes < need
+        if self.disk_full and self.blocked:
+            self._open()  # whoever waits for room is told "disk full" instead of waiting for ever

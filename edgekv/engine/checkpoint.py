@@ -1,0 +1,137 @@
+"""Checkpoints: carrying the memtable into LMDB, and giving back the log and the memory that this frees.
+
+A *freeze* makes the active generation immutable and asks the applier to carry the log up to the durable LSN into LMDB. When its commit
+is reported, the reader transaction is renewed first, then the generation leaves the read path (LOG.md section 5), then the log below
+the applied LSN of the *last but one* commit is recycled (rule L7: with metasync=False a power cut may take the last commit).
+
+A freeze happens when the active generation is large, when it is old, and when a bound on memory is met; the last two by the tick, not
+by a commit: paused connections send none, so a freeze that waited for one would wait for ever.
+
+A one-node cluster announces STABLE to itself: the applier may purge tombstones and expired rows whose dot the frozen vector covers, up
+to the TTL time that this log already holds (a MARK), so that it is never lower after a restart.
+"""
+
+from collections.abc import Callable
+from typing import Final, NamedTuple
+
+from edgekv.engine.commit import Commit
+from edgekv.engine.frame import Frame
+from edgekv.engine.keyspaces import Keyspaces
+from edgekv.ids import Lsn
+from edgekv.limits import GENERATION_AGE_MS, GENERATION_ROWS
+from edgekv.store.applied import Progress, Stable
+from edgekv.store.memtable import Memtable
+from edgekv.wal.record import Checkpoint, KeyspaceState, pack_checkpoint, pack_ttl
+
+_PURGE_INTERVAL_MS: Final = 60_000
+_GENERATIONS: Final = 4
+"""The cap on memory is shared by the active generation, two frozen ones and what is not durable yet."""
+
+
+class Request(NamedTuple):
+    """What the applier was asked for and has not committed yet."""
+
+    lsn: Lsn
+    stable: Stable | None
+
+
+class Checkpoints:
+    """Freezes generations, follows the applier, recycles the log."""
+
+    def __init__(
+        self,
+        *,
+        commit: Commit,
+        memtable: Memtable,
+        keyspaces: Keyspaces,
+        memory_bytes: int,
+        request: Callable[[Lsn, Stable | None], None],
+        renew_reader: Callable[[], None],
+        recycle: Callable[[Lsn], None],
+    ) -> None:
+        self._commit: Final = commit
+        self._memtable: Final = memtable
+        self._keyspaces: Final = keyspaces
+        self._generation_bytes: Final = memory_bytes // _GENERATIONS
+        self._request: Final = request
+        self._renew_reader: Final = renew_reader
+        self._recycle: Final = recycle
+        self.requests: list[Request] = []
+        self.applied_lsn = Lsn(0)
+        self.reusable_bytes = 0
+        self.ttl_ms = 0
+        """TTL time as logged: what the applier may purge by."""
+        self._ttl_frame: Frame | None = None
+        self._ttl_frame_ms = 0
+        self._frozen_at_ms = 0
+        self._purged_at_ms = 0
+
+    def record(self) -> bytes:
+        """The MARK that begins a segment: the state at the end of the log as written."""
+        states = [
+            KeyspaceState(
+                keyspace=k.id,
+                vector=[(actor, head.seq, head.chain) for actor, head in self._commit.heads_written(k).items()],
+                hlc=k.hlc,
+                own_seq=self._commit.own_seq_written(k),
+            )
+            for k in self._keyspaces.all
+        ]
+        return pack_checkpoint(Checkpoint(states, self.ttl_ms))
+
+    def grown(self) -> None:
+        """After a flush: freeze a generation that has become large."""
+        active = self._memtable.active
+        if active.rows >= GENERATION_ROWS or active.size_bytes >= self._generation_bytes:
+            self._freeze()
+
+    def tick(self, now_ms: int, *, blocked: bool) -> None:
+        """Freeze what has become old, or anything at all when writers are blocked; let the applier purge now and then."""
+        if self._memtable.active.rows:
+            if blocked or now_ms - self._frozen_at_ms >= GENERATION_AGE_MS:
+                self._log_ttl(now_ms)
+                self._freeze()
+                self._frozen_at_ms = now_ms
+        elif not self.requests and now_ms - self._purged_at_ms >= _PURGE_INTERVAL_MS:
+            self._log_ttl(now_ms)
+            self._ask(self._commit.durable_lsn)
+        if now_ms - self._purged_at_ms >= _PURGE_INTERVAL_MS:
+            self._purged_at_ms = now_ms
+
+    def applied(self, progress: Progress) -> None:
+        """The applier committed."""
+        lsn = Lsn(progress.lsn)
+        assert lsn >= self.applied_lsn, "the applied LSN never moves backwards"
+        self.applied_lsn, self.reusable_bytes = lsn, progress.reusable_bytes
+        self.requests = [request for request in self.requests if request.lsn > lsn]
+        self._memtable.applied(lsn)
+        self._renew_reader()  # first the reader, then the generation may leave the read path
+        self._memtable.renewed(lsn)
+        if progress.cleared:
+            self._memtable.drop_cache()
+        self._recycle(Lsn(progress.previous_lsn))
+        self.grown()
+
+    def repeat_requests(self) -> None:
+        """The applier was restarted: ask again for what it had not committed."""
+        for request in self.requests:
+            self._request(request.lsn, request.stable)
+
+    def _freeze(self) -> None:
+        if not self._memtable.can_freeze:
+            return
+        self._memtable.freeze(self._commit.durable_lsn)
+        self._ask(self._commit.durable_lsn)
+
+    def _ask(self, lsn: Lsn) -> None:
+        if self._ttl_frame is not None and self._ttl_frame.done:
+            self.ttl_ms, self._ttl_frame = self._ttl_frame_ms, None
+        request = Request(lsn, Stable(wall_ms=self.ttl_ms, cuts=None))
+        self.requests.append(request)
+        self._request(request.lsn, request.stable)
+
+    def _log_ttl(self, now_ms: int) -> None:
+        """Log the TTL time; it is used from the first request after its frame is durable."""
+        if self._ttl_frame is None and now_ms > self.ttl_ms:
+            self._ttl_frame, self._ttl_frame_ms = self._commit.filling, now_ms
+            self._commit.mark(pack_ttl(now_ms))

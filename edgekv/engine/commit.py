@@ -1,0 +1,285 @@
+"""The commit pipeline: the one door into the engine, for every change of every interface.
+
+What happens to a change
+------------------------
+1. *Stamped.* It gets the next HLC and the next dot of its keyspace, in queue order. So dot order is log order, and a run of changes
+   needs one stamp in the log.
+2. *Overlaid.* The rows it writes, joined with their newest version above LMDB, enter the overlay of the frame being filled. The next
+   read sees them, and waits with its reply for that frame.
+3. *Flushed.* When no flush is running, the filled frame is encoded and handed to the flusher: one write, one fdatasync. Everything
+   that arrives meanwhile goes into the next frame. There is no timer: when idle, the first change starts a flush.
+4. *Durable.* The overlay becomes part of the memtable, the vector moves, the held replies leave, the next frame is flushed.
+
+Invariants
+----------
+A. A row that is not durable is in no memtable, in no vector, in no LMDB and at no peer: only `written` moves overlays, and it is
+   called after the fdatasync. A crash therefore takes only what nobody was told of.
+B. A reply waits for the newest frame that its call wrote to *or looked at*. Looking counts even where nothing is found to do
+   (DEL -> 0, EXISTS, a failed condition): the answer may rest on a row that a crash would take back. `barrier` is that frame.
+C. Frames reach the log in the order of their numbers; at most one is being written; a frame is encoded only when the log is quiet.
+   So the chain values, the room left in the segment and the checkpoint that begins a segment are exact at that moment without a
+   lock, although the log belongs to the flusher's thread while it writes.
+D. A sequence number is taken only after admission, validation and size checks: dots are dense, and a record never holds an
+   operation that a reader of the log would choke on.
+E. At most one operation per row in a change (callers normalise), so ties inside a change do not exist.
+F. After a failure nothing is acknowledged: `failed` latches, every waiter hears that the outcome is unknown, and the process ends.
+
+Tried and rejected
+------------------
+- *Rows in the memtable at once, an LSN per row, readers compare it with the durable LSN.* 60-100 ns per row more than an overlay, and
+  a failed flush would have to take rows back out.
+- *A timer that waits for company* (group commit delay). Whatever arrives during one fdatasync is already a group; the timer only
+  adds latency at low load.
+- *A future per command.* A task and its wake-up cost 7 us, more than everything else together; one list of waiters per frame and one
+  payload per connection and read replaces it.
+- *Encoding on the flusher's thread.* It needs the GIL as much there as here, and the chain would need a lock.
+- *Two frames in flight.* The torn region after a crash would be two frames, and with one disk nothing is gained.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final, Protocol
+
+from edgekv.checksum import FAST, chain_next
+from edgekv.crdt.operation import SUFFIX_REGISTER, Operation, Row, merge_row, rows_of
+from edgekv.crdt.register import Cell
+from edgekv.engine.frame import Frame, Run, newer
+from edgekv.engine.keyspaces import Head, Keyspace
+from edgekv.errors import EdgeKVError, LogFailed
+from edgekv.ids import Actor, Lsn
+from edgekv.limits import FRAME_BYTES_TARGET, FRAME_BYTES_TARGET_SLOW_CRC, FRAME_CHANGES_MAX
+from edgekv.store.memtable import Memtable
+from edgekv.wal.record import pack_changes, pack_columns, pack_operations
+
+_FRAME_BYTES: Final = FRAME_BYTES_TARGET if FAST else FRAME_BYTES_TARGET_SLOW_CRC
+
+
+class LogState(Protocol):
+    """What the pipeline asks of the log while it is quiet."""
+
+    @property
+    def next_lsn(self) -> int: ...
+
+    @property
+    def at_segment_start(self) -> bool: ...
+
+    def room(self, payload_bytes: int) -> bool: ...
+
+
+class Flush(Protocol):
+    """Hand one encoded frame to the flusher; `Commit.written` or `Commit.failed` answers, later, in order."""
+
+    def __call__(self, frame: Frame, payload: bytes, records: int, *, sync: bool, roll: bool) -> None: ...
+
+
+RowReader = Callable[[Keyspace, bytes, bytes], Row | None]
+
+
+class Commit:
+    """The pipeline of one node. Synchronous; driven by client calls, `kick`, `written` and `failed`."""
+
+    def __init__(
+        self,
+        *,
+        actor: Actor,
+        memtable: Memtable,
+        log: LogState,
+        now_ms: Callable[[], int],
+        flush: Flush,
+        checkpoint: Callable[[], bytes],
+    ) -> None:
+        self._actor: Final = actor
+        self._memtable: Final = memtable
+        self._log: Final = log
+        self._now_ms: Final = now_ms
+        self._flush: Final = flush
+        self._checkpoint: Final = checkpoint
+        self.read_row: RowReader = lambda keyspace, key, suffix: None
+        """Set once by the engine: the newest version of a row anywhere, LMDB included."""
+        self.barrier: Frame | None = None
+        """Invariant B. Callers set it to None before a batch of calls and wait for what it is after it."""
+        self.filling = Frame(1)
+        self.overlays: list[Frame] = [self.filling]
+        """What readers look at above the memtable, newest first: filling, closed, in flight, written but not synced."""
+        self.inflight: Frame | None = None
+        self.error: EdgeKVError | None = None
+        self.durable_lsn = Lsn(log.next_lsn)
+        """Everything below it is durable, and in the memtable or in LMDB."""
+        self._closed: Final[deque[Frame]] = deque()
+        self._unsynced: Final[deque[Frame]] = deque()
+
+    # -- changes come in
+
+    def put_plain(self, keyspace: Keyspace, keys: Sequence[bytes], values: Sequence[bytes]) -> None:
+        """SET each key, one change per key, without expiry: the hot path. Keys and values are checked by the caller.
+
+        The stamps exceed everything this node has seen in the keyspace, so the rows dominate and nothing is looked up.
+        """
+        frame, count = self.filling, len(keys)
+        run = frame.run
+        if run is None or run.keyspace is not keyspace or run.changes is not None:
+            run = self._open_run(keyspace, plain=True)
+        run.keys.extend(keys)
+        run.values.extend(values)
+        size = sum(map(len, keys)) + sum(map(len, values))
+        frame.layer.put_plain_run(keys, values, keyspace.hlc + 1, size)
+        keyspace.hlc += count
+        keyspace.seq += count
+        self._grew(frame, count, size)
+
+    def change(self, keyspace: Keyspace, operations: list[Operation]) -> None:
+        """Make one change of validated operations, at most one per row (invariants D and E)."""
+        frame = self.filling
+        run = frame.run
+        if run is None or run.keyspace is not keyspace or run.changes is None:
+            run = self._open_run(keyspace, plain=False)
+        assert run.changes is not None
+        keyspace.hlc += 1
+        keyspace.seq += 1
+        run.changes.append(operations)
+        before = frame.layer.payload_bytes
+        for operation in operations:
+            for key, suffix, delta in rows_of(operation, self._actor, keyspace.seq, keyspace.hlc):
+                if suffix == SUFFIX_REGISTER:
+                    assert isinstance(delta, Cell)
+                    frame.layer.put_register(key, delta)
+                    continue
+                keyspace.mixed = True
+                row = merge_row(self.read_row(keyspace, key, suffix), delta)
+                if row is not None:
+                    frame.layer.put_row(key, suffix, row)
+        self._grew(frame, 1, frame.layer.payload_bytes - before)
+
+    def mark(self, record: bytes) -> None:
+        """Append a MARK record to the frame being filled. It is written with the next flush."""
+        self.filling.marks.append(record)
+        self.filling.sync = True
+
+    def looked(self, frame: Frame) -> None:
+        """A reader used a row of a frame that is not durable: its reply waits (invariant B)."""
+        self.barrier = newer(self.barrier, frame)
+
+    def _open_run(self, keyspace: Keyspace, *, plain: bool) -> Run:
+        if self.error is not None:
+            raise self.error
+        keyspace.hlc = max(keyspace.hlc, self._now_ms() << 16)
+        run = Run(keyspace, keyspace.seq + 1, keyspace.hlc + 1, plain=plain)
+        frame = self.filling
+        frame.runs.append(run)
+        frame.run = run
+        frame.sync |= keyspace.fsync
+        return run
+
+    def _grew(self, frame: Frame, changes: int, size: int) -> None:
+        self.barrier = frame
+        frame.changes += changes
+        frame.bytes += size
+        if frame.bytes > _FRAME_BYTES or frame.changes >= FRAME_CHANGES_MAX:
+            self._close_filling()
+
+    # -- frames go out
+
+    def kick(self) -> None:
+        """Start a flush if none is running and there is something to write."""
+        if self.inflight is not None or self.error is not None:
+            return
+        if not self._closed:
+            if self.filling.empty:
+                return
+            self._close_filling()
+        frame = self.inflight = self._closed.popleft()
+        payload, records, roll = self._encode(frame)
+        self._flush(frame, payload, records, sync=frame.sync, roll=roll)
+
+    def _close_filling(self) -> None:
+        self._closed.append(self.filling)
+        self.filling = Frame(self.filling.number + 1)
+        self.overlays.insert(0, self.filling)
+
+    def _encode(self, frame: Frame) -> tuple[bytes, int, bool]:
+        """The payload of a frame, its record count, and whether a new segment must be opened for it (invariant C)."""
+        records = [self._encode_run(run, frame) for run in frame.runs]
+        records += frame.marks
+        payload = b"".join(records)
+        roll = not self._log.at_segment_start and not self._log.room(len(payload))
+        count = len(records)
+        if roll or self._log.at_segment_start:
+            payload = self._checkpoint() + payload
+            count += 1
+        frame.end_lsn = self._log.next_lsn + count
+        return payload, count, roll
+
+    def _encode_run(self, run: Run, frame: Frame) -> bytes:
+        keyspace = run.keyspace
+        body = pack_columns(run.keys, run.values) if run.changes is None else pack_operations(run.changes)
+        record = pack_changes(keyspace.id, self._actor, run.first_seq, run.base_hlc, keyspace.chain, run.count, body)
+        keyspace.chain = chain_next(keyspace.chain, body)
+        frame.heads[keyspace] = Head(run.first_seq + run.count - 1, keyspace.chain)
+        return record
+
+    # -- and come back
+
+    def written(self, frame: Frame) -> None:
+        """The flusher wrote the frame and, if it asked for it, synced it: release its replies and start the next flush."""
+        assert frame is self.inflight, "frames return in order"
+        self.inflight = None
+        self._unsynced.append(frame)
+        if frame.sync:
+            self.synced()
+        else:
+            frame.shown = True
+        frame.done = True
+        self.kick()  # before the replies: the disk works while they are sent
+        waiters = frame.waiters[:]
+        frame.waiters.clear()
+        for waiter, payload in waiters:
+            waiter.release(payload)
+
+    def synced(self) -> None:
+        """Everything written so far is durable: move its overlays into the memtable and its heads into the vectors."""
+        while self._unsynced:
+            frame = self._unsynced.popleft()
+            self.overlays.remove(frame)
+            self._memtable.active.merge_from(frame.layer)
+            self.durable_lsn = Lsn(frame.end_lsn)
+            for keyspace, head in frame.heads.items():
+                keyspace.vector[self._actor] = head
+
+    @property
+    def pending_bytes(self) -> int:
+        """Bytes, as the memtable counts them, of frames that are not in it yet."""
+        return sum(frame.layer.size_bytes for frame in self.overlays)
+
+    def heads_written(self, keyspace: Keyspace) -> dict[Actor, Head]:
+        """The keyspace's vector including frames that are written but not synced: what a checkpoint at the log's end says."""
+        vector = dict(keyspace.vector)
+        for frame in self._unsynced:
+            if keyspace in frame.heads:
+                vector[self._actor] = frame.heads[keyspace]
+        return vector
+
+    def own_seq_written(self, keyspace: Keyspace) -> int:
+        """The last own sequence number that the log holds, synced or not."""
+        head = self.heads_written(keyspace).get(self._actor)
+        return 0 if head is None else head.seq
+
+    @property
+    def needs_sync(self) -> bool:
+        """Whether something was acknowledged as buffered and is not synced yet."""
+        return bool(self._unsynced)
+
+    def failed(self, error: LogFailed) -> None:
+        """The log failed. Latched: every waiter hears that the outcome is unknown, every later change is refused (invariant F)."""
+        self.error = error
+        self.filling.run = None  # the next change must open a run, and hears the error
+        for frame in self._undone():
+            waiters = frame.waiters[:]
+            frame.waiters.clear()
+            for waiter, _ in waiters:
+                waiter.fail(error)
+
+    def _undone(self) -> Iterable[Frame]:
+        if self.inflight is not None:
+            yield self.inflight
+        yield from self._closed
+        yield self.filling

@@ -1,0 +1,211 @@
+"""The storage engine of one node: the commit pipeline, reads, admission and checkpoints over one log, one memtable and one LMDB store.
+
+Synchronous and pure: events come in (client calls through node/operations.py, `written`, `synced`, `failed`, `applied`, `tick`),
+effects go out through the functions given at construction. It reads no clock, opens no file and starts no thread, so the simulator
+runs it as it is.
+"""
+
+from collections.abc import Callable
+from typing import Final, Protocol
+
+from edgekv.engine.admission import Admission
+from edgekv.engine.checkpoint import Checkpoints
+from edgekv.engine.commit import Commit, LogState
+from edgekv.engine.frame import Frame, newer
+from edgekv.engine.keyspaces import Keyspaces
+from edgekv.engine.reads import Reads
+from edgekv.engine.recovery import Replay
+from edgekv.errors import LogFailed
+from edgekv.ids import Actor, Lsn, actor_text
+from edgekv.limits import RESERVE_SEGMENTS
+from edgekv.store.applied import Progress, Stable
+from edgekv.store.lmdb_store import LmdbStore
+from edgekv.store.memtable import Memtable
+
+_SWEEP_ROWS: Final = 64
+_SWEEP_FACTOR: Final = 2
+"""Rows freed per row written: garbage never grows as fast as it goes."""
+_SWEEP_IDLE_ROWS: Final = 20_000  # about 3 ms
+
+
+class Log(LogState, Protocol):
+    """What the engine reads of the log."""
+
+    @property
+    def spares(self) -> int: ...
+
+    @property
+    def room_bytes(self) -> int: ...
+
+
+class Effects(Protocol):
+    """What the engine asks of its shell. None of these may call back into the engine before it returns."""
+
+    def flush(self, frame: Frame, payload: bytes, records: int, *, sync: bool, roll: bool) -> None:
+        """Hand an encoded frame to the flusher; `Engine.written` or `Engine.failed` answers."""
+
+    def apply(self, lsn: Lsn, stable: Stable | None) -> None:
+        """Ask the applier to carry the log up to ``lsn`` (exclusive, durable) into LMDB."""
+
+    def recycle(self, below_lsn: Lsn) -> None:
+        """The log below may be given back."""
+
+
+class Engine:
+    """See the module docstring. Built by `Recovered.open` in node/node.py."""
+
+    def __init__(
+        self,
+        *,
+        actor: Actor,
+        keyspaces: Keyspaces,
+        memtable: Memtable,
+        store: LmdbStore,
+        replay: Replay,
+        log: Log,
+        memory_bytes: int,
+        segment_bytes: int,
+        now_ms: Callable[[], int],
+        effects: Effects,
+    ) -> None:
+        self.actor: Final = actor
+        self.keyspaces: Final = keyspaces
+        self.memtable: Final = memtable
+        self._log: Final = log
+        self._client_room_bytes: Final = segment_bytes // 8
+        self._now_ms: Final = now_ms
+        self.admission: Final = Admission(memory_bytes)
+        self.commit: Final = Commit(
+            actor=actor,
+            memtable=memtable,
+            log=log,
+            now_ms=now_ms,
+            flush=effects.flush,
+            checkpoint=self._checkpoint,
+        )
+        self.reads: Final = Reads(
+            actor=actor,
+            commit=self.commit,
+            memtable=memtable,
+            store=store,
+            keyspaces=keyspaces,
+            ttl_now_ms=self.ttl_now_ms,
+        )
+        self.commit.read_row = self.reads.row
+        self.checkpoints: Final = Checkpoints(
+            commit=self.commit,
+            memtable=memtable,
+            keyspaces=keyspaces,
+            memory_bytes=memory_bytes,
+            request=effects.apply,
+            renew_reader=store.renew,
+            recycle=effects.recycle,
+        )
+        self.checkpoints.ttl_ms = replay.ttl_ms
+        self.checkpoints.applied_lsn = Lsn(replay.applied_lsn)
+
+    # -- what interfaces use
+
+    @property
+    def barrier(self) -> Frame | None:
+        """The newest frame that the calls since it was set to None wrote to or looked at."""
+        return self.commit.barrier
+
+    @barrier.setter
+    def barrier(self, frame: Frame | None) -> None:
+        self.commit.barrier = frame
+
+    @property
+    def write_blocked(self) -> bool:
+        """A bound is met: hold the write, stop reading from its connection, and leave a callback in ``on_room``."""
+        return self.admission.blocked
+
+    @property
+    def on_room(self) -> list[Callable[[], None]]:
+        """One-shot callbacks for when there is room again."""
+        return self.admission.on_room
+
+    newer = staticmethod(newer)
+
+    def ttl_now_ms(self) -> int:
+        """TTL time: the larger of the wall clock and what the log has learned; expiries are judged by it."""
+        return max(self._now_ms(), self.checkpoints.ttl_ms)
+
+    def kick(self) -> None:
+        """Start a flush if none is running. Called once per turn of the loop in which something was changed."""
+        self.commit.kick()
+
+    def _checkpoint(self) -> bytes:
+        return self.checkpoints.record()
+
+    # -- events
+
+    def written(self, frame: Frame) -> None:
+        """The flusher finished a frame (see `Commit.written`)."""
+        self.commit.written(frame)
+        self.checkpoints.grown()
+        self.memtable.sweep(_SWEEP_ROWS + _SWEEP_FACTOR * frame.changes)
+        self._judge()
+
+    def synced(self) -> None:
+        """A sync without a frame finished: what was buffered is durable."""
+        self.commit.synced()
+        self._judge()
+
+    def failed(self, error: LogFailed) -> None:
+        """The log failed. Nothing is acknowledged after this; the process is about to end."""
+        self.admission.read_only = error
+        self.commit.failed(error)
+
+    def applied(self, progress: Progress) -> None:
+        """The applier committed."""
+        self.checkpoints.applied(progress)
+        self._judge()
+
+    def tick(self) -> None:
+        """About ten times a second: freezes that no commit triggers, and the bounds."""
+        self.checkpoints.tick(self._now_ms(), blocked=self.admission.blocked)
+        self.memtable.sweep(_SWEEP_IDLE_ROWS)
+        self.commit.kick()
+        self._judge()
+
+    def disk(self, *, free_bytes: int, spares_failed: bool) -> None:
+        """What the file system has left; ``spares_failed``: another log segment could not be zeroed."""
+        self.admission.disk(
+            free_bytes=free_bytes,
+            reusable_bytes=self.checkpoints.reusable_bytes,
+            unapplied_bytes=self.unapplied_bytes,
+            spares_failed=spares_failed,
+        )
+
+    @property
+    def unapplied_bytes(self) -> int:
+        """What is not in LMDB yet, as it counts against ``memory_bytes``."""
+        return self.memtable.size_bytes + self.commit.pending_bytes
+
+    def _judge(self) -> None:
+        """A client's frame must not need a spare that belongs to the reserve."""
+        unapplied_bytes = self.unapplied_bytes
+        self.memtable.trim(unapplied_bytes)
+        log_has_room = self._log.spares > RESERVE_SEGMENTS or self._log.room_bytes > self._client_room_bytes
+        self.admission.update(unapplied_bytes=unapplied_bytes, log_has_room=log_has_room)
+
+    def status(self) -> dict[str, object]:
+        """Figures for people and scripts."""
+        refused = self.admission.read_only
+        return {
+            "actor": actor_text(self.actor),
+            "next_lsn": self._log.next_lsn,
+            "durable_lsn": self.commit.durable_lsn,
+            "applied_lsn": self.checkpoints.applied_lsn,
+            "unapplied_bytes": self.unapplied_bytes,
+            "memtable_rows": self.memtable.rows,
+            "write_blocked": self.admission.blocked,
+            "disk_full": self.admission.disk_full,
+            "read_only": None if refused is None else str(refused),
+            "spare_segments": self._log.spares,
+            "keyspaces": [
+                {"name": k.name, "prefix": k.prefix.decode(errors="backslashreplace"), "seq": k.seq, "hlc": k.hlc}
+                for k in self.keyspaces.all
+            ],
+        }

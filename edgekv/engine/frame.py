@@ -1,0 +1,95 @@
+"""A frame as it is being filled: records, the rows they write (the overlay), and the replies that wait for it.
+
+The bytes of a frame are wal/record.py's; this is what engine/commit.py keeps of it until it is durable. Changes of one keyspace that
+follow each other form a *run*, one CHANGES record: change i of a run has the dot (actor, first_seq + i) and the HLC base_hlc + i, so a
+small SET costs no metadata of its own. A run is either *plain* (one SET without expiry per change: two columns) or a list of changes.
+"""
+
+from typing import Final, Protocol
+
+from edgekv.crdt.operation import Operation
+from edgekv.engine.keyspaces import Head, Keyspace
+from edgekv.errors import EdgeKVError
+from edgekv.store.memtable import Layer
+
+
+class Waiter(Protocol):
+    """Somebody whose replies are held back. Exactly one of the two is called, once per (waiter, payload) pair."""
+
+    def release(self, payload: object) -> None:
+        """The frame is durable (in a buffered keyspace: written): send the replies."""
+
+    def fail(self, error: EdgeKVError) -> None:
+        """Whether the changes happened is unknown: say so, and acknowledge nothing."""
+
+
+class Run:
+    """Consecutive changes of this node's own actor in one keyspace."""
+
+    __slots__ = ("base_hlc", "changes", "first_seq", "keys", "keyspace", "values")
+
+    def __init__(self, keyspace: Keyspace, first_seq: int, base_hlc: int, *, plain: bool) -> None:
+        self.keyspace: Final = keyspace
+        self.first_seq: Final = first_seq
+        self.base_hlc: Final = base_hlc
+        self.keys: Final[list[bytes]] = []
+        self.values: Final[list[bytes]] = []
+        self.changes: Final[list[list[Operation]] | None] = None if plain else []
+
+    @property
+    def count(self) -> int:
+        return len(self.keys) if self.changes is None else len(self.changes)
+
+
+class Frame:
+    """One group commit. Filled by engine/commit.py only."""
+
+    __slots__ = (
+        "bytes",
+        "changes",
+        "done",
+        "end_lsn",
+        "heads",
+        "layer",
+        "marks",
+        "number",
+        "run",
+        "runs",
+        "shown",
+        "sync",
+        "waiters",
+    )
+
+    def __init__(self, number: int) -> None:
+        self.number: Final = number
+        """Frames are numbered in the order they reach the log."""
+        self.runs: Final[list[Run]] = []
+        self.run: Run | None = None
+        """The run being extended, the last of ``runs``; None: the next change opens one."""
+        self.marks: Final[list[bytes]] = []
+        self.layer: Final = Layer()
+        """The overlay: what readers would see of this frame. Never part of the memtable before the frame is durable."""
+        self.waiters: Final[list[tuple[Waiter, object]]] = []
+        self.changes = 0
+        self.bytes = 0
+        """Of keys and values: what closes the frame."""
+        self.sync = False
+        """Whether any change in it asked for fsync; if none did, the frame is written, acknowledged and synced within 100 ms."""
+        self.shown = False
+        """Written and acknowledged without a sync (buffered): readers see it and need not wait."""
+        self.done = False
+        """Its replies may leave."""
+        self.heads: Final[dict[Keyspace, Head]] = {}
+        """The own actor's vector entries once this frame is durable."""
+        self.end_lsn = 0
+
+    @property
+    def empty(self) -> bool:
+        return not self.runs and not self.marks
+
+
+def newer(a: Frame | None, b: Frame | None) -> Frame | None:
+    """The later of two frames in the order of the log; a reply that waits for it waits for both."""
+    if a is None or b is None:
+        return a or b
+    return a if a.number >= b.number else b

@@ -1,0 +1,142 @@
+"""Keyspaces: the unit of policy, replication and causality, chosen by key prefix.
+
+Prefixes do not nest (only the default keyspace has the empty one), so keyspaces are disjoint intervals of the key order and the
+keyspace of a key is one bisection; that of a run of keys is two, of its least and greatest key.
+
+A `Keyspace` also holds the state that its changes move: the HLC, the next sequence number of this node's own actor, and the durable
+vector with its chain values. Only engine/commit.py and engine/recovery.py change it.
+"""
+
+from bisect import bisect_right
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Final, NamedTuple
+
+from edgekv.errors import ConfigError
+from edgekv.ids import Actor, KeyspaceId
+
+DEFAULT_NAME: Final = "default"
+DEFAULT_ID: Final = KeyspaceId(0)
+META_NAME: Final = "_meta"
+META_ID: Final = KeyspaceId(1)
+META_PREFIX: Final = b"_meta/"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyspacePolicy:
+    """What an operator decides about a keyspace. ``id`` comes from meta and is never given twice."""
+
+    id: KeyspaceId
+    name: str
+    prefix: bytes
+    fsync: bool = True
+    """False: acknowledged after the write, synced within 100 ms ("buffered")."""
+    system: bool = False
+    """Written by EdgeKV itself only."""
+    ttl_ms: int = 0
+    """Expiry given to writes that name none; 0: none."""
+
+
+class Head(NamedTuple):
+    """How far one actor's history reaches in a keyspace: its last seq, and the chain value after the run that ends there."""
+
+    seq: int
+    chain: int
+
+
+class Keyspace:
+    """One keyspace of this node: its policy, and the state that changes move."""
+
+    __slots__ = (
+        "chain",
+        "fsync",
+        "hlc",
+        "id",
+        "mixed",
+        "name",
+        "policy",
+        "prefix",
+        "row_prefix",
+        "seq",
+        "ttl_ms",
+        "vector",
+    )
+
+    def __init__(self, policy: KeyspacePolicy) -> None:
+        self.policy = policy
+        self.id, self.name, self.prefix = policy.id, policy.name, policy.prefix
+        self.fsync, self.ttl_ms = policy.fsync, policy.ttl_ms
+        self.row_prefix = policy.id.to_bytes(4, "big")
+        self.hlc = 0
+        """The highest HLC made or seen. Never decreases."""
+        self.seq = 0
+        """The last sequence number that this node's own actor has issued here (durable or not)."""
+        self.chain = 0
+        """The own actor's chain value after the last run handed to the log."""
+        self.mixed = False
+        """Whether a key here may hold rows other than its register. Until it does, a SET need not look (LOG.md section 3)."""
+        self.vector: dict[Actor, Head] = {}
+        """Durable: what the log covers."""
+
+
+def successor(prefix: bytes) -> bytes | None:
+    """The least key above every key that starts with ``prefix``; None when there is none."""
+    stripped = prefix.rstrip(b"\xff")
+    return stripped[:-1] + bytes([stripped[-1] + 1]) if stripped else None
+
+
+class Interval(NamedTuple):
+    """Keys in [low, high) that belong to one keyspace; high None: no upper end."""
+
+    low: bytes
+    high: bytes | None
+    keyspace: Keyspace
+
+
+class Keyspaces:
+    """The table of keyspaces. Raises ConfigError when prefixes nest or repeat."""
+
+    def __init__(self, policies: Iterable[KeyspacePolicy]) -> None:
+        self.all: Final = [Keyspace(policy) for policy in policies]
+        self.by_id: Final = {keyspace.id: keyspace for keyspace in self.all}
+        self._check()
+        cuts = {cut for k in self.all for cut in (k.prefix, successor(k.prefix)) if cut is not None}
+        self._edges: Final = sorted(cuts | {b""})
+        self._owner: Final = [self._owner_of(edge) for edge in self._edges]
+
+    def _check(self) -> None:
+        prefixes = sorted(k.prefix for k in self.all)
+        if b"" not in prefixes:
+            raise ConfigError("there is no default keyspace; one keyspace must have the empty prefix.")
+        for lower, upper in pairwise(prefixes):
+            if (lower and upper.startswith(lower)) or lower == upper:
+                raise ConfigError(
+                    f"the keyspace prefixes {lower!r} and {upper!r} overlap; choose prefixes of which none begins with another."
+                )
+
+    def _owner_of(self, edge: bytes) -> Keyspace:
+        return max((k for k in self.all if edge.startswith(k.prefix)), key=lambda k: len(k.prefix))
+
+    def of(self, key: bytes) -> Keyspace:
+        """The keyspace of a key."""
+        return self._owner[bisect_right(self._edges, key) - 1]
+
+    def of_run(self, keys: Sequence[bytes]) -> Keyspace | None:
+        """The one keyspace of all keys; None when they span several."""
+        if len(self._edges) == 1:
+            return self._owner[0]
+        low = bisect_right(self._edges, min(keys))
+        return self._owner[low - 1] if low == bisect_right(self._edges, max(keys)) else None
+
+    def intervals(self, low: bytes, high: bytes | None) -> list[Interval]:
+        """The pieces of [low, high) in key order, each within one keyspace."""
+        pieces: list[Interval] = []
+        for i in range(bisect_right(self._edges, low) - 1, len(self._edges)):
+            begin = max(low, self._edges[i])
+            last = self._edges[i + 1] if i + 1 < len(self._edges) else None
+            end = high if last is None else last if high is None else min(high, last)
+            if high is not None and begin >= high:
+                break
+            pieces.append(Interval(begin, end, self._owner[i]))
+        return pieces

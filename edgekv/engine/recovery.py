@@ -1,0 +1,110 @@
+"""Replay: the records of the log that LMDB has not applied become the first generation of the memtable.
+
+`wal.recovery.recover` streams the frames here in LSN order. LMDB gives the state at its applied LSN (vectors with chain values, HLCs,
+which keyspaces are mixed); records from there on move it. A run must continue its actor's chain and sequence, else two histories
+of one actor have met in this log, and that is corruption, never a thing to skip.
+"""
+
+from collections.abc import Callable
+from typing import Final
+
+from edgekv.checksum import chain_next
+from edgekv.crdt.operation import SUFFIX_REGISTER, Row, merge_row, rows_of
+from edgekv.crdt.register import Cell, newest
+from edgekv.engine.keyspaces import Head, Keyspace, Keyspaces
+from edgekv.errors import Corruption
+from edgekv.ids import Actor, KeyspaceId
+from edgekv.store.applied import Applied
+from edgekv.store.memtable import Layer
+from edgekv.wal.record import TTL, Changes, Columns, unpack_body, unpack_records
+
+
+class Replay:
+    """The memtable and the keyspaces' state, as the log is read. Feed `frame`, then call `finish`."""
+
+    def __init__(
+        self,
+        *,
+        actor: Actor,
+        keyspaces: Keyspaces,
+        layer: Layer,
+        applied: Applied,
+        read_row: Callable[[Keyspace, bytes, bytes], Row | None],
+    ) -> None:
+        self._actor: Final = actor
+        self._keyspaces: Final = keyspaces
+        self._layer: Final = layer
+        self.applied_lsn: Final = applied.lsn
+        self._read_row: Final = read_row
+        self.ttl_ms = applied.ttl_ms
+        self.changes = 0
+        for keyspace in keyspaces.all:
+            keyspace.vector = {a: Head(seq, chain) for a, (seq, chain) in applied.vectors.get(keyspace.id, {}).items()}
+            keyspace.hlc = applied.hlcs.get(keyspace.id, 0)
+            keyspace.mixed = keyspace.id in applied.mixed
+
+    def frame(self, first_lsn: int, _records: int, payload: bytes) -> None:
+        """One frame of the log; records below the applied LSN are LMDB's already."""
+        for lsn, record in enumerate(unpack_records(payload), first_lsn):
+            if lsn < self.applied_lsn:
+                continue
+            if isinstance(record, Changes):
+                self._run(lsn, record)
+            elif record.kind == TTL:
+                self.ttl_ms = max(self.ttl_ms, record.value)
+
+    def finish(self) -> None:
+        """All frames were fed: the own actor goes on where its history ends."""
+        for keyspace in self._keyspaces.all:
+            keyspace.seq, keyspace.chain = keyspace.vector.get(self._actor, Head(0, 0))
+
+    def _run(self, lsn: int, run: Changes) -> None:
+        keyspace = self._keyspaces.by_id.get(KeyspaceId(run.keyspace))
+        if keyspace is None:
+            raise Corruption(
+                f"the log names keyspace {run.keyspace}, which keyspaces.json does not have. Restore that file.",
+                path="keyspaces.json",
+                first_lsn=lsn,
+            )
+        head = keyspace.vector.get(run.actor, Head(0, 0))
+        if (run.first_seq, run.chain) != (head.seq + 1, head.chain):
+            raise Corruption(
+                f"the run at LSN {lsn} does not continue its actor's history in keyspace {keyspace.name!r}: "
+                f"seq {run.first_seq} after {head.seq}. Run `edgekv wal inspect` and join again from a hub.",
+                path="wal",
+                first_lsn=lsn,
+            )
+        body = unpack_body(run.body)
+        if isinstance(body, Columns):
+            count = len(body.keys)
+            self._columns(run, body)
+        else:
+            count = len(body.changes)
+            for i, operations in enumerate(body.changes):
+                for operation in operations:
+                    for delta in rows_of(operation, run.actor, run.first_seq + i, run.base_hlc + i):
+                        self._row(keyspace, *delta)
+        keyspace.vector[run.actor] = Head(run.first_seq + count - 1, chain_next(run.chain, run.body))
+        keyspace.hlc = max(keyspace.hlc, run.base_hlc + count - 1)
+        self.changes += count
+
+    def _columns(self, run: Changes, body: Columns) -> None:
+        if run.actor == self._actor:
+            size = sum(map(len, body.keys)) + sum(map(len, body.values))
+            self._layer.put_plain_run(body.keys, body.values, run.base_hlc, size)
+        else:
+            for i, (key, value) in enumerate(zip(body.keys, body.values, strict=True)):
+                self._register(key, Cell(value, run.base_hlc + i, run.actor, run.first_seq + i))
+
+    def _register(self, key: bytes, cell: Cell) -> None:
+        self._layer.put_register(key, newest(self._layer.registers.get(key), cell, self._actor))
+
+    def _row(self, keyspace: Keyspace, key: bytes, suffix: bytes, delta: Row) -> None:
+        if suffix == SUFFIX_REGISTER:
+            assert isinstance(delta, Cell)
+            self._register(key, delta)
+            return
+        keyspace.mixed = True
+        row = merge_row(self._read_row(keyspace, key, suffix), delta)
+        if row is not None:
+            self._layer.put_row(key, suffix, row)

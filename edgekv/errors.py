@@ -1,0 +1,138 @@
+"""The one error taxonomy: whose fault it is, and whether the operation may have happened.
+
+Every class says three things that an interface passes on unchanged: ``code`` (a stable word), ``outcome`` (``not-applied`` or
+``unknown``) and ``retryable`` (the same call may succeed later). ``exit_status`` is the CLI's (docs/CLI.md). A message is one
+sentence on what happened and one on what to do next.
+"""
+
+from typing import ClassVar, Literal
+
+Outcome = Literal["not-applied", "unknown"]
+
+
+class EdgeKVError(Exception):
+    """Base of all errors that a caller is meant to see."""
+
+    code: ClassVar[str] = "error"
+    outcome: ClassVar[Outcome] = "not-applied"
+    retryable: ClassVar[bool] = False
+    exit_status: ClassVar[int] = 1
+
+
+class InvalidRequest(EdgeKVError):
+    """The caller's mistake: a malformed key, number, option, cursor or body."""
+
+    code = "invalid-request"
+    exit_status = 2
+
+
+class TooLarge(InvalidRequest):
+    """A key, value, batch or command above its limit. Refused before anything was stored."""
+
+    code = "too-large"
+
+
+class ConfigError(InvalidRequest):
+    """A configuration file, variable or flag that cannot be used."""
+
+    code = "config"
+
+
+class NotFound(EdgeKVError):
+    """The key does not exist."""
+
+    code = "not-found"
+    exit_status = 3
+
+
+class WrongType(EdgeKVError):
+    """The key holds another type than the operation works on."""
+
+    code = "wrong-type"
+    exit_status = 4
+
+
+class NotANumber(EdgeKVError):
+    """An arithmetic operation on a value that is not a number, or a result out of range."""
+
+    code = "not-a-number"
+    exit_status = 4
+
+
+class Denied(EdgeKVError):
+    """The keyspace's policy or the caller's grants do not allow it."""
+
+    code = "denied"
+    exit_status = 6
+
+
+class Unavailable(EdgeKVError):
+    """This node cannot do it now; nothing happened; try again or elsewhere."""
+
+    code = "unavailable"
+    retryable = True
+    exit_status = 5
+
+
+class Overloaded(Unavailable):
+    """A bound on memory or log space is met; writes resume by themselves."""
+
+    code = "overloaded"
+
+
+class DiskFull(Unavailable):
+    """The disk has no room for another client write; reads, deletes and expiry go on."""
+
+    code = "disk-full"
+
+
+class ReadOnly(Unavailable):
+    """The node started read-only: corruption was found or the reserve could not be made."""
+
+    code = "read-only"
+
+
+class OutcomeUnknown(EdgeKVError):
+    """The write may or may not have happened: the log failed, or the connection ended, after it was sent."""
+
+    code = "outcome-unknown"
+    outcome = "unknown"
+    exit_status = 7
+
+
+class LogFailed(OutcomeUnknown):
+    """A write or fdatasync of the log failed. Latched: nothing is acknowledged after it, and the process ends."""
+
+    code = "log-failed"
+
+
+class Corruption(EdgeKVError):
+    """Bytes below a durability promise are damaged. Reported, never truncated.
+
+    ``first_lsn`` and ``last_lsn`` bound what is gone (``last_lsn`` None: unknown).
+    """
+
+    code = "corruption"
+
+    def __init__(self, message: str, *, path: str, first_lsn: int = 0, last_lsn: int | None = None) -> None:
+        super().__init__(message)
+        self.path, self.first_lsn, self.last_lsn = path, first_lsn, last_lsn
+
+
+class CursorLost(EdgeKVError):
+    """A reader's place in the log was recycled: never corruption, but it has to synchronise rows instead."""
+
+    code = "cursor-lost"
+
+
+class FormatUnknown(EdgeKVError):
+    """A file or peer speaks a format version that this release does not know."""
+
+    code = "format-unknown"
+
+
+class DirectoryInUse(EdgeKVError):
+    """Another process holds the data directory."""
+
+    code = "directory-in-use"
+    exit_status = 5

@@ -1,0 +1,101 @@
+"""Every bound in the system, with its unit in its name, and asserts for the relations between them."""
+
+from typing import Final
+
+KIB: Final = 1 << 10
+MIB: Final = 1 << 20
+GIB: Final = 1 << 30
+
+# Keys and values (the defaults of what the configuration may lower).
+KEY_BYTES_MAX: Final = 4096
+VALUE_BYTES_MAX: Final = 16 * MIB
+CHANGE_OVERHEAD_BYTES: Final = 64 * KIB  # what a change needs besides its value: keys, dots, framing
+BATCH_OPERATIONS_MAX: Final = 16_384
+
+# The log (LOG.md section 1).
+SEGMENT_HEADER_BYTES: Final = 4096
+SEGMENT_BYTES: Final = 64 * MIB
+FRAME_BYTES_TARGET: Final = 1 * MIB  # a frame closes here; 256 KiB when only crcmod is there
+FRAME_BYTES_TARGET_SLOW_CRC: Final = 256 * KIB
+FRAME_CHANGES_MAX: Final = 16_384
+RESERVE_SEGMENTS: Final = 2  # zeroed spares kept for deletes, expiry and received changes on a full disk
+SPARE_SEGMENTS: Final = 4
+SPARE_SEGMENTS_MAX: Final = 8
+SPARE_PAUSE_MS: Final = 20  # after each chunk of zeros: 64 MiB at once takes the log's fdatasync p99 from 0.3 to 2.3 ms
+SPARE_RETRY_MS: Final = 1_000
+SPARE_FREE_BYTES_MIN: Final = 8 * MIB  # a spare never takes the last of the disk, which LMDB and its reserve need
+ZERO_CHUNK_BYTES: Final = 1 * MIB
+LOG_READ_BYTES: Final = 4 * MIB  # window in which segments are read; a larger frame is read whole
+PROMISE_ROOM_BYTES: Final = 128  # kept free in a segment for the idle promise of its last frame
+BUFFERED_SYNC_INTERVAL_MS: Final = 100
+TORN_TAIL_KEEP_BYTES: Final = 8 * MIB
+TORN_TAIL_COPIES: Final = 2
+
+# Memory.
+MEMORY_BYTES_MIN: Final = 64 * MIB
+MEMORY_BYTES_DEFAULT_MAX: Final = 1 * GIB
+ROW_OVERHEAD_BYTES: Final = 300  # what CPython adds to a row held in a memtable
+GENERATION_ROWS: Final = 500_000
+GENERATION_AGE_MS: Final = 5_000
+FROZEN_GENERATIONS_MAX: Final = 2  # one being applied, one waiting
+READER_AGE_MS: Final = 100  # a pinned LMDB reader makes the file grow for ever
+
+# LMDB.
+LMDB_KEY_BYTES_MAX: Final = 511
+LMDB_RESERVE_BYTES: Final = 4 * MIB
+LMDB_MAP_BYTES: Final = 1 << 40  # a sparse reservation of address space, not of disk
+LMDB_READERS_MAX: Final = 1024
+APPLIER_POLL_ROWS: Final = 5_000
+APPLIER_INLINE_ROWS: Final = 1_000
+PURGE_ROWS_MAX: Final = 20_000  # per applier transaction
+APPLIER_TRANSACTION_ROWS_MAX: Final = GENERATION_ROWS * 3 // 2  # a generation that overshot stays in one
+APPLIER_TRANSACTION_ROWS_MIN: Final = 100  # on an almost full disk
+APPLIER_TRANSACTION_BYTES_MAX: Final = 256 * MIB  # keys and values merged before they are written; more is split
+APPLIER_LOG_BYTES_MAX: Final = 1 * MIB  # what the child's stderr may have grown to before it is cut at a start
+
+# Clients.
+CONNECTIONS_MAX: Final = 10_000
+CONNECTION_INPUT_BYTES_MAX: Final = 64 * MIB  # bytes fed since the last complete command
+COMMAND_ARGUMENTS_MAX: Final = 1 << 20
+CONNECTION_OUTPUT_BYTES_MAX: Final = 64 * MIB
+SCAN_CURSORS_MAX: Final = 10_000
+SCAN_EXAMINED_KEYS_MAX: Final = 2_000  # beyond its own that a page may look at: deleted ones
+SCAN_LIMIT_MAX: Final = 10_000
+SLICE_MS: Final = 5  # KEYS, DBSIZE, RANDOMKEY give the loop back after this long
+
+# HTTP (api/http).
+HTTP_LINE_BYTES_MAX: Final = 64 * KIB  # a request line: prefix, start and cursor of a scan, each byte of a key as %XX
+HTTP_HEADERS_MAX: Final = 64
+HTTP_IDLE_S: Final = 75  # keep-alive, and the time to send a request's head
+HTTP_BODY_WAIT_S: Final = 30  # for a body, plus its length at the rate below
+HTTP_BODY_BYTES_PER_S_MIN: Final = 16 * KIB
+HTTP_INLINE_BODY_BYTES: Final = 128 * KIB  # what a connection may hold without asking the budget: aiohttp's own read buffer
+HTTP_BATCH_BYTES_MAX: Final = 4 * MIB  # decoding JSON blocks the event loop: about 15 ms per MiB
+HTTP_SCAN_BYTES_MAX: Final = 8 * MIB  # a page ends here, whatever its limit
+HTTP_SCAN_LIMIT_DEFAULT: Final = 100
+HTTP_SCAN_STEP_ENTRIES: Final = 256  # read and encoded between two looks at the clock
+HTTP_WAITING_WRITES_MAX: Final = 1024  # held by back-pressure; more are refused as overloaded
+HTTP_ROOM_WAIT_S: Final = 5
+HTTP_DURABLE_WAIT_S: Final = 30  # then the outcome is unknown: the disk hangs
+HTTP_LINGER_S: Final = 2  # a refused body is read on for this long, so that the client sees the answer before a reset
+HTTP_CLOSE_WAIT_S: Final = 5
+
+# RESP (api/resp).
+RESP_INLINE_BYTES_MAX: Final = 64 * KIB  # a command typed as a line, as in Redis
+RESP_INPUT_BYTES_TOTAL_MAX: Final = 256 * MIB  # incomplete commands of all connections; above it, each keeps only its share
+RESP_INPUT_SHARE_BYTES: Final = 1 * MIB
+RESP_OUTPUT_HIGH_BYTES: Final = 256 * KIB  # replies a client has not taken: above it its next commands wait
+RESP_HELD_BYTES_MAX: Final = 1 * MIB  # replies of one connection that wait for a sync: above it its next commands wait
+RESP_READ_RUN_KEYS: Final = 64  # keys per read call: what may be in memory beyond the bounds above is their values
+RESP_SLOW_COMMANDS_MAX: Final = 4  # KEYS, DBSIZE, FLUSHDB in progress at once; more wait their turn
+RESP_CLOSE_WAIT_S: Final = 2.0  # for clients to take their last replies at shutdown
+RESP_PAGE_KEYS: Final = 1_000  # keys per step of those
+
+COUNTER_BYTES_MAX: Final = 64  # of one counter total; a merged sum may leave 64 bits, never this
+
+HLC_FOLD_MAX: Final = 1 << 63  # nothing near this is ever folded in
+
+assert SEGMENT_BYTES >= 2 * (VALUE_BYTES_MAX + CHANGE_OVERHEAD_BYTES)
+assert SPARE_SEGMENTS > RESERVE_SEGMENTS
+assert MEMORY_BYTES_MIN <= MEMORY_BYTES_DEFAULT_MAX
+assert HTTP_LINE_BYTES_MAX > 3 * 3 * KEY_BYTES_MAX + 2 * KEY_BYTES_MAX

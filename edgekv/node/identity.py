@@ -1,0 +1,158 @@
+"""Who this node is: ``identity.json``, and the proof that it is the file this directory was born with.
+
+A dot is issued once, for one content. A directory that was restored or copied may have forgotten dots that it issued, so a node
+takes a new *incarnation* (a u32 counter and 32 random bits: one backup can be restored twice) whenever ``identity.json`` is not
+the inode with the birth time that it records. The new incarnation is fsynced here before it is first used (REPLICATION.md
+section 5). A machine id is not judged: a rescheduled container is the same node.
+
+``identity.json`` (format 1): ``cluster``, ``node`` (16 bytes, hex), ``incarnation`` (8 bytes, hex), ``name``, ``site``, ``inode``,
+``birth_ns`` (null where the file system has none), ``past`` (earlier incarnations, newest last).
+"""
+
+import ctypes
+import json
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+from edgekv.errors import ConfigError, Corruption, FormatUnknown
+from edgekv.ids import ID_BYTES, INCARNATION_BYTES, Actor, node_actor
+
+FORMAT: Final = 1
+FILE: Final = "identity.json"
+_AT_EMPTY_PATH: Final = 0x1000
+_STATX_BTIME: Final = 0x800
+_STATX_BYTES: Final = 256
+_STATX_BTIME_OFFSET: Final = 80
+
+Entropy = Callable[[int], bytes]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Identity:
+    """The ids of this node and of its current incarnation."""
+
+    cluster: bytes
+    node: bytes
+    incarnation: bytes
+    name: str
+    site: str
+    past: tuple[bytes, ...] = ()
+
+    @property
+    def actor(self) -> Actor:
+        """The origin of the changes that this incarnation makes."""
+        return node_actor(self.node, self.incarnation)
+
+
+def load_or_create(directory: Path, *, name: str, site: str, entropy: Entropy) -> Identity:
+    """The identity of the directory; a new one is created, and a copied or restored one gets a new incarnation.
+
+    On return what it says is fsynced. Raises ConfigError when the configured name or site is not the directory's,
+    FormatUnknown for a newer file, Corruption for one that cannot be read.
+    """
+    path = directory / FILE
+    if not path.exists():
+        fresh = Identity(
+            cluster=entropy(ID_BYTES),
+            node=entropy(ID_BYTES),
+            incarnation=_incarnation(1, entropy),
+            name=name,
+            site=site,
+        )
+        _write(path, fresh)
+        return fresh
+    identity, is_original = _read(path)
+    for word, asked, held in (("node", name, identity.name), ("site", site, identity.site)):
+        if asked != held:
+            raise ConfigError(
+                f"{path} belongs to {word} {held!r}, but this process was started as {word} {asked!r}. "
+                f"Start it with --{word} {held}, or give {asked!r} another --data-dir."
+            )
+    return identity if is_original else reincarnate(directory, identity, entropy)
+
+
+def reincarnate(directory: Path, identity: Identity, entropy: Entropy) -> Identity:
+    """Take the next incarnation. On return it is fsynced and may be used."""
+    counter = int.from_bytes(identity.incarnation[:4], "big") + 1
+    renewed = replace(identity, incarnation=_incarnation(counter, entropy), past=(*identity.past, identity.incarnation))
+    _write(directory / FILE, renewed)
+    return renewed
+
+
+def read(directory: Path) -> Identity:
+    """The identity as written, for offline tools. Raises Corruption when there is none that can be read."""
+    return _read(directory / FILE)[0]
+
+
+def _incarnation(counter: int, entropy: Entropy) -> bytes:
+    return counter.to_bytes(4, "big") + entropy(INCARNATION_BYTES - 4)
+
+
+def _write(path: Path, identity: Identity) -> None:
+    temporary = path.with_suffix(".tmp")
+    with open(temporary, "w", encoding="utf-8") as file:
+        inode, birth_ns = _birth(file.fileno())
+        record = {
+            "format": FORMAT,
+            "cluster": identity.cluster.hex(),
+            "node": identity.node.hex(),
+            "incarnation": identity.incarnation.hex(),
+            "name": identity.name,
+            "site": identity.site,
+            "inode": inode,
+            "birth_ns": birth_ns,
+            "past": [incarnation.hex() for incarnation in identity.past],
+        }
+        json.dump(record, file, indent=1)
+        file.flush()
+        os.fsync(file.fileno())
+    os.rename(temporary, path)
+    directory = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
+
+
+def _read(path: Path) -> tuple[Identity, bool]:
+    """The identity, and whether the file is the one that was written here (same inode, same birth)."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            here = _birth(file.fileno())
+            record = json.load(file)
+        if record.get("format") != FORMAT:
+            raise FormatUnknown(
+                f"{path} has format {record.get('format')!r}; this release reads format {FORMAT}. Use a newer edgekv."
+            )
+        identity = Identity(
+            cluster=bytes.fromhex(record["cluster"]),
+            node=bytes.fromhex(record["node"]),
+            incarnation=bytes.fromhex(record["incarnation"]),
+            name=record["name"],
+            site=record["site"],
+            past=tuple(bytes.fromhex(past) for past in record["past"]),
+        )
+        return identity, (record["inode"], record["birth_ns"]) == here
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise Corruption(
+            f"{path} cannot be read ({error}). Restore it from a backup of this directory, "
+            "or move the directory away and join again.",
+            path=str(path),
+        ) from error
+
+
+def _birth(descriptor: int) -> tuple[int, int | None]:
+    """Inode and birth time (ns) of an open file. Python's os.stat has no birth time on Linux, hence statx(2)."""
+    inode = os.fstat(descriptor).st_ino
+    buffer = ctypes.create_string_buffer(_STATX_BYTES)
+    statx = getattr(ctypes.CDLL(None, use_errno=True), "statx", None)
+    if statx is None or statx(descriptor, b"", _AT_EMPTY_PATH, _STATX_BTIME, buffer) != 0:
+        return inode, None
+    if not int.from_bytes(buffer.raw[:4], "little") & _STATX_BTIME:
+        return inode, None
+    at = _STATX_BTIME_OFFSET
+    seconds = int.from_bytes(buffer.raw[at : at + 8], "little", signed=True)
+    return inode, seconds * 10**9 + int.from_bytes(buffer.raw[at + 8 : at + 12], "little")

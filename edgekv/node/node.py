@@ -1,0 +1,126 @@
+"""One node as a synchronous whole: recovered log, store, engine and operations. What the server wraps and the simulator runs.
+
+`Node.recover` is the start-up in its order: LMDB's state, then the log from there (wal/recovery.py judges it, engine/recovery.py
+replays it), then the engine goes on where the log ends. Damage in the log does not keep a node from answering: it starts read-only,
+serves what it has, and says which LSNs are gone and what to do.
+"""
+
+from collections.abc import Callable
+from typing import Final
+
+from edgekv.config import Config
+from edgekv.crdt.operation import Row
+from edgekv.engine.engine import Effects, Engine
+from edgekv.engine.keyspaces import Keyspace, KeyspacePolicy, Keyspaces
+from edgekv.engine.recovery import Replay
+from edgekv.errors import Corruption
+from edgekv.ids import Lsn
+from edgekv.node.identity import Identity
+from edgekv.node.operations import Operations
+from edgekv.store.layout import decode_row, lmdb_key
+from edgekv.store.lmdb_store import LmdbStore
+from edgekv.store.memtable import Layer, Memtable
+from edgekv.wal.disk import Disk
+from edgekv.wal.log import Log
+from edgekv.wal.record import pack_incarnation
+from edgekv.wal.recovery import recover
+
+
+class DamagedLog:
+    """Stands where the log would: a read-only node has an end of what it could read, and no room to write."""
+
+    at_segment_start = False
+    spares = 0
+    room_bytes = 0
+
+    def __init__(self, next_lsn: int) -> None:
+        self.next_lsn: Final = Lsn(next_lsn)
+
+    def room(self, _payload_bytes: int) -> bool:
+        """There is none."""
+        return False
+
+
+class Node:
+    """A recovered node."""
+
+    def __init__(
+        self, identity: Identity, engine: Engine, operations: Operations, log: Log | None, replayed: int
+    ) -> None:
+        self.identity: Final = identity
+        self.engine: Final = engine
+        self.operations: Final = operations
+        self.log: Final = log
+        """None: the log is damaged and the node is read-only."""
+        self.replayed_changes: Final = replayed
+
+    @classmethod
+    def recover(
+        cls,
+        config: Config,
+        *,
+        identity: Identity,
+        policies: list[KeyspacePolicy],
+        disk: Disk,
+        store: LmdbStore,
+        effects: Effects,
+        now_ms: Callable[[], int],
+        entropy: Callable[[int], bytes],
+    ) -> "Node":
+        """Bring the node to the state that its log and store hold. On return all of that state is durable."""
+        applied = store.applied()
+        keyspaces = Keyspaces(policies)
+        memtable = Memtable(config.memory_bytes)
+        replay = Replay(
+            actor=identity.actor,
+            keyspaces=keyspaces,
+            layer=memtable.active,
+            applied=applied,
+            read_row=_row_reader(memtable.active, store),
+        )
+        log: Log | None = None
+        damage: Corruption | None = None
+        try:
+            log = recover(
+                disk,
+                node_id=identity.node,
+                incarnation=identity.incarnation,
+                applied_lsn=applied.lsn,
+                segment_bytes=config.wal.segment_bytes,
+                entropy=entropy,
+                on_frame=replay.frame,
+            )
+        except Corruption as error:
+            damage = error
+        replay.finish()
+        engine = Engine(
+            actor=identity.actor,
+            keyspaces=keyspaces,
+            memtable=memtable,
+            store=store,
+            replay=replay,
+            log=log or DamagedLog(applied.lsn),
+            memory_bytes=config.memory_bytes,
+            segment_bytes=config.wal.segment_bytes,
+            now_ms=now_ms,
+            effects=effects,
+        )
+        if damage is not None:
+            engine.admission.read_only = damage
+        elif not any(identity.actor in keyspace.vector for keyspace in keyspaces.all):
+            engine.commit.mark(pack_incarnation(identity.actor))
+        operations = Operations(engine, value_bytes_max=config.limits.value_bytes_max)
+        return cls(identity, engine, operations, log, replay.changes)
+
+
+def _row_reader(layer: Layer, store: LmdbStore) -> Callable[[Keyspace, bytes, bytes], Row | None]:
+    """The newest version of a row while the log is replayed: the generation being built, then LMDB."""
+
+    def read(keyspace: Keyspace, key: bytes, suffix: bytes) -> Row | None:
+        rows = layer.composites.get(key)
+        if rows is not None and suffix in rows:
+            return rows[suffix]
+        stored = store.get(lmdb_key(keyspace.id, key, suffix))
+        return None if stored is None else decode_row(stored, store.actor_of)
+
+    return read

@@ -1,0 +1,284 @@
+"""The applier: carries the durable log into LMDB, a generation at a time, in one transaction each.
+
+It runs as a child process (``python -m edgekv.store.applier``): py-lmdb gives the GIL up and takes it back once per item of
+``putmulti``, so beside a busy event loop a thread gets almost nothing or takes almost everything. The node asks through a
+pipe (``store.applier_messages``); ``InlineApplier`` calls the same ``Applier`` within the node.
+
+One transaction
+1. begins, and reads what LMDB has: it may be another applier's commit, so a restarted one never goes back;
+2. reads the log from there, frame by frame, into a ``Generation``: the merged rows are in memory, never the frames;
+3. writes the rows sorted, blind where their stamps dominate; leaves out what the stable cut lets it forget at once;
+4. purges by the indexes, if it reached the requested LSN (only then the store has what the cut was made from);
+5. stores LSN, vectors with chain values, HLCs and flags, and commits with one fdatasync.
+
+What may go wrong: the process can be killed at any point; the transaction is gone and the log still has it. Every few thousand
+rows the request pipe is looked at, and its end aborts the transaction: an orphan gives the directory lock back within
+milliseconds or one commit. Any error of LMDB or of the log ends the process with a message: LMDB forgets that an fdatasync
+failed, and a damaged frame must not be skipped. The node starts another one, with back-off.
+
+On an almost full disk transactions are small: pages that one frees can be used by the next but one, so many small ones fit
+into a reserve that one big one would not.
+"""
+
+import argparse
+import ctypes
+import gc
+import os
+import select
+import signal
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from edgekv.crdt.operation import Row
+from edgekv.errors import Corruption
+from edgekv.limits import (
+    APPLIER_POLL_ROWS,
+    APPLIER_TRANSACTION_BYTES_MAX,
+    APPLIER_TRANSACTION_ROWS_MAX,
+    APPLIER_TRANSACTION_ROWS_MIN,
+    LMDB_RESERVE_BYTES,
+    PURGE_ROWS_MAX,
+)
+from edgekv.store import layout
+from edgekv.store.applied import Applied, Failed, Opened, Progress, Stable, store_path, wal_path
+from edgekv.store.applier_messages import frame_message, pack_response, parse_request, take_messages
+from edgekv.store.generation import Generation
+from edgekv.store.lmdb_store import LmdbStore, MapFull, WriteTransaction, disk_is_full, free_bytes
+from edgekv.store.purge import Cuts, Purge, Purged, index_entries
+from edgekv.wal.disk import Disk, RealDisk
+from edgekv.wal.reader import LogReader
+
+NICENESS: Final = 5
+WRITTEN_BYTES_PER_ROW: Final = 8192  # a leaf page and its share of branch pages; 4.9 to 6.7 KB measured at 1,000 rows
+TRANSACTIONS_IN_FLIGHT: Final = 3  # LMDB uses the pages freed by transaction N from N + 2 on
+NOT_PURGED: Final = Purged(more=False, cleared=False)
+
+
+class AbortedError(Exception):
+    """The node is gone, or wants the transaction to end; nothing of it was stored."""
+
+
+class _NothingToStoreError(Exception):
+    """Ends a transaction that changed nothing without a commit."""
+
+
+class Applier:
+    """Applies a log to a store. One at a time per store; blocks while it works."""
+
+    def __init__(self, store: LmdbStore, disk: Disk) -> None:
+        self._store = store
+        self._reader = LogReader(disk)
+        self._purge = Purge()
+        self._previous_lsn = 0  # of the commit before the last one; 0 until this process has committed
+        self.purge_more = False
+        """The last transaction left something to purge: apply once more, to the same LSN."""
+
+    def apply(
+        self,
+        upto_lsn: int,
+        stable: Stable | None,
+        *,
+        rows_max: int = APPLIER_TRANSACTION_ROWS_MAX,
+        poll: Callable[[], bool] = lambda: False,
+    ) -> Progress | None:
+        """One transaction towards the durable ``upto_lsn``; None when there was nothing to store.
+
+        ``poll`` is asked every APPLIER_POLL_ROWS rows; True raises Aborted. Raises Corruption, CursorLost, FormatUnknown
+        for the log, StoreError and OSError for the disk; nothing was stored then.
+        """
+        while True:
+            try:
+                return self._apply(upto_lsn, stable, rows_max, poll)
+            except _NothingToStoreError:
+                return None
+            except MapFull:
+                self._store.grow()
+
+    def progress(self) -> Progress:
+        """Where the store stands."""
+        self._store.renew()
+        return self._report(self._store.applied().lsn, cleared=False)
+
+    def _apply(self, upto_lsn: int, stable: Stable | None, rows_max: int, poll: Callable[[], bool]) -> Progress:
+        rows_max, bytes_max = self._bounds(rows_max)
+        with self._store.write() as transaction:
+            before = transaction.applied()
+            generation = self._merge_log(transaction, before, upto_lsn, rows_max, bytes_max, poll)
+            applied = generation.applied
+            cuts = Cuts(stable, applied.vectors) if stable is not None and applied.lsn >= upto_lsn else None
+            _write_rows(transaction, generation, cuts, poll)
+            purged = NOT_PURGED if cuts is None else self._purge.run(transaction, cuts, min(PURGE_ROWS_MAX, rows_max))
+            self.purge_more = purged.more
+            if applied == before and not transaction.changed:
+                raise _NothingToStoreError
+            transaction.put_applied(applied)
+        self._previous_lsn = before.lsn
+        self._store.renew()
+        return self._report(applied.lsn, cleared=purged.cleared)
+
+    def _merge_log(
+        self,
+        transaction: WriteTransaction,
+        before: Applied,
+        upto_lsn: int,
+        rows_max: int,
+        bytes_max: int,
+        poll: Callable[[], bool],
+    ) -> Generation:
+        generation = Generation(
+            before,
+            stored=lambda lmdb_key: _stored_row(transaction, lmdb_key),
+            intern=transaction.intern,
+            actor_of=transaction.actor_of,
+        )
+
+        def enough() -> bool:
+            return generation.rows >= rows_max or generation.payload_bytes >= bytes_max
+
+        if before.lsn < upto_lsn:
+            for first_lsn, _, payload in self._reader.read(before.lsn, upto_lsn):
+                _poll(poll)
+                if not generation.add(first_lsn, payload, upto_lsn, enough):
+                    break
+        return generation
+
+    def _bounds(self, rows_max: int) -> tuple[int, int]:
+        """Rows and bytes that a transaction may have, which is less when the disk is almost full."""
+        room = free_bytes(self._store.path) + self._store.reusable_bytes() + LMDB_RESERVE_BYTES
+        if (
+            room >= self._store.live_bytes() + 2 * APPLIER_TRANSACTION_BYTES_MAX
+        ):  # every page copied, and all that is new
+            return rows_max, APPLIER_TRANSACTION_BYTES_MAX
+        share = room // TRANSACTIONS_IN_FLIGHT
+        rows = max(APPLIER_TRANSACTION_ROWS_MIN, share // WRITTEN_BYTES_PER_ROW)
+        return min(rows_max, rows), min(APPLIER_TRANSACTION_BYTES_MAX, share)
+
+    def _report(self, lsn: int, *, cleared: bool) -> Progress:
+        reserved = self._store.reserve()
+        return Progress(lsn, self._previous_lsn, self._store.reusable_bytes(), reserved, cleared)
+
+
+def _stored_row(transaction: WriteTransaction, lmdb_key: bytes) -> Row | None:
+    data = transaction.get(lmdb_key)
+    if data is None:
+        return None
+    if not layout.check_row(lmdb_key, data):  # Merged, it would get a new CRC and look sound for ever.
+        raise Corruption(f"the row {lmdb_key!r} is damaged. Let the node join again from a hub.", path="data.mdb")
+    return layout.decode_row(data, transaction.actor_of)
+
+
+def _write_rows(
+    transaction: WriteTransaction, generation: Generation, cuts: Cuts | None, poll: Callable[[], bool]
+) -> None:
+    indexed: dict[bytes, list[tuple[bytes, bytes]]] = {layout.DB_EXPIRY: [], layout.DB_TOMBSTONES: []}
+    for batch in generation.take(APPLIER_POLL_ROWS):
+        transaction.put_rows(batch.plain)
+        kept: list[tuple[bytes, bytes]] = []
+        for row_key, row in batch.rows:
+            lmdb_key = layout.lmdb_key_of(row_key)
+            if cuts is not None and cuts.allow(row_key, row):
+                transaction.delete(lmdb_key)
+                continue
+            kept.append((lmdb_key, layout.encode_row(row_key, row, transaction.intern)))
+            for index, entry in index_entries(row_key, row, transaction.intern):
+                indexed[index].append(entry)
+        transaction.put_rows(kept)
+        _poll(poll)
+    for index, entries in indexed.items():
+        transaction.index_put(index, sorted(entries))
+
+
+def _poll(poll: Callable[[], bool]) -> None:
+    if poll():
+        raise AbortedError
+
+
+class _Requests:
+    """The read end of the request pipe."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self._poll = select.poll()
+        self._poll.register(fd, select.POLLIN)
+        self._received = bytearray()
+        self._waiting: list[list[object]] = []
+
+    def ended(self) -> bool:
+        """Whether the node closed its end; requests that still wait do not matter then."""
+        return any(event & (select.POLLHUP | select.POLLERR) for _, event in self._poll.poll(0))
+
+    def waiting(self) -> bool:
+        """Whether a request, or the end, is there."""
+        return bool(self._waiting or self._poll.poll(0))
+
+    def next(self) -> tuple[int, Stable | None] | None:
+        """The next request, blocking until there is one; None at the end."""
+        while not self._waiting:
+            received = os.read(self._fd, 1 << 16)
+            if not received:
+                return None
+            self._received += received
+            self._waiting = take_messages(self._received)
+        return parse_request(self._waiting.pop(0))
+
+
+def serve(applier: Applier, requests: _Requests, send: Callable[[Progress], None]) -> None:
+    """Carry out requests until the pipe ends. Each is answered at least once, also when there was nothing to do."""
+    while (request := requests.next()) is not None:
+        upto_lsn, stable = request
+        progress = applier.apply(upto_lsn, stable, poll=requests.ended)
+        if progress is None:
+            send(applier.progress())
+            continue
+        while progress is not None:
+            send(progress)
+            done = progress.lsn >= upto_lsn and (requests.waiting() or not applier.purge_more)
+            progress = None if done else applier.apply(upto_lsn, stable, poll=requests.ended)
+        _give_memory_back()
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The child's whole life; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m edgekv.store.applier", description="Started by the node.")
+    parser.add_argument("--data-dir", type=Path, required=True)
+    for name in ("--request-fd", "--response-fd"):
+        parser.add_argument(name, type=int, required=True)
+    parser.add_argument("--lock-fd", type=int, required=True, help="held until this process ends, not used")
+    options = parser.parse_args(arguments)
+    # Signals reach the whole group; the node decides when this process ends, by closing the pipe.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    os.nice(NICENESS)
+    gc.disable()  # Rows are bytes in dicts, no cycles; a collection per request is enough for what errors leave.
+
+    def send(message: Opened | Progress | Failed) -> None:
+        framed = frame_message(pack_response(message))
+        while framed:
+            framed = framed[os.write(options.response_fd, framed) :]
+
+    try:
+        store = LmdbStore.open(store_path(options.data_dir), readonly=False)
+        store.reserve()
+        send(Opened())
+        applier = Applier(store, RealDisk(wal_path(options.data_dir), read_only=True))
+        serve(applier, _Requests(options.request_fd), send)
+    except (AbortedError, BrokenPipeError):  # The node is gone.
+        return 0
+    except Exception as error:  # noqa: BLE001 - whatever it is, the node has to hear of it and this process has to end
+        traceback.print_exc()
+        send(Failed(f"{type(error).__name__}: {error}", disk_is_full(options.data_dir)))
+        return 1
+    return 0
+
+
+def _give_memory_back() -> None:
+    """A generation's dirty pages and rows would otherwise stay in the allocator until the next one."""
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,87 @@
+"""The messages between a node and its applier, as they cross a pipe. Pure.
+
+Both ways msgpack behind a u32 length (little-endian):
+
+    request    [lsn, nil | [wall_ms, nil | {keyspace: [cut, need, parked]}]]
+    response   ["opened"]
+               ["applied", lsn, previous_lsn, reusable_bytes, reserved, cleared]
+               ["failed", text, disk_full]
+
+Both ends are of one release: the node starts its applier itself, so there is no version in here.
+"""
+
+from struct import Struct
+from typing import Final
+
+from edgekv.codec import pack, unpack
+from edgekv.errors import FormatUnknown
+from edgekv.store.applied import Cut, Failed, Opened, Progress, Stable
+
+MESSAGE_LENGTH: Final = Struct("<I")
+
+
+def frame_message(message: list[object]) -> bytes:
+    """A message as it crosses a pipe."""
+    body = pack(message)
+    return MESSAGE_LENGTH.pack(len(body)) + body
+
+
+def take_messages(received: bytearray) -> list[list[object]]:
+    """Remove the whole messages from the front of what was received, and decode them."""
+    messages: list[list[object]] = []
+    offset = 0
+    while len(received) - offset >= MESSAGE_LENGTH.size:
+        (length,) = MESSAGE_LENGTH.unpack_from(received, offset)
+        end = offset + MESSAGE_LENGTH.size + length
+        if len(received) < end:
+            break
+        messages.append(unpack(bytes(received[offset + MESSAGE_LENGTH.size : end])))
+        offset = end
+    del received[:offset]
+    return messages
+
+
+def pack_request(lsn: int, stable: Stable | None) -> list[object]:
+    """Apply everything below ``lsn``."""
+    if stable is None:
+        return [lsn, None]
+    if stable.cuts is None:
+        return [lsn, [stable.wall_ms, None]]
+    cuts = {keyspace: [cut.cut, cut.need, sorted(cut.parked)] for keyspace, cut in stable.cuts.items()}
+    return [lsn, [stable.wall_ms, cuts]]
+
+
+def parse_request(message: list[object]) -> tuple[int, Stable | None]:
+    """The inverse of ``pack_request``."""
+    match message:
+        case [int(lsn), None]:
+            return lsn, None
+        case [int(lsn), [int(wall_ms), None]]:
+            return lsn, Stable(wall_ms, None)
+        case [int(lsn), [int(wall_ms), dict(cuts)]]:
+            parsed = {keyspace: Cut(cut, need, frozenset(parked)) for keyspace, (cut, need, parked) in cuts.items()}
+            return lsn, Stable(wall_ms, parsed)
+    raise FormatUnknown(f"a request that the applier does not know: {message!r}. Use one release for both.")
+
+
+def pack_response(message: Opened | Progress | Failed) -> list[object]:
+    """What the child says."""
+    match message:
+        case Opened():
+            return ["opened"]
+        case Progress():
+            return ["applied", *message]
+        case Failed():
+            return ["failed", *message]
+
+
+def parse_response(message: list[object]) -> Opened | Progress | Failed:
+    """The inverse of ``pack_response``."""
+    match message:
+        case ["opened"]:
+            return Opened()
+        case ["applied", int(lsn), int(previous_lsn), int(reusable_bytes), bool(reserved), bool(cleared)]:
+            return Progress(lsn, previous_lsn, reusable_bytes, reserved, cleared)
+        case ["failed", str(text), bool(disk_full)]:
+            return Failed(text, disk_full)
+    raise FormatUnknown(f"a message that the node does not know: {message!r}. Use one release for both.")

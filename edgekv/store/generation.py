@@ -1,0 +1,253 @@
+"""The rows that a stretch of the log leaves behind: what the applier puts into LMDB in one transaction.
+
+Records go in in log order (``add``); rows come out sorted, a bounded batch at a time (``take``). Later wins by the law of the
+row's type; where that needs LMDB's own version, it is read when the row is first met, so what comes out is complete.
+
+Most rows need no look at all. A run whose HLCs are above everything applied before it in its keyspace (always so for the
+node's own changes: a node stamps above all it has seen) dominates LMDB and this generation by its stamps alone, and a run of
+plain SETs is then one ``dict.update``. Such a register waits in its stored form without the CRC:
+
+    plain content   hlc u64 | seq u64 | actor u32 | value        row = flags 0 | CRC-32C | plain content      (store.layout)
+
+One bytes object per row takes half the memory of a tuple with its integers, and half the cache misses when the rows are
+picked up in sorted order, which is what decides: 500,000 rows in 0.25 s in, 0.6 s out.
+
+Pure: LMDB is behind ``stored`` and ``intern``. Operation ids (``Changes.operation_ids``) are not kept yet.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from itertools import count, islice
+from struct import Struct
+from typing import Final, NamedTuple
+
+from edgekv.checksum import chain_next, crc32c
+from edgekv.crdt.operation import SUFFIX_REGISTER, Row, merge_row, rows_of
+from edgekv.crdt.register import RANK_CLIENT, Cell
+from edgekv.errors import Corruption
+from edgekv.ids import Actor, KeyspaceId
+from edgekv.store import layout
+from edgekv.store.applied import Applied
+from edgekv.wal.record import CHECKPOINT, TTL, Changes, Columns, Mark, Operations, unpack_body, unpack_records
+
+_CONTENT: Final = Struct("<QQI")
+_HEAD: Final = Struct("<BI")
+_PLAIN_FLAGS: Final = b"\x00"
+_ZERO: Final = b"\x00"
+_TAIL: Final = b"\x00" + SUFFIX_REGISTER
+
+_SHORT_KEY_BYTES_MAX: Final = layout.SHORT_ROW_KEY_BYTES_MAX - 4 - len(_TAIL)
+
+assert _HEAD.size + _CONTENT.size == layout.PLAIN_VALUE_OFFSET
+
+
+class Batch(NamedTuple):
+    """Rows of one keyspace, ascending within each list: plain ones ready to be stored, the others still to be judged."""
+
+    plain: list[tuple[bytes, bytes]]  # LMDB key, row
+    rows: list[tuple[bytes, Row]]  # row key, row
+
+
+class _KeyspaceRows:
+    __slots__ = ("others", "registers")
+
+    def __init__(self) -> None:
+        self.registers: dict[bytes, bytes | Cell] = {}  # by key; bytes: plain content
+        self.others: dict[bytes, Row | None] = {}  # by row key; None: nothing to store, LMDB has no such row
+
+
+class Generation:
+    """A stretch of the log from ``applied.lsn`` on, merged with what LMDB holds."""
+
+    def __init__(
+        self,
+        applied: Applied,
+        *,
+        stored: Callable[[bytes], Row | None],
+        intern: Callable[[Actor], int],
+        actor_of: Callable[[int], Actor],
+    ) -> None:
+        self.lsn = applied.lsn
+        self.payload_bytes = 0
+        self._vectors = {keyspace: dict(vector) for keyspace, vector in applied.vectors.items()}
+        self._hlcs = dict(applied.hlcs)
+        self._mixed = set(applied.mixed)
+        self._ttl_ms = applied.ttl_ms
+        self._keyspaces: dict[int, _KeyspaceRows] = {}
+        self._stored = stored
+        self._intern = intern
+        self._actor_of = actor_of
+
+    @property
+    def applied(self) -> Applied:
+        """What has to be stored beside the rows."""
+        return Applied(self.lsn, self._vectors, self._hlcs, frozenset(self._mixed), self._ttl_ms)
+
+    @property
+    def rows(self) -> int:
+        """Rows that ``take`` will yield."""
+        return sum(len(rows.registers) + len(rows.others) for rows in self._keyspaces.values())
+
+    def add(self, first_lsn: int, payload: bytes, end_lsn: int, enough: Callable[[], bool]) -> bool:
+        """Merge the records of a frame in [self.lsn, end_lsn); False when ``enough`` said so after one of them.
+
+        Raises Corruption when a run does not continue its actor's: then nothing after it can be trusted.
+        """
+        for lsn, record in enumerate(unpack_records(payload), first_lsn):
+            if not self.lsn <= lsn < end_lsn:
+                continue
+            if isinstance(record, Changes):
+                self._add_run(record)
+            else:
+                self._add_mark(record)
+            self.lsn = lsn + 1
+            if enough():
+                return False
+        return True
+
+    def take(self, rows_max: int) -> Iterator[Batch]:
+        """All rows in order, at most ``rows_max`` at a time. They are handed over: memory falls as LMDB's dirty pages grow."""
+        for number in sorted(self._keyspaces):
+            rows = self._keyspaces[number]
+            keyspace = KeyspaceId(number)
+            for keys in _chunks(sorted(rows.registers), rows_max):
+                yield _registers(keyspace, keys, [rows.registers.pop(key) for key in keys])
+            for row_keys in _chunks(sorted(rows.others), rows_max):
+                found = ((row_key, rows.others.pop(row_key)) for row_key in row_keys)
+                yield Batch([], [(row_key, row) for row_key, row in found if row is not None])
+
+    def _add_mark(self, mark: Mark) -> None:
+        if mark.kind == TTL:
+            self._ttl_ms = max(self._ttl_ms, mark.value)
+        elif mark.kind == CHECKPOINT:
+            self._ttl_ms = max(self._ttl_ms, mark.value.ttl_ms)
+            for state in mark.value.keyspaces:
+                self._hlcs[state.keyspace] = max(self._hlcs.get(state.keyspace, 0), state.hlc)
+
+    def _add_run(self, run: Changes) -> None:
+        vector = self._vectors.setdefault(run.keyspace, {})
+        if (run.first_seq - 1, run.chain) != vector.get(run.actor, (0, 0)):
+            raise self._broken(f"a run of changes starts at {run.first_seq}, the store has {vector.get(run.actor)}")
+        body = unpack_body(run.body)
+        rows = self._keyspaces.setdefault(run.keyspace, _KeyspaceRows())
+        dominates = run.base_hlc > self._hlcs.get(run.keyspace, 0)
+        if isinstance(body, Columns):
+            changes = len(body.keys)
+            self._add_columns(rows, run, body, dominates=dominates)
+        else:
+            changes = len(body.changes)
+            self._add_operations(rows, run, body, dominates=dominates)
+        if changes != run.changes:
+            raise self._broken(f"a run of {run.changes} changes holds {changes}")
+        vector[run.actor] = run.first_seq + run.changes - 1, chain_next(run.chain, run.body)
+        self._hlcs[run.keyspace] = max(self._hlcs.get(run.keyspace, 0), run.base_hlc + run.changes - 1)
+        self.payload_bytes += len(run.body)
+
+    def _add_columns(self, rows: _KeyspaceRows, run: Changes, body: Columns, *, dominates: bool) -> None:
+        if dominates:
+            number = self._intern(run.actor)
+            rows.registers.update(
+                zip(body.keys, plain_contents(body.values, run.base_hlc, run.first_seq, number), strict=True)
+            )
+            return
+        keyspace = KeyspaceId(run.keyspace)
+        for index, (key, value) in enumerate(zip(body.keys, body.values, strict=True)):
+            cell = Cell(value, run.base_hlc + index, run.actor, run.first_seq + index)
+            self._merge_register(keyspace, rows, key, cell)
+
+    def _add_operations(self, rows: _KeyspaceRows, run: Changes, body: Operations, *, dominates: bool) -> None:
+        keyspace = KeyspaceId(run.keyspace)
+        for index, operations in enumerate(body.changes):
+            for operation in operations:
+                for key, suffix, delta in rows_of(operation, run.actor, run.first_seq + index, run.base_hlc + index):
+                    # A system clear carries its own, lower stamp (rank 1) and has to be compared.
+                    blind = dominates and isinstance(delta, Cell) and delta.rank == RANK_CLIENT
+                    if suffix != SUFFIX_REGISTER:
+                        self._mixed.add(run.keyspace)
+                        self._merge_other(keyspace, rows, key, suffix, delta, blind=blind)
+                    elif blind and isinstance(delta, Cell):
+                        rows.registers[key] = delta
+                    else:
+                        self._merge_register(keyspace, rows, key, delta)
+
+    def _merge_register(self, keyspace: KeyspaceId, rows: _KeyspaceRows, key: bytes, delta: Row) -> None:
+        known = rows.registers.get(key)
+        old: Row | None
+        if known is None:
+            old = self._stored(layout.lmdb_key(keyspace, key, SUFFIX_REGISTER))
+        else:
+            old = known if isinstance(known, Cell) else self._cell_of(known)
+        new = merge_row(old, delta)
+        assert isinstance(new, Cell)
+        rows.registers[key] = new
+
+    def _merge_other(
+        self, keyspace: KeyspaceId, rows: _KeyspaceRows, key: bytes, suffix: bytes, delta: Row, *, blind: bool
+    ) -> None:
+        row_key = layout.row_key(keyspace, key, suffix)
+        if blind:
+            rows.others[row_key] = delta
+            return
+        known = row_key in rows.others
+        old = rows.others[row_key] if known else self._stored(layout.lmdb_key_of(row_key))
+        rows.others[row_key] = merge_row(old, delta)
+
+    def _cell_of(self, content: bytes) -> Cell:
+        hlc, seq, number = _CONTENT.unpack_from(content)
+        return Cell(content[_CONTENT.size :], hlc, self._actor_of(number), seq)
+
+    def _broken(self, what: str) -> Corruption:
+        return Corruption(
+            f"the log and the store disagree at LSN {self.lsn}: {what}. Let the node join again from a hub.",
+            path="wal",
+            first_lsn=self.lsn,
+        )
+
+
+def plain_contents(values: Sequence[bytes], first_hlc: int, first_seq: int, actor_number: int) -> list[bytes]:
+    """The plain contents of a run of plain SETs."""
+    pack = _CONTENT.pack
+    hlcs_and_seqs = zip(values, count(first_hlc), count(first_seq), strict=False)
+    return [pack(hlc, seq, actor_number) + value for value, hlc, seq in hlcs_and_seqs]
+
+
+def plain_rows(keyspace: KeyspaceId, keys: Sequence[bytes], contents: Sequence[bytes]) -> list[tuple[bytes, bytes]]:
+    """(LMDB key, row) of registers by their plain contents, in the order of ``keys``: 0.5 us per row."""
+    crc, pack, flags = crc32c, _HEAD.pack, _PLAIN_FLAGS
+    if _ZERO in b"".join(keys) or max(map(len, keys), default=0) > _SHORT_KEY_BYTES_MAX:
+        row_keys = [layout.row_key(keyspace, key, SUFFIX_REGISTER) for key in keys]
+        if max(map(len, row_keys)) > layout.SHORT_ROW_KEY_BYTES_MAX:
+            return [_plain_row(row_key, content) for row_key, content in zip(row_keys, contents, strict=True)]
+    else:
+        head, tail = layout.key_start(keyspace, b""), _TAIL
+        row_keys = [head + key + tail for key in keys]
+    return [
+        (row_key, pack(0, crc(row_key + flags + content)) + content)
+        for row_key, content in zip(row_keys, contents, strict=True)
+    ]
+
+
+def _plain_row(row_key: bytes, content: bytes) -> tuple[bytes, bytes]:
+    """The same for one row that may have a long key."""
+    hlc, seq, number = _CONTENT.unpack_from(content)
+    cell = Cell(content[_CONTENT.size :], hlc, Actor(b""), seq)
+    return layout.lmdb_key_of(row_key), layout.encode_row(row_key, cell, lambda _: number)
+
+
+def _registers(keyspace: KeyspaceId, keys: list[bytes], found: list[bytes | Cell]) -> Batch:
+    """Sort out which registers are plain."""
+    contents = [row for row in found if isinstance(row, bytes)]
+    if len(contents) == len(keys):
+        return Batch(plain_rows(keyspace, keys, contents), [])
+    plain_keys = [key for key, row in zip(keys, found, strict=True) if isinstance(row, bytes)]
+    cells: list[tuple[bytes, Row]] = [
+        (layout.row_key(keyspace, key, SUFFIX_REGISTER), row)
+        for key, row in zip(keys, found, strict=True)
+        if isinstance(row, Cell)
+    ]
+    return Batch(plain_rows(keyspace, plain_keys, contents), cells)
+
+
+def _chunks(keys: list[bytes], size: int) -> Iterator[list[bytes]]:
+    remaining = iter(keys)
+    while chunk := list(islice(remaining, size)):
+        yield chunk

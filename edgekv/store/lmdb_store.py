@@ -1,0 +1,374 @@
+"""LMDB, as a checkpoint of the log: never the truth, and the only module that talks to it.
+
+The applier writes through ``write``, one transaction at a time; the node reads through ``get``, ``range`` and ``rows_of_key`` on one
+held read transaction, which ``renew`` replaces. A pinned reader makes the file grow by 2.5 KB per applied row, never given back, so
+no read transaction is older than READER_AGE_MS.
+
+Invariants
+- A write transaction stores the rows of a stretch of the log together with ``applied_lsn``, vectors and HLCs; the LSN never falls.
+- ``metasync=False, sync=True, writemap=False``: after a crash the file shows the last commit or the one before it, whole. NOSYNC
+  loses the order of meta page and data at an OS crash; writemap dies with SIGBUS on a full disk.
+- LMDB does not remember that an fdatasync failed (the next commit "succeeds" on pages that Linux marked clean), so this does: after
+  any error but a full map no further transaction is begun.
+- LMDB 0.9 is named explicitly: py-lmdb carries two engines whose files exclude each other, and an environment variable chooses.
+
+Named databases and the bytes in them: ``store.layout``. Source: LMDB's documentation, and OpenLDAP ITS#8704 on NOSYNC.
+"""
+
+import ctypes
+import errno
+import os
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+import lmdb
+
+from edgekv.codec import pack, unpack
+from edgekv.errors import Corruption, FormatUnknown, Unavailable
+from edgekv.ids import Actor, KeyspaceId
+from edgekv.limits import LMDB_MAP_BYTES, LMDB_READERS_MAX, LMDB_RESERVE_BYTES
+from edgekv.store import layout
+from edgekv.store.applied import NOTHING_APPLIED, Applied
+
+StoreError = lmdb.Error
+"""What ``LmdbStore.get`` and writing raise; LMDB's own name stays in this module."""
+MapFull = lmdb.MapFullError
+
+FORMAT: Final = b"1"
+ENGINE_0_9: Final = 0
+META_PAGES: Final = 2
+FALLOC_FL_KEEP_SIZE: Final = 1
+_DATABASES: Final = (layout.DB_ROWS, layout.DB_META, layout.DB_ACTORS, layout.DB_EXPIRY, layout.DB_TOMBSTONES)
+
+
+class LmdbStore:
+    """One LMDB environment. Readers of other processes open it ``readonly``; exactly one process writes."""
+
+    get: Callable[[bytes], bytes | None]
+    """The row under an LMDB key. Rebound by ``renew``: fetch it from the store each time, never keep it. Raises StoreError."""
+
+    def __init__(self, environment: lmdb.Environment, data_file: Path, *, readonly: bool) -> None:
+        self._environment = environment
+        self._data_file = data_file
+        self.path = data_file.parent
+        self._databases = {name: environment.open_db(name, create=not readonly) for name in _DATABASES}
+        self._main = environment.open_db(None)
+        self._rows = self._databases[layout.DB_ROWS]
+        self._failure: str | None = None
+        self._reader: lmdb.Transaction[bytes] | None = None
+        self._actors: list[Actor] = []
+        self._page_bytes: int = environment.stat()["psize"]
+        self._reserve_fd = -1 if readonly else os.open(data_file, os.O_RDWR | os.O_CLOEXEC)
+
+    @classmethod
+    def open(cls, path: Path, *, readonly: bool, map_bytes: int = LMDB_MAP_BYTES) -> "LmdbStore":
+        """Open (a writer also: create) the environment in the directory ``path``, with a read transaction held.
+
+        Raises Unavailable when LMDB cannot open it, FormatUnknown when another release wrote it.
+        """
+        if not readonly:
+            path.mkdir(parents=True, exist_ok=True)
+        try:
+            environment = lmdb.open(
+                str(path),
+                map_size=map_bytes,
+                readonly=readonly,
+                metasync=False,
+                sync=True,
+                writemap=False,
+                max_readers=LMDB_READERS_MAX,
+                max_dbs=len(_DATABASES),
+                max_spare_txns=2,
+                lib_version=ENGINE_0_9,
+            )
+            store = cls(environment, path / "data.mdb", readonly=readonly)
+            if not readonly:
+                store._begin_format()
+            store.renew()
+        except lmdb.Error as error:
+            raise Unavailable(
+                f"{path} cannot be opened: {error}. Check the disk and the directory's permissions."
+            ) from error
+        store._check_format(path)
+        return store
+
+    # Reading.
+
+    def renew(self) -> None:
+        """Take a new read transaction in place of the held one: what was committed before this call is seen after it."""
+        if self._reader is not None:
+            self._reader.abort()
+            self._reader = None
+        try:
+            self._reader = self._environment.begin(db=self._rows)
+        except lmdb.MapResizedError:
+            self._environment.set_mapsize(0)  # Another process grew the map: take its size over.
+            self._reader = self._environment.begin(db=self._rows)
+        self.get = self._reader.get
+
+    def applied(self) -> Applied:
+        """What the held transaction stores beside the rows."""
+        return _read_applied(self._held(), self._databases[layout.DB_META])
+
+    def range(self, low: bytes, high: bytes | None) -> Iterator[tuple[bytes, bytes]]:
+        """(LMDB key, row) from ``low``, in LMDB's order, below ``high``. Consume it before the next ``renew``."""
+        return _iterate(self._held(), self._rows, low, high)
+
+    def rows_of_key(self, keyspace: KeyspaceId, key: bytes) -> list[tuple[bytes, bytes]]:
+        """(suffix, row) of everything stored at a key. With a key of about 480 bytes and more, as slow as its equals in 475."""
+        return _rows_of_key(self._held(), self._rows, keyspace, key)
+
+    def actor_of(self, number: int) -> Actor:
+        """The actor behind an interned number in a row."""
+        if number >= len(self._actors):
+            self._load_actors(self._held())
+        if number >= len(self._actors):
+            raise Corruption(
+                f"a row names actor number {number}, which the store does not have. Let the node join again from a hub.",
+                path=str(self._data_file),
+            )
+        return self._actors[number]
+
+    def reusable_bytes(self) -> int:
+        """What the file could take without growing. Counts LMDB's own list of free pages as free: at most 0.3 % too much."""
+        return self._page_bytes * (self._last_page() + 1) - self.live_bytes()
+
+    def live_bytes(self) -> int:
+        """What the rows, indexes and their tree occupy in the file."""
+        reader = self._held()
+        pages = META_PAGES
+        for database in (self._main, *self._databases.values()):
+            stat = reader.stat(database)
+            pages += stat["branch_pages"] + stat["leaf_pages"] + stat["overflow_pages"]
+        return self._page_bytes * pages
+
+    # Writing: only in the process of the applier.
+
+    @contextmanager
+    def write(self) -> Iterator["WriteTransaction"]:
+        """A write transaction: committed, durable up to the meta page, when the block ends; aborted when it raises.
+
+        MapFull: nothing was stored, ``grow`` and begin again. Any other StoreError latches.
+        """
+        if self._failure is not None:
+            raise Unavailable(f"LMDB failed before: {self._failure}. Open the store again.")
+        self._environment.reader_check()  # Slots of killed readers would pin pages for ever.
+        try:
+            with self._environment.begin(write=True) as transaction:
+                self._load_actors(transaction)
+                yield WriteTransaction(transaction, self._databases, self._actors)
+        except MapFull:
+            raise
+        except lmdb.Error as error:
+            self._failure = str(error)
+            raise
+
+    def grow(self) -> None:
+        """Double the map, between transactions. Readers of other processes notice at their next ``renew``."""
+        if self._reader is not None:
+            self._reader.abort()
+            self._reader = None
+        self._environment.set_mapsize(2 * self._environment.info()["map_size"])
+        self.renew()
+
+    def reserve(self) -> bool:
+        """Keep LMDB_RESERVE_BYTES allocated behind the last used page; False when the disk is too full for it.
+
+        Copy-on-write needs new pages even for a delete: on a full disk no delete succeeds without this, all do with it.
+        """
+        end = self._page_bytes * (self._last_page() + 1)
+        return _fallocate(self._reserve_fd, end, LMDB_RESERVE_BYTES)
+
+    def close(self) -> None:
+        """Give everything back; idempotent."""
+        if self._reader is not None:
+            self._reader.abort()
+            self._reader = None
+        self._environment.close()
+        if self._reserve_fd >= 0:
+            os.close(self._reserve_fd)
+            self._reserve_fd = -1
+
+    def _held(self) -> "lmdb.Transaction[bytes]":
+        assert self._reader is not None, "the store is closed"
+        return self._reader
+
+    def _last_page(self) -> int:
+        return self._environment.info()["last_pgno"]
+
+    def _load_actors(self, transaction: "lmdb.Transaction[bytes]") -> None:
+        """Numbers are dense and never change, so the list only grows. An aborted writer's additions are dropped."""
+        cursor = transaction.cursor(self._databases[layout.DB_ACTORS])
+        self._actors[:] = [Actor(actor) for _, actor in cursor]
+
+    def _begin_format(self) -> None:
+        with self._environment.begin(write=True, db=self._databases[layout.DB_META]) as transaction:
+            if transaction.get(layout.META_FORMAT) is None:
+                transaction.put(layout.META_FORMAT, FORMAT)
+
+    def _check_format(self, path: Path) -> None:
+        stored = self._held().get(layout.META_FORMAT, db=self._databases[layout.DB_META])
+        if stored != FORMAT:
+            self.close()
+            raise FormatUnknown(
+                f"{path} has store format {stored!r}, this release reads {FORMAT!r}. Start the release that wrote it."
+            )
+
+
+class WriteTransaction:
+    """The applier's hands: everything it puts here is stored at once or not at all."""
+
+    def __init__(
+        self, transaction: "lmdb.Transaction[bytes]", databases: "dict[bytes, lmdb._Database]", actors: list[Actor]
+    ) -> None:
+        self._transaction = transaction
+        self._databases = databases
+        self._rows = databases[layout.DB_ROWS]
+        self._row_cursor = transaction.cursor(self._rows)
+        self._actors = actors
+        self._numbers = {actor: number for number, actor in enumerate(actors)}
+        self.changed = False
+        """Whether a row or an index entry was put or removed."""
+
+    def applied(self) -> Applied:
+        """What was stored before this transaction, or by it."""
+        return _read_applied(self._transaction, self._databases[layout.DB_META])
+
+    def put_applied(self, applied: Applied) -> None:
+        """Store the LSN, vectors, HLCs, flags and TTL time that go with the rows put here."""
+        before = self.applied()
+        assert applied.lsn >= before.lsn, "the applied LSN never falls"
+        meta = self._databases[layout.DB_META]
+        put = self._transaction.put
+        put(layout.META_APPLIED_LSN, pack(applied.lsn), db=meta)
+        put(layout.META_TTL, pack(applied.ttl_ms), db=meta)
+        for number, vector in applied.vectors.items():
+            if vector != before.vectors.get(number):
+                entries = [[actor, seq, chain] for actor, (seq, chain) in sorted(vector.items())]
+                put(layout.meta_vector(KeyspaceId(number)), pack(entries), db=meta)
+        for number, hlc in applied.hlcs.items():
+            put(layout.meta_hlc(KeyspaceId(number)), pack(hlc), db=meta)
+        for number in applied.mixed - before.mixed:
+            put(layout.meta_mixed(KeyspaceId(number)), b"", db=meta)
+
+    def get(self, lmdb_key: bytes) -> bytes | None:
+        """The row under an LMDB key, as this transaction sees it."""
+        return self._transaction.get(lmdb_key, db=self._rows)
+
+    def put_rows(self, rows: Iterable[tuple[bytes, bytes]]) -> None:
+        """Store (LMDB key, row), best in ascending order."""
+        consumed, _ = self._row_cursor.putmulti(rows)
+        self.changed |= consumed > 0
+
+    def delete(self, lmdb_key: bytes) -> None:
+        """Remove a row, if it is there."""
+        self.changed |= self._transaction.delete(lmdb_key, db=self._rows)
+
+    def rows_of_key(self, keyspace: KeyspaceId, key: bytes) -> list[tuple[bytes, bytes]]:
+        """(suffix, row) of everything stored at a key."""
+        return _rows_of_key(self._transaction, self._rows, keyspace, key)
+
+    def intern(self, actor: Actor) -> int:
+        """The number that stands for an actor in rows; a new actor gets the next one."""
+        number = self._numbers.get(actor)
+        if number is None:
+            number = self._numbers[actor] = len(self._actors)
+            self._actors.append(actor)
+            self._transaction.put(number.to_bytes(4, "big"), actor, db=self._databases[layout.DB_ACTORS])
+        return number
+
+    def number_of(self, actor: Actor) -> int | None:
+        """The number that stands for an actor; None when no row can name it."""
+        return self._numbers.get(actor)
+
+    def actor_of(self, number: int) -> Actor:
+        """The inverse of ``intern``."""
+        return self._actors[number]
+
+    def index_put(self, index: bytes, entries: Iterable[tuple[bytes, bytes]]) -> None:
+        """Add (index key, LMDB key) to DB_EXPIRY or DB_TOMBSTONES."""
+        consumed, _ = self._transaction.cursor(self._databases[index]).putmulti(entries)
+        self.changed |= consumed > 0
+
+    def index_range(self, index: bytes, low: bytes, high: bytes, limit: int) -> list[tuple[bytes, bytes]]:
+        """The first ``limit`` (index key, LMDB key) in [low, high)."""
+        entries = _iterate(self._transaction, self._databases[index], low, high)
+        return [entry for entry, _ in zip(entries, range(limit), strict=False)]
+
+    def index_delete(self, index: bytes, index_key: bytes) -> None:
+        """Remove an index entry."""
+        self.changed |= self._transaction.delete(index_key, db=self._databases[index])
+
+    def index_is_empty(self, index: bytes) -> bool:
+        """Whether an index holds nothing."""
+        return self._transaction.stat(self._databases[index])["entries"] == 0
+
+
+def disk_is_full(path: Path) -> bool:
+    """Whether the file system has less room than the reserve: tells a full disk, which LMDB reports as EIO, from a broken one."""
+    return free_bytes(path) < LMDB_RESERVE_BYTES
+
+
+def free_bytes(path: Path) -> int:
+    """What an unprivileged process may still write to the file system that holds ``path``."""
+    status = os.statvfs(path)
+    return status.f_bavail * status.f_frsize
+
+
+def _read_applied(transaction: "lmdb.Transaction[bytes]", meta: "lmdb._Database") -> Applied:
+    lsn, ttl_ms = NOTHING_APPLIED.lsn, NOTHING_APPLIED.ttl_ms
+    vectors: dict[int, dict[Actor, tuple[int, int]]] = {}
+    hlcs: dict[int, int] = {}
+    mixed: set[int] = set()
+    for name, value in transaction.cursor(meta):
+        kind, _, keyspace = name.partition(b"/")
+        number = int.from_bytes(keyspace, "big")
+        if name == layout.META_APPLIED_LSN:
+            lsn = unpack(value)
+        elif name == layout.META_TTL:
+            ttl_ms = unpack(value)
+        elif kind == b"vector":
+            vectors[number] = {Actor(actor): (seq, chain) for actor, seq, chain in unpack(value)}
+        elif kind == b"hlc":
+            hlcs[number] = unpack(value)
+        elif kind == b"mixed":
+            mixed.add(number)
+    return Applied(lsn, vectors, hlcs, frozenset(mixed), ttl_ms)
+
+
+def _iterate(
+    transaction: "lmdb.Transaction[bytes]", database: "lmdb._Database", low: bytes, high: bytes | None
+) -> Iterator[tuple[bytes, bytes]]:
+    cursor = transaction.cursor(database)
+    if not (cursor.set_range(low) if low else cursor.first()):
+        return
+    for name, value in cursor:
+        if high is not None and name >= high:
+            return
+        yield name, value
+
+
+def _rows_of_key(
+    transaction: "lmdb.Transaction[bytes]", rows: "lmdb._Database", keyspace: KeyspaceId, key: bytes
+) -> list[tuple[bytes, bytes]]:
+    start = layout.row_key(keyspace, key, b"")
+    end = layout.key_end(keyspace, key)  # not by prefix: the rows of key + 0x00 have it too
+    high = end if len(end) <= layout.ORDER_BYTES else None
+    found: list[tuple[bytes, bytes]] = []
+    for lmdb_key, row in _iterate(transaction, rows, layout.order_prefix(start), high):
+        if layout.order_prefix(lmdb_key) > layout.order_prefix(end):
+            break
+        row_key = layout.row_key_of(lmdb_key, row)
+        if start <= row_key < end:
+            found.append((row_key[len(start) :], row))
+    return found
+
+
+def _fallocate(fd: int, offset: int, length: int) -> bool:
+    """``fallocate(KEEP_SIZE)``; False only when there is no room. A file system that cannot do it has no reserve to miss."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.fallocate(fd, FALLOC_FL_KEEP_SIZE, ctypes.c_int64(offset), ctypes.c_int64(length)) == 0:
+        return True
+    return ctypes.get_errno() not in (errno.ENOSPC, errno.EDQUOT)

@@ -1,0 +1,203 @@
+"""Physical removal of what every member has seen the end of: tombstones, expired cells, inert counter parts.
+
+Called by the applier inside the transaction that stores a generation, after its rows. Only rows in LMDB are ever purged;
+a purge is neither a change nor a log record. REPLICATION.md section 4 has the rules; the points that matter here:
+
+- A STABLE is used only when the vector that this very transaction stores covers its ``need``. Then the store has every change
+  the members made before they announced what the cut is made of, and whatever they make later carries a higher stamp.
+- A one-node cluster announces to itself: the cut is the vector that this transaction stores.
+- Two indexes make it a bounded walk: expiry -> row, and dot -> row for tombstones and inert parts. They are kept lazily: an
+  entry is added when a row is written and never taken out when it is overwritten; a stale one is recognised by its row.
+- A key's expiry cell ``x`` hides the key's counter parts and an older register. It never goes alone, that would show them
+  again. In a cluster the leading hub clears such a key with a change. A one-node cluster has nobody to tell: here ``x`` and all
+  that it hides are removed together once its expiry has passed and the cut covers them.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from edgekv.crdt.counter import Part, is_inert
+from edgekv.crdt.operation import SUFFIX_EXPIRY, SUFFIX_REGISTER, TAG_COUNTER, Row
+from edgekv.crdt.register import Cell, stamp
+from edgekv.ids import Actor
+from edgekv.store import layout
+from edgekv.store.applied import ChainedVector, Stable
+from edgekv.store.lmdb_store import WriteTransaction
+
+
+class Purged(NamedTuple):
+    """What a walk did. ``more``: it ended at its bound, the next transaction goes on."""
+
+    more: bool
+    cleared: bool  # keys went together with their expiry cell
+
+
+class Cuts:
+    """A STABLE, as far as a transaction that stores these vectors may use it."""
+
+    def __init__(self, stable: Stable, stored: dict[int, ChainedVector]) -> None:
+        self.wall_ms = stable.wall_ms
+        self.alone = stable.cuts is None
+        self._cuts: dict[int, dict[Actor, int]] = {}
+        self._parked: dict[int, frozenset[Actor]] = {}
+        vectors = {keyspace: {actor: seq for actor, (seq, _) in vector.items()} for keyspace, vector in stored.items()}
+        if stable.cuts is None:
+            self._cuts = vectors
+            return
+        for keyspace, cut in stable.cuts.items():
+            vector = vectors.get(keyspace, {})
+            if all(seq <= vector.get(actor, 0) for actor, seq in cut.need.items()):
+                self._cuts[keyspace] = cut.cut
+                self._parked[keyspace] = cut.parked
+
+    def highest_seqs(self) -> dict[Actor, int]:
+        """Per actor a seq above which no keyspace's cut covers anything."""
+        highest: dict[Actor, int] = {}
+        for cut in self._cuts.values():
+            for actor, seq in cut.items():
+                highest[actor] = max(highest.get(actor, 0), seq)
+        return highest
+
+    def allow(self, row_key: bytes, row: Row) -> bool:
+        """Whether this row may be removed, or need not be written at all."""
+        keyspace, _, suffix = layout.split(row_key)
+        if isinstance(row, Part):
+            return is_inert(row) and self._allow_part(keyspace, Actor(suffix[1:]), row)
+        if not self.covers(keyspace, row.actor, row.seq):
+            return False
+        expired = 0 < row.expiry_ms <= self.wall_ms and suffix == SUFFIX_REGISTER
+        return row.value is None or expired
+
+    def covers(self, keyspace: int, actor: Actor, seq: int) -> bool:
+        """Whether the cut covers a dot."""
+        return seq <= self._cuts.get(keyspace, {}).get(actor, 0)
+
+    def _allow_part(self, keyspace: int, owner: Actor, part: Part) -> bool:
+        if owner in self._parked.get(keyspace, frozenset()) or not self.covers(keyspace, owner, part.seq):
+            return False
+        return part.base_dot is None or self.covers(keyspace, *part.base_dot)
+
+
+def index_entries(row_key: bytes, row: Row, intern: Callable[[Actor], int]) -> list[tuple[bytes, tuple[bytes, bytes]]]:
+    """(index, entry) that a row needs when it is written, so that a later walk finds it."""
+    lmdb_key = layout.lmdb_key_of(row_key)
+    entries: list[tuple[bytes, tuple[bytes, bytes]]] = []
+    if isinstance(row, Cell):
+        if row.value is None:
+            index_key = layout.tombstone_index_key(intern(row.actor), row.seq, lmdb_key)
+            entries.append((layout.DB_TOMBSTONES, (index_key, lmdb_key)))
+        elif row.expiry_ms:
+            entries.append((layout.DB_EXPIRY, (layout.expiry_index_key(row.expiry_ms, lmdb_key), lmdb_key)))
+    elif row.base_dot is not None and is_inert(row):
+        # By the dot of the reset: what covers it covers the part it observed, since each member is causally consistent.
+        actor, seq = row.base_dot
+        entries.append((layout.DB_TOMBSTONES, (layout.tombstone_index_key(intern(actor), seq, lmdb_key), lmdb_key)))
+    return entries
+
+
+class Purge:
+    """The two walks. Keeps its places between transactions, so entries that have to stay are not met each time."""
+
+    def __init__(self) -> None:
+        self._expiry_from = b""
+        self._tombstones_from: dict[Actor, bytes] = {}
+
+    def run(self, transaction: WriteTransaction, cuts: Cuts, rows_max: int) -> Purged:
+        """Look at up to ``rows_max`` entries of each index and remove what the cuts allow."""
+        cleared = False
+        high = (cuts.wall_ms + 1).to_bytes(8, "big")
+        expired = transaction.index_range(layout.DB_EXPIRY, self._expiry_from, high, rows_max)
+        for index_key, lmdb_key in expired:
+            cleared |= _expire(transaction, cuts, index_key, lmdb_key)
+        more = len(expired) == rows_max
+        self._expiry_from = _after(expired[-1][0]) if more else b""
+        return Purged(self._walk_tombstones(transaction, cuts, rows_max) or more, cleared)
+
+    def _walk_tombstones(self, transaction: WriteTransaction, cuts: Cuts, rows_max: int) -> bool:
+        if transaction.index_is_empty(layout.DB_TOMBSTONES):
+            return False
+        for actor, seq in cuts.highest_seqs().items():
+            number = transaction.number_of(actor)
+            if number is None:
+                continue  # No row names it.
+            low = self._tombstones_from.get(actor, _index_start(number, 0))
+            high = _index_start(number, seq + 1)
+            entries = transaction.index_range(layout.DB_TOMBSTONES, low, high, rows_max)
+            for index_key, lmdb_key in entries:
+                _forget(transaction, cuts, index_key, lmdb_key)
+            rows_max -= len(entries)
+            if rows_max == 0:
+                self._tombstones_from[actor] = _after(entries[-1][0])
+                return True
+            self._tombstones_from.pop(actor, None)
+        return False
+
+
+def _index_start(actor_number: int, seq: int) -> bytes:
+    """At or below the tombstone index keys of this dot, above those of lower ones."""
+    return layout.tombstone_index_key(actor_number, seq, b"")[: -layout.INDEX_HASH_BYTES]
+
+
+def _after(index_key: bytes) -> bytes:
+    """The lowest key above this one."""
+    return index_key + b"\x00"
+
+
+def _expire(transaction: WriteTransaction, cuts: Cuts, index_key: bytes, lmdb_key: bytes) -> bool:
+    """One entry of the expiry index; whether a whole key was cleared."""
+    data = transaction.get(lmdb_key)
+    row = None if data is None else layout.decode_row(data, transaction.actor_of)
+    if data is None or not isinstance(row, Cell) or row.expiry_ms != layout.expiry_of_index_key(index_key):
+        transaction.index_delete(layout.DB_EXPIRY, index_key)
+        return False
+    row_key = layout.row_key_of(lmdb_key, data)
+    if cuts.allow(row_key, row):
+        transaction.delete(lmdb_key)
+        transaction.index_delete(layout.DB_EXPIRY, index_key)
+        return False
+    if cuts.alone and layout.split(row_key)[2] == SUFFIX_EXPIRY and _clear_key(transaction, cuts, row_key, row):
+        transaction.index_delete(layout.DB_EXPIRY, index_key)
+        return True
+    return False
+
+
+def _clear_key(transaction: WriteTransaction, cuts: Cuts, row_key: bytes, expiry: Cell) -> bool:
+    """Remove an expired ``x`` with all that it hides, or nothing."""
+    keyspace, key, _ = layout.split(row_key)
+    hidden = [SUFFIX_EXPIRY]
+    if not cuts.covers(keyspace, expiry.actor, expiry.seq):
+        return False
+    for suffix, data in transaction.rows_of_key(keyspace, key):
+        row = layout.decode_row(data, transaction.actor_of)
+        if isinstance(row, Part):
+            assert suffix[0] == TAG_COUNTER
+            if not cuts.covers(keyspace, Actor(suffix[1:]), row.seq):
+                return False
+            hidden.append(suffix)
+        elif suffix == SUFFIX_REGISTER and stamp(row) < stamp(expiry):
+            if not cuts.covers(keyspace, row.actor, row.seq):
+                return False
+            hidden.append(suffix)
+    for suffix in hidden:
+        transaction.delete(layout.lmdb_key(keyspace, key, suffix))
+    return True
+
+
+def _forget(transaction: WriteTransaction, cuts: Cuts, index_key: bytes, lmdb_key: bytes) -> None:
+    """One entry of the tombstone index."""
+    data = transaction.get(lmdb_key)
+    row = None if data is None else layout.decode_row(data, transaction.actor_of)
+    if data is None or row is None or not _is_named_by(row, layout.dot_of_index_key(index_key), transaction):
+        transaction.index_delete(layout.DB_TOMBSTONES, index_key)
+    elif cuts.allow(layout.row_key_of(lmdb_key, data), row):
+        transaction.delete(lmdb_key)
+        transaction.index_delete(layout.DB_TOMBSTONES, index_key)
+
+
+def _is_named_by(row: Row, dot: tuple[int, int], transaction: WriteTransaction) -> bool:
+    """Whether a tombstone index entry still speaks of this row."""
+    if isinstance(row, Cell):
+        return row.value is None and (transaction.number_of(row.actor), row.seq) == dot
+    if row.base_dot is None or not is_inert(row):
+        return False
+    return (transaction.number_of(row.base_dot[0]), row.base_dot[1]) == dot

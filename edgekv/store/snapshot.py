@@ -1,0 +1,127 @@
+"""A page of keys in order, merged over the layers above LMDB and LMDB itself.
+
+The order in which they are taken is the whole secret of a consistent page: first the references to the layers (the caller
+hands them in), then the LMDB transaction (``page`` begins one), both in one tick. A generation applied in between is then seen
+twice, which merging makes harmless; the other way round its rows would be in neither.
+
+Layers hold keys in order, LMDB nearly: rows with one long common beginning lie there in the order of their hashes
+(``store.layout``), so such a group is read whole and the lowest keys are picked out. Memory is bounded by the page, not by the
+group. A page is consistent in itself; a chain of pages is not a snapshot.
+
+Tombstones and empty counters are left out. What has expired is not: that depends on the reader's time, and is the caller's.
+"""
+
+from collections.abc import Mapping, Sequence
+from heapq import nsmallest
+from typing import Final, NamedTuple
+
+from edgekv.crdt import register
+from edgekv.crdt.counter import Part, is_inert
+from edgekv.crdt.operation import SUFFIX_REGISTER, Row, join, merge_row
+from edgekv.crdt.register import Cell, Register
+from edgekv.ids import KeyspaceId
+from edgekv.limits import SCAN_EXAMINED_KEYS_MAX
+from edgekv.store import layout
+from edgekv.store.lmdb_store import LmdbStore
+from edgekv.store.memtable import Layer, rows_in_layers
+
+StoredKeys = dict[bytes, dict[bytes, bytes]]
+"""key -> suffix -> row as LMDB has it."""
+
+_NO_ROWS: Final[Mapping[bytes, bytes]] = {}
+
+
+class Item(NamedTuple):
+    """What there is at a key: a live register, and every other row by suffix (the expiry cell among them)."""
+
+    key: bytes
+    register: Register | None
+    composites: dict[bytes, Row]
+
+
+class ScanPage(NamedTuple):
+    """Items in the order of their keys. ``next_key`` is where the next page starts; None: there is nothing after this one."""
+
+    items: list[Item]
+    next_key: bytes | None
+
+
+def page(
+    layers: Sequence[Layer], store: LmdbStore, keyspace: KeyspaceId, low: bytes, high: bytes | None, limit: int
+) -> ScanPage:
+    """Up to ``limit`` keys in [low, high) of one keyspace; ``layers`` newest first; ``high`` None: to the end of the keyspace.
+
+    Renews the store's read transaction. May hold fewer, even no items, and still name a ``next_key``: a page looks at no more
+    than SCAN_EXAMINED_KEYS_MAX keys beyond its own, so a desert of tombstones does not hold the event loop.
+    """
+    store.renew()
+    items: list[Item] = []
+    examined = 0
+    while True:
+        wanted = limit - len(items) + 1
+        stored = _lowest_stored(store, keyspace, low, high, wanted)
+        keys = set(stored)
+        for layer in layers:
+            # A layer may hold keys of several keyspaces, but never one of another keyspace between two of this one:
+            # the caller's bounds lie within one keyspace's interval.
+            keys.update(layer.sorted_keys(low, high, wanted))
+        candidates = nsmallest(wanted, keys)
+        # The last of a full set is where to go on: each source gave its lowest ones, so nothing is missed below it.
+        following = candidates.pop() if len(candidates) == wanted else None
+        for key in candidates:
+            item = _item(layers, store, key, stored.get(key, _NO_ROWS))
+            if item is not None:
+                items.append(item)
+        examined += len(candidates)
+        if following is None or len(items) == limit or examined >= limit + SCAN_EXAMINED_KEYS_MAX:
+            return ScanPage(items, following)
+        low = following
+
+
+def _lowest_stored(store: LmdbStore, keyspace: KeyspaceId, low: bytes, high: bytes | None, wanted: int) -> StoredKeys:
+    """All rows of at least the ``wanted`` lowest stored keys in [low, high), if there are that many."""
+    start = layout.key_start(keyspace, low)
+    end = layout.key_start(KeyspaceId(keyspace + 1), b"") if high is None else layout.key_start(keyspace, high)
+    found: StoredKeys = {}
+    group = b""
+    for lmdb_key, data in store.range(layout.order_prefix(start), None):
+        prefix = layout.order_prefix(lmdb_key)
+        if prefix > layout.order_prefix(end):
+            break
+        row_key = layout.row_key_of(lmdb_key, data)
+        _, key, suffix = layout.split(row_key)
+        if prefix != group:
+            if len(found) >= wanted and key not in found:
+                break
+            group = prefix
+        if start <= row_key < end:
+            found.setdefault(key, {})[suffix] = data
+            if len(found) > 2 * wanted:  # Inside a large group: the lowest so far stay, whatever comes.
+                found = {lowest: found[lowest] for lowest in nsmallest(wanted, found)}
+    return found
+
+
+def _item(layers: Sequence[Layer], store: LmdbStore, key: bytes, stored: Mapping[bytes, bytes]) -> Item | None:
+    """The rows of a key joined over all layers and LMDB; None when a reader is shown nothing at any time."""
+    above, deltas = rows_in_layers(layers, key)
+    # A reset of a part that LMDB does not have changes nothing, hence merge_row and not the layers' rows as they are.
+    composites = {suffix: row for suffix, delta in deltas.items() if (row := merge_row(None, delta)) is not None}
+    for suffix, data in stored.items():
+        if suffix == SUFFIX_REGISTER:
+            above = _join_register(above, data, store)
+            continue
+        row = layout.decode_row(data, store.actor_of)
+        composites[suffix] = join(row, deltas[suffix]) if suffix in deltas else row
+    live = above if above is not None and above[0] is not None else None
+    if live is None and not any(isinstance(row, Part) and not is_inert(row) for row in composites.values()):
+        return None
+    return Item(key, live, composites)
+
+
+def _join_register(above: Register | None, data: bytes, store: LmdbStore) -> Register:
+    """A plain local SET dominates what LMDB has; a whole cell may have come from elsewhere and is compared."""
+    if above is not None and not isinstance(above, Cell):
+        return above
+    row = layout.decode_row(data, store.actor_of)
+    assert isinstance(row, Cell)
+    return row if above is None else register.merge(row, above)

@@ -1,0 +1,165 @@
+"""The shape of edgekv: imports point down, cores are pure, each dependency has one home, every file has a noun.
+
+A finding here is mended by moving code, never by an exemption: there is no list of those.
+"""
+
+import ast
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+ROOT = REPOSITORY / "edgekv"
+
+# Top to bottom. A package may import from lines below its own and from itself; members of one line do not import each other.
+# "" is the package root: everybody imports it (for the version), so it imports nothing of ours.
+LAYERS = [
+    {"__main__"},
+    {"cli"},
+    {"server"},
+    {"api", "client"},
+    {"node"},
+    {"replication"},
+    {"engine"},
+    {"store"},
+    {"wal"},
+    {"crdt"},
+    {"clock", "config", "metrics"},
+    {"checksum", "codec"},
+    {"errors"},
+    {"ids", "limits"},
+    {""},
+]
+LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
+
+# What reads no clock, rolls no die and touches no device; it leans on nothing that does.
+PURE = [
+    "crdt",
+    "wal.record",
+    "wal.frame",
+    "store.layout",
+    "store.memtable",
+    "clock",
+    "codec",
+    "checksum",
+    "errors",
+    "ids",
+    "limits",
+]
+# The synchronous core: the same rule for its own imports. What it drives (log, store, flusher) is handed to it.
+SYNCHRONOUS = ["engine", "replication", "node.operations"]
+IMPURE = {
+    "aiohttp",
+    "asyncio",
+    "concurrent",
+    "lmdb",
+    "logging",
+    "os",
+    "random",
+    "secrets",
+    "socket",
+    "subprocess",
+    "threading",
+    "time",
+    "uvloop",
+}
+
+HOME = {
+    "aiohttp": {"api.http"},
+    "click": {"cli"},
+    "crcmod": {"checksum"},
+    "google_crc32c": {"checksum"},
+    "hiredis": {"api.resp", "cli"},
+    "lmdb": {"store"},
+    "msgpack": {"codec"},
+    "rich": {"cli"},
+    "uvloop": {"cli"},
+}
+
+# A drawer without a noun attracts everything.
+NO_NOUN = {"common", "helper", "helpers", "manager", "managers", "misc", "util", "utils"}
+
+
+def module_name(path: Path) -> str:
+    """``edgekv/wal/__init__.py`` -> ``wal``; the package root -> ````."""
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {module_name(path): path for path in sorted(ROOT.rglob("*.py"))}
+
+
+def imports(path: Path) -> Iterator[str]:
+    """Full names of everything that a file imports, at its top or inside a function."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0 and node.module, f"{path}: relative import; write the full name"
+            inside = node.module.partition(".")[0] == "edgekv"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names) if inside else [node.module]
+
+
+def ours(name: str) -> str | None:
+    """The module of ours that an import names (``edgekv.wal.log.Log`` -> ``wal.log``); None: somebody else's."""
+    top, _, rest = name.partition(".")
+    if top != "edgekv":
+        return None
+    while rest and rest not in MODULES:
+        rest = rest.rpartition(".")[0]
+    return rest
+
+
+def is_below(module: str, packages: list[str] | set[str]) -> bool:
+    return any(module == package or module.startswith(f"{package}.") for package in packages)
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_imports_point_down(module: str) -> None:
+    package = module.partition(".")[0]
+    assert package in LEVEL, f"{package} is in no layer: decide where it belongs"
+    for name in imports(MODULES[module]):
+        target = ours(name)
+        if target is None or (package and target.partition(".")[0] == package):
+            continue
+        assert LEVEL[target.partition(".")[0]] > LEVEL[package], f"{module} imports {name}, which is not below it"
+
+
+@pytest.mark.parametrize("module", [module for module in MODULES if is_below(module, PURE)])
+def test_a_pure_module_leans_only_on_pure_ones(module: str) -> None:
+    for name in imports(MODULES[module]):
+        target = ours(name)
+        assert name.partition(".")[0] not in IMPURE, f"{module} is pure and imports {name}"
+        assert not target or is_below(target, PURE), f"{module} is pure and imports {name}, which is not"
+
+
+@pytest.mark.parametrize("module", [module for module in MODULES if is_below(module, SYNCHRONOUS)])
+def test_the_synchronous_core_has_no_clock_thread_or_device_of_its_own(module: str) -> None:
+    for name in imports(MODULES[module]):
+        assert name.partition(".")[0] not in IMPURE, f"{module} is part of the synchronous core and imports {name}"
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_each_dependency_has_one_home(module: str) -> None:
+    for name in imports(MODULES[module]):
+        top = name.partition(".")[0]
+        if top == "edgekv" or top in sys.stdlib_module_names:
+            continue
+        assert top in HOME, f"{module} imports {name}, which is no dependency of EdgeKV"
+        assert is_below(module, HOME[top]), f"{name} belongs in {HOME[top]}, not in {module}"
+
+
+def test_every_pure_or_synchronous_module_that_is_named_exists() -> None:
+    """A rename must not take a module out of the rules. What later releases bring is named here when it comes."""
+    later = {"replication"}
+    for name in {*PURE, *SYNCHRONOUS} - later:
+        assert any(is_below(module, {name}) for module in MODULES), f"{name} is gone: name what took its place"
+
+
+@pytest.mark.parametrize("folder", ["edgekv", "tests", "bench"])
+def test_every_file_is_named_by_a_noun(folder: str) -> None:
+    for path in (REPOSITORY / folder).rglob("*"):
+        if path.suffix == ".py" or path.is_dir():
+            assert path.stem not in NO_NOUN, f"{path}: give its content to the caller, or find its noun"

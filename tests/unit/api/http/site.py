@@ -1,0 +1,315 @@
+"""A node made of a dict behind a real HTTP server on a loopback port, and a client that sends exactly the bytes it is given.
+
+The dict node keeps the engine's contract (barrier, frames, waiters, back-pressure), so that what HTTP owes to it can be tested
+without a disk: `FakeNode.log_stuck` keeps frames from becoming durable, `FakeNode.block` holds writes back.
+"""
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from edgekv.api.http.server import HttpServer
+from edgekv.config import Config
+from edgekv.engine.frame import Frame
+from edgekv.errors import EdgeKVError, InvalidRequest, NotANumber, ReadOnly, TooLarge
+from edgekv.ids import Actor, node_actor
+from edgekv.limits import KEY_BYTES_MAX
+from edgekv.metrics import Metrics
+from edgekv.node.operations import Entry, Page, Version
+
+ACTOR: Final[Actor] = node_actor(bytes(16), b"\x00\x00\x00\x01abcd")
+NOW_MS: Final = 1_700_000_000_000
+
+
+@dataclass
+class Stored:
+    """A row of the dict, and the frame that wrote it."""
+
+    value: bytes | None
+    hlc: int
+    expiry_ms: int
+    frame: Frame
+
+
+class FakeKeyspace:
+    name = "default"
+    hlc = NOW_MS << 16
+
+
+class FakeKeyspaces:
+    def __init__(self) -> None:
+        self.default = FakeKeyspace()
+
+    def of(self, key: bytes, /) -> FakeKeyspace:
+        return self.default
+
+
+class FakeAdmission:
+    read_only: EdgeKVError | None = None
+
+
+class FakeEngine:
+    def __init__(self) -> None:
+        self.actor = ACTOR
+        self.barrier: Frame | None = None
+        self.write_blocked = False
+        self.on_room: list[Callable[[], None]] = []
+        self.keyspaces = FakeKeyspaces()
+        self.admission = FakeAdmission()
+
+
+class FakeOperations:
+    """node.operations over a dict."""
+
+    def __init__(self, value_bytes_max: int) -> None:
+        self.engine = FakeEngine()
+        self.value_bytes_max = value_bytes_max
+        self.rows: dict[bytes, Stored] = {}
+        self.filling = Frame(1)
+        self.fault: Exception | None = None
+        """Raised by the next write, before anything happens."""
+        self.pages = 0
+
+    def now_ms(self) -> int:
+        return NOW_MS
+
+    def check_key(self, key: bytes) -> None:
+        if not key:
+            raise InvalidRequest("the key is empty.")
+        if len(key) > KEY_BYTES_MAX:
+            raise TooLarge("the key is too long.")
+
+    def get(self, key: bytes) -> bytes | None:
+        entry = self.get_entry(key)
+        return None if entry is None else entry.value
+
+    def get_entry(self, key: bytes) -> Entry | None:
+        self.check_key(key)
+        row = self.rows.get(key)
+        if row is None:
+            return None
+        if not row.frame.done:
+            self.engine.barrier = row.frame
+        return None if row.value is None else Entry(key, row.value, Version(row.hlc, ACTOR), row.expiry_ms)
+
+    def set(self, key: bytes, value: bytes, *, expiry_ms: int = 0) -> bool:
+        self._write(key, value, expiry_ms)
+        return True
+
+    def delete(self, keys: Sequence[bytes]) -> int:
+        existing = [key for key in dict.fromkeys(keys) if self.get(key) is not None]
+        for key in existing:
+            self._write(key, None)
+        return len(existing)
+
+    def increment(self, key: bytes, delta: int) -> int:
+        value = self.get(key) or b"0"
+        if not value.lstrip(b"-").isdigit():
+            raise NotANumber("value is not an integer or out of range")
+        self._write(key, b"%d" % (int(value) + delta))
+        return int(value) + delta
+
+    def page(self, start: bytes, prefix: bytes, limit: int) -> Page:
+        self.pages += 1
+        keys = sorted(
+            k for k, row in self.rows.items() if row.value is not None and k.startswith(prefix) and k >= start
+        )
+        entries = [entry for entry in map(self.get_entry, keys[:limit]) if entry is not None]
+        return Page(entries, keys[limit] if len(keys) > limit else None)
+
+    def batch(self, operations: Sequence[tuple[object, ...]]) -> list[object]:
+        return [self._step(operation) for operation in operations]
+
+    def _step(self, operation: tuple[object, ...]) -> object:
+        match operation:
+            case ("put", bytes(key), bytes(value), int(expiry_ms)):
+                self.set(key, value, expiry_ms=expiry_ms)
+                return None
+            case ("delete", bytes(key)):
+                return self.delete([key]) == 1
+            case ("add", bytes(key), int(delta)):
+                return self.increment(key, delta)
+        raise AssertionError(operation)
+
+    def status(self) -> dict[str, object]:
+        return {"durable_lsn": 7, "actor": "node-1"}
+
+    def _write(self, key: bytes, value: bytes | None, expiry_ms: int = 0) -> None:
+        self.check_key(key)
+        if self.fault is not None:
+            raise self.fault
+        assert not self.engine.write_blocked, "a write passed the back-pressure"
+        keyspace = self.engine.keyspaces.of(key)
+        keyspace.hlc += 1
+        self.rows[key] = Stored(value, keyspace.hlc, expiry_ms, self.filling)
+        self.engine.barrier = self.filling
+
+
+class FakeNode:
+    """The Host."""
+
+    def __init__(self, *, value_bytes_max: int = 1 << 20, memory_bytes: int = 64 << 20) -> None:
+        self.operations = FakeOperations(value_bytes_max)
+        self.metrics = Metrics()
+        self.config = Config(data_dir=Path("unused"), memory_bytes=memory_bytes)
+        self.node_name, self.site_name, self.version, self.started_ms = "n", "s", "0", NOW_MS
+        self.is_ready = True
+        self.log_stuck = False
+        self.frames_flushed = 0
+
+    def kick_soon(self) -> None:
+        if not self.log_stuck:
+            asyncio.get_running_loop().call_soon(self.make_durable)
+
+    def make_durable(self) -> None:
+        """The frame reached the disk: release what waits for it."""
+        frame, self.operations.filling = self.operations.filling, Frame(self.operations.filling.number + 1)
+        frame.done = True
+        self.frames_flushed += 1
+        for waiter, payload in frame.waiters:
+            waiter.release(payload)
+
+    def fail_log(self, error: EdgeKVError) -> None:
+        for waiter, _ in self.operations.filling.waiters:
+            waiter.fail(error)
+
+    def block(self) -> None:
+        self.operations.engine.write_blocked = True
+
+    def open(self) -> None:
+        engine = self.operations.engine
+        engine.write_blocked = False
+        callbacks, engine.on_room = engine.on_room, []
+        for callback in callbacks:
+            callback()
+
+    def refuse_writes(self, reason: str) -> None:
+        self.is_ready = False
+        self.operations.engine.admission.read_only = ReadOnly(reason)
+
+    def ready(self) -> bool:
+        return self.is_ready
+
+    async def run_slices(self, step: Callable[[], bool], /) -> None:
+        while step():  # noqa: ASYNC110 - giving the loop back is the point
+            await asyncio.sleep(0)
+
+
+@dataclass(frozen=True)
+class Response:
+    """What came back."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+class Client:
+    """One connection. `send` and `receive` apart allow pipelining and unfinished requests."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader: Final = reader
+        self.writer: Final = writer
+
+    async def send(self, method: str, target: str, headers: Mapping[str, str] | None = None, body: bytes = b"") -> None:
+        given = headers or {}
+        length = {"Content-Length": str(len(body))} if body and "Transfer-Encoding" not in given else {}
+        lines = {"Host": "x", **length, **given}
+        head = f"{method} {target} HTTP/1.1\r\n" + "".join(f"{name}: {text}\r\n" for name, text in lines.items())
+        await self.send_raw(head.encode("utf-8", "surrogateescape") + b"\r\n" + body)
+
+    async def send_raw(self, data: bytes) -> None:
+        self.writer.write(data)
+        await self.writer.drain()
+
+    async def receive(self, *, to_head: bool = False) -> Response:
+        async with asyncio.timeout(10):
+            head = (await self.reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
+            headers = {name.lower(): text for name, _, text in (line.partition(": ") for line in head[1:] if line)}
+            body = b"" if to_head else await self.reader.readexactly(int(headers.get("content-length", 0)))
+            return Response(int(head[0].split()[1]), headers, body)
+
+    async def call(
+        self, method: str, target: str, headers: Mapping[str, str] | None = None, body: bytes = b""
+    ) -> Response:
+        await self.send(method, target, headers, body)
+        return await self.receive(to_head=method == "HEAD")
+
+    async def post(self, target: str, value: object, **headers: str) -> Response:
+        lines = {"Content-Type": "application/json", **headers}
+        return await self.call("POST", target, lines, json.dumps(value).encode())
+
+    async def ended(self) -> bool:
+        """Whether the server closed the connection; waits for it."""
+        async with asyncio.timeout(10):
+            return await self.reader.read(1) == b""
+
+    async def close(self) -> None:
+        self.writer.close()
+        try:
+            await self.writer.wait_closed()
+        except ConnectionError:
+            return
+
+
+class Site:
+    """A served fake node, a first client, and more on demand."""
+
+    def __init__(self, node: FakeNode, server: HttpServer, port: int, client: Client) -> None:
+        self.node: Final = node
+        self.server: Final = server
+        self.port: Final = port
+        self.client: Final = client
+        self.call: Final = client.call
+        self.post: Final = client.post
+        self.clients: Final = [client]
+
+    async def connect(self) -> Client:
+        client = await connect(self.port)
+        self.clients.append(client)
+        return client
+
+
+async def connect(port: int) -> Client:
+    return Client(*await asyncio.open_connection("127.0.0.1", port))
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Give the loop back until something holds."""
+    async with asyncio.timeout(10):
+        while not condition():  # noqa: ASYNC110 - what is waited for happens in the code under test
+            await asyncio.sleep(0)
+
+
+async def run_site(test: Callable[[Site], Awaitable[None]], node: FakeNode, connections_max: int) -> None:
+    server = HttpServer(node, connections_max=connections_max, linger_s=0.05)
+    bound = await server.listen("127.0.0.1", 0)
+    site = Site(node, server, bound.port, await connect(bound.port))
+    try:
+        await test(site)
+    finally:
+        for client in site.clients:
+            await client.close()
+        await server.close()
+
+
+def served(
+    *, value_bytes_max: int = 1 << 20, memory_bytes: int = 64 << 20, connections_max: int = 100
+) -> Callable[[Callable[[Site], Awaitable[None]]], Callable[[], None]]:
+    """Make a test of a coroutine that takes a `Site`."""
+
+    def decorate(test: Callable[[Site], Awaitable[None]]) -> Callable[[], None]:
+        def run() -> None:
+            node = FakeNode(value_bytes_max=value_bytes_max, memory_bytes=memory_bytes)
+            asyncio.run(run_site(test, node, connections_max))
+
+        run.__name__ = getattr(test, "__name__", "run")
+        return run
+
+    return decorate

@@ -1,0 +1,101 @@
+"""``/v1/batch``: several operations of one keyspace as one change."""
+
+import base64
+import json
+
+import pytest
+
+from edgekv.codec import pack, unpack
+from edgekv.limits import BATCH_OPERATIONS_MAX, HTTP_BATCH_BYTES_MAX
+from tests.unit.api.http.site import NOW_MS, Site, served
+
+
+@served()
+async def test_puts_deletes_and_adds_answer_one_result_each(site: Site) -> None:
+    site.node.operations.set(b"old", b"1")
+    wanted = [
+        {"op": "put", "key": "a", "value": "1", "ttl_s": 60},
+        {"op": "delete", "key": "old"},
+        {"op": "delete", "key": "none"},
+        {"op": "add", "key": "n", "n": 2},
+        {"op": "put", "key": {"base64": base64.b64encode(b"\xff").decode()}, "value": {"base64": ""}},
+    ]
+    answer = await site.post("/v1/batch", {"operations": wanted})
+    assert (answer.status, answer.json()) == (200, {"results": [None, True, False, 2, None]})
+    rows = site.node.operations.rows
+    assert (rows[b"a"].value, rows[b"a"].expiry_ms, rows[b"\xff"].value) == (b"1", NOW_MS + 60_000, b"")
+
+
+@served()
+async def test_msgpack_carries_keys_and_values_as_bytes(site: Site) -> None:
+    wanted = {"operations": [{"op": "put", "key": b"\xff", "value": b"\x00"}, {"op": "add", "key": "text", "n": 1}]}
+    headers = {"Content-Type": "application/msgpack", "Accept": "application/msgpack"}
+    answer = await site.call("POST", "/v1/batch", headers, pack(wanted))
+    assert unpack(answer.body) == {"results": [None, 1]}
+    assert site.node.operations.rows[b"\xff"].value == b"\x00"
+
+
+PUT = {"op": "put", "key": "k", "value": "v"}
+
+
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        [PUT],
+        {"operations": PUT},
+        {"operations": [PUT], "more": 1},
+        {"operations": [PUT, 1]},
+        {"operations": [PUT, {"op": "incr", "key": "k"}]},
+        {"operations": [PUT, {"op": ["put"], "key": "k"}]},
+        {"operations": [PUT, {"op": "put", "key": "k"}]},
+        {"operations": [PUT, {"op": "delete", "key": "k", "value": "v"}]},
+        {"operations": [PUT, {**PUT, "ttl_s": 0}]},
+        {"operations": [PUT, {**PUT, "key": 1}]},
+        {"operations": [PUT, {**PUT, "key": "\ud800"}]},
+        {"operations": [PUT, {**PUT, "value": {"base64": "?"}}]},
+        {"operations": [PUT, {**PUT, "value": {"base64": "YQ==", "x": 1}}]},
+        {"operations": [PUT, {**PUT, "value": None}]},
+        {"operations": [PUT, {"op": "add", "key": "k", "n": 1.5}]},
+    ],
+)
+def test_one_malformed_operation_refuses_the_whole_batch(wanted: object) -> None:
+    @served()
+    async def refused(site: Site) -> None:
+        answer = await site.post("/v1/batch", wanted)
+        assert (answer.status, answer.json()["code"], answer.json()["outcome"]) == (
+            400,
+            "invalid-request",
+            "not-applied",
+        )
+        assert not site.node.operations.rows
+
+    refused()
+
+
+@served()
+async def test_the_error_says_which_operation_is_wrong(site: Site) -> None:
+    answer = await site.post("/v1/batch", {"operations": [PUT, PUT, {"op": "put"}]})
+    assert "operation 2" in answer.json()["detail"]
+
+
+@served()
+async def test_too_many_operations_or_bytes_are_too_large(site: Site) -> None:
+    many = [{"op": "delete", "key": "k"}] * (BATCH_OPERATIONS_MAX + 1)
+    assert (await site.post("/v1/batch", {"operations": many})).status == 413
+    head = {"Content-Type": "application/json", "Content-Length": str(HTTP_BATCH_BYTES_MAX + 1)}
+    assert (await site.call("POST", "/v1/batch", head)).status == 413
+
+
+@served()
+async def test_an_empty_batch_does_nothing(site: Site) -> None:
+    assert (await site.post("/v1/batch", {"operations": []})).json() == {"results": []}
+
+
+@served()
+async def test_deep_nesting_is_refused_in_both_formats(site: Site) -> None:
+    deep = b"[" * 100_000
+    assert (await site.call("POST", "/v1/batch", {"Content-Type": "application/json"}, deep)).status == 400
+    assert (
+        await site.call("POST", "/v1/batch", {"Content-Type": "application/msgpack"}, b"\x91" * 100_000)
+    ).status == 400
+    assert json.loads((await site.call("GET", "/v1/status")).body)["ready"] is True

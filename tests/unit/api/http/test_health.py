@@ -1,0 +1,45 @@
+"""Probes and figures."""
+
+from edgekv import metrics
+from edgekv.codec import unpack
+from tests.unit.api.http.site import Site, served
+
+
+@served()
+async def test_livez_and_readyz_are_200_on_a_healthy_node_whatever_their_query(site: Site) -> None:
+    for target in ("/livez", "/readyz", "/livez?verbose", "/readyz?x=1"):
+        assert (await site.call("GET", target)).status == 200
+    assert (await site.call("HEAD", "/readyz")).status == 200
+
+
+@served()
+async def test_readyz_says_why_a_read_only_node_is_not_ready_and_livez_stays_200(site: Site) -> None:
+    site.node.refuse_writes("segment 7 is damaged")
+    answer = await site.call("GET", "/readyz")
+    assert (answer.status, answer.json()["code"]) == (503, "read-only")
+    assert "segment 7 is damaged" in answer.json()["detail"]
+    assert (await site.call("GET", "/livez")).status == 200
+
+
+@served()
+async def test_readyz_is_503_while_the_node_starts_or_stops(site: Site) -> None:
+    site.node.is_ready = False
+    answer = await site.call("GET", "/readyz")
+    assert (answer.status, answer.json()["code"], answer.json()["retryable"]) == (503, "unavailable", True)
+
+
+@served()
+async def test_metrics_are_prometheus_text(site: Site) -> None:
+    await site.call("PUT", "/v1/kv/k", body=b"1")
+    answer = await site.call("GET", "/metrics")
+    assert answer.headers["content-type"] == metrics.CONTENT_TYPE
+    assert b'edgekv_ops_total{op="put",keyspace="default",result="ok"} 1\n' in answer.body
+    assert b'edgekv_op_seconds_count{op="put"} 1\n' in answer.body
+
+
+@served()
+async def test_status_names_the_node_and_shows_the_engines_figures(site: Site) -> None:
+    answer = (await site.call("GET", "/v1/status")).json()
+    assert answer["node"] == "n" and answer["site"] == "s" and answer["durable_lsn"] == 7 and answer["ready"] is True
+    packed = await site.call("GET", "/v1/status", {"Accept": "application/msgpack"})
+    assert unpack(packed.body) == answer

@@ -1,0 +1,175 @@
+"""import and export: what each row becomes, and that an import that ends early goes on where it was acknowledged."""
+
+import gzip
+import json
+from pathlib import Path
+
+import pytest
+
+from edgekv.cli.resp_client import BATCH_COMMANDS
+from edgekv.cli.rows import Row, Shape
+from edgekv.errors import InvalidRequest
+from tests.unit.cli.conftest import Program
+from tests.unit.cli.fake_node import FakeNode
+
+WEATHER = "origin,hour,temp\nEWR,1,39.02\nJFK,2,NA\n"
+
+
+def csv_file(tmp_path: Path, text: str = WEATHER) -> str:
+    file = tmp_path / "weather.csv"
+    file.write_text(text)
+    return str(file)
+
+
+def many(tmp_path: Path, count: int) -> str:
+    return csv_file(tmp_path, "n\n" + "".join(f"{number}\n" for number in range(count)))
+
+
+def test_a_csv_row_becomes_a_key_from_the_template_and_json_of_the_row(
+    node: FakeNode, edgekv: Program, tmp_path: Path
+) -> None:
+    ended = edgekv("import", csv_file(tmp_path), "--key", "weather/{origin}/{hour}")
+    assert ended.exit_code == 0, ended.err
+    assert ended.text.startswith("imported 2 rows in ")
+    assert node.rows == {
+        b"weather/EWR/1": b'{"origin":"EWR","hour":"1","temp":"39.02"}',
+        b"weather/JFK/2": b'{"origin":"JFK","hour":"2","temp":"NA"}',
+    }
+
+
+def test_one_column_may_be_the_value_and_an_expiry_set(node: FakeNode, edgekv: Program, tmp_path: Path) -> None:
+    edgekv("import", csv_file(tmp_path), "--key", "{origin}", "--value", "temp", "--ttl-s", "60")
+    assert node.rows == {b"EWR": b"39.02", b"JFK": b"NA"}
+    assert node.expiries == {b"EWR": b"EX 60", b"JFK": b"EX 60"}
+
+
+def test_compressed_json_lines_are_read_by_their_name(node: FakeNode, edgekv: Program, tmp_path: Path) -> None:
+    file = tmp_path / "rows.jsonl.gz"
+    file.write_bytes(gzip.compress(b'{"id": 7, "at": {"x": 1}}\n{"id": "a", "at": null}\n'))
+    edgekv("import", str(file), "--key", "{id}", "--value", "at")
+    assert node.rows == {b"7": b'{"x":1}', b"a": b"null"}
+
+
+def test_an_export_is_imported_again_without_a_template_and_unchanged(
+    node: FakeNode, edgekv: Program, tmp_path: Path
+) -> None:
+    rows = {b"text": b"one", b"bytes\xff": b"\x00\xfe", b"json": b'{"a":1}', b"empty": b""}
+    node.rows = dict(rows)
+    exported = edgekv("export").out
+    node.rows.clear()
+    assert edgekv("import", "-", "--format", "jsonl", stdin=exported).exit_code == 0
+    assert node.rows == rows
+
+
+def test_an_export_carries_expiries_and_an_import_takes_them_up(node: FakeNode, edgekv: Program) -> None:
+    line = b'{"key": "k", "value": "v", "expiry_ms": 1893456000000}\n'
+    edgekv("import", "-", "--format", "jsonl", stdin=line)
+    assert node.expiries == {b"k": b"PXAT 1893456000000"}
+
+
+def test_an_export_to_a_file_appears_when_it_is_complete(node: FakeNode, edgekv: Program, tmp_path: Path) -> None:
+    node.rows = {b"a": b"1"}
+    edgekv("export", "--file", str(tmp_path / "all.jsonl"))
+    assert [json.loads(line) for line in (tmp_path / "all.jsonl").read_text().splitlines()] == [
+        {"key": "a", "value": "1"}
+    ]
+    node.problem = (503, {"code": "unavailable", "detail": "no."})
+    assert edgekv("export", "--file", str(tmp_path / "more.jsonl")).exit_code == 5
+    assert not (tmp_path / "more.jsonl").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "arguments", "message"),
+    [
+        (WEATHER, ["--key", "{orign}"], 'row 1 has no column "orign": did you mean "origin"?'),
+        (WEATHER, ["--key", "{origin"], 'the key template "{origin" has a lone or empty brace'),
+        (WEATHER, ["--key", "{}"], 'the key template "{}" has a lone or empty brace'),
+        (WEATHER, [], 'row 1 has no column "key"'),
+        ("a,b\n1\n", ["--key", "{a}"], "row 1 (line 2) does not have as many columns as the header"),
+        ("a,b\n1,2,3\n", ["--key", "{a}"], "row 1 (line 2) does not have as many columns as the header"),
+        ("a\n\n" + "x" * 5000 + "\n", ["--key", "{a}"], "row 1: its key has 5000 bytes"),
+        ('a,b\n1,"2', ["--key", "{a}"], "row 1 is not CSV"),
+    ],
+)
+def test_a_bad_row_is_named(
+    node: FakeNode, edgekv: Program, tmp_path: Path, text: str, arguments: list[str], message: str
+) -> None:
+    ended = edgekv("import", csv_file(tmp_path, text), *arguments)
+    assert ended.exit_code == 2
+    assert ended.err.startswith(f"edgekv: {message}")
+
+
+@pytest.mark.parametrize("line", ["{", "[1]", "7"])
+def test_a_line_that_is_no_json_object_is_named(node: FakeNode, edgekv: Program, line: str) -> None:
+    ended = edgekv("import", "-", "--format", "jsonl", "--key", "{a}", stdin=b'{"a": 1}\n' + line.encode() + b"\n")
+    assert ended.err.startswith("edgekv: row 2 is not ")
+    assert node.rows == {b"1": b'{"a":1}'}
+
+
+def test_rows_before_a_bad_one_are_stored(node: FakeNode, edgekv: Program, tmp_path: Path) -> None:
+    edgekv("import", csv_file(tmp_path, "a\n1\n2\n" + "x" * 5000 + "\n"), "--key", "{a}")
+    assert node.rows.keys() == {b"1", b"2"}
+
+
+def test_braces_can_be_part_of_a_key() -> None:
+    shape = Shape(key="{{{a}}}/{{b}}", value="a")
+    assert shape.row_key({"a": "x"}, 1) == b"{x}/{b}"
+
+
+@pytest.mark.parametrize("template", ["{a.__class__}", "{a[0]}", "{a!r}", "{a:>9}"])
+def test_a_template_only_names_columns_and_reaches_nothing_else(template: str) -> None:
+    row: Row = {"a": "x"}
+    with pytest.raises(InvalidRequest, match="row 1 has no column"):
+        Shape(key=template).row_key(row, 1)
+
+
+def test_an_import_that_lost_its_node_goes_on_after_the_last_acknowledged_row(
+    node: FakeNode, edgekv: Program, tmp_path: Path
+) -> None:
+    count, dies_at = 5 * BATCH_COMMANDS, 2 * BATCH_COMMANDS + 7
+    file = many(tmp_path, count)
+    node.answer = lambda number, arguments: b"" if number == dies_at else None
+    ended = edgekv("import", file, "--key", "{n}")
+    assert ended.exit_code == 7
+    assert "run the same command again to go on" in ended.err
+    acknowledged = json.loads(Path(file + ".import-state").read_text())["rows"]
+    assert acknowledged <= len(node.rows) == dies_at - 1
+    node.commands, stored = 0, dict(node.rows)
+    node.answer = lambda number, arguments: None
+    again = edgekv("import", file, "--key", "{n}")
+    assert f"imported {count - acknowledged} rows" in again.text
+    assert f"(resumed after {acknowledged})" in again.text
+    assert node.commands == count - acknowledged
+    assert len(node.rows) == count and stored.items() <= node.rows.items()
+    assert not Path(file + ".import-state").exists()
+
+
+def test_an_import_that_was_refused_says_which_row_and_resumes_there(
+    node: FakeNode, edgekv: Program, tmp_path: Path
+) -> None:
+    file = many(tmp_path, 2000)
+    node.answer = lambda number, arguments: b"-ERR no such luck\r\n" if number == 1500 else None
+    ended = edgekv("import", file, "--key", "{n}")
+    assert (ended.exit_code, ended.err) == (2, "edgekv: row 1500: no such luck\n")
+    assert json.loads(Path(file + ".import-state").read_text())["rows"] == 1499
+
+
+def test_a_full_disk_ends_an_import_as_unavailable(node: FakeNode, edgekv: Program, tmp_path: Path) -> None:
+    node.answer = lambda number, arguments: b"-MISCONF the disk is full\r\n" if number > 10 else None
+    ended = edgekv("import", many(tmp_path, 50), "--key", "{n}")
+    assert (ended.exit_code, ended.err) == (5, "edgekv: the disk is full\n")
+
+
+def test_the_state_of_another_import_is_refused_unless_restarted(
+    node: FakeNode, edgekv: Program, tmp_path: Path
+) -> None:
+    file = csv_file(tmp_path)
+    node.answer = lambda number, arguments: b""
+    edgekv("import", file, "--key", "{origin}")
+    node.answer = lambda number, arguments: None
+    refused = edgekv("import", file, "--key", "other/{origin}")
+    assert refused.exit_code == 2
+    assert "belongs to another import (key differ)" in refused.err
+    assert node.rows == {}
+    assert edgekv("import", file, "--key", "other/{origin}", "--restart").exit_code == 0
+    assert node.rows.keys() == {b"other/EWR", b"other/JFK"}
