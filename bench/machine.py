@@ -6,6 +6,7 @@ fdatasync decides most of what is measured here, so it is measured at the start 
 
 import os
 import platform
+import re
 import shutil
 import sqlite3
 import statistics
@@ -26,6 +27,7 @@ _PROGRAMS: Final = {
     "etcd": ("etcd", "--version"),
     "wrk": ("wrk", "-v"),
 }
+_VERSION: Final = re.compile(r"\d+\.\d+[\w.+-]*")
 _PACKAGES: Final = ("edgekv", "lmdb", "msgpack", "google-crc32c", "hiredis", "uvloop", "aiohttp", "rocksdict", "plyvel")
 
 
@@ -50,7 +52,7 @@ def versions() -> dict[str, str]:
     found = {"python": platform.python_version(), "sqlite": sqlite3.sqlite_version}
     for name, command in _PROGRAMS.items():
         if shutil.which(command[0]):
-            found[name] = _first_line(command)
+            found[name] = _version_of(command)
     for package in _PACKAGES:
         try:
             found[package] = metadata.version(package)
@@ -117,11 +119,11 @@ def _cpu_model() -> str:
     return platform.processor() or "unknown"
 
 
-def _first_line(command: tuple[str, ...]) -> str:
+def _version_of(command: tuple[str, ...]) -> str:
     # `wrk -v` prints its version and exits 1, so the exit code says nothing here.
     done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
-    lines = (done.stdout + done.stderr).strip().splitlines()
-    return lines[0].strip() if lines else "unknown"
+    found = _VERSION.search(done.stdout + done.stderr)
+    return found[0] if found else "unknown"
 
 
 def _git(*arguments: str) -> str:

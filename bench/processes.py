@@ -41,6 +41,11 @@ def cpu_s(pids: list[int]) -> float:
     return sum(_cpu_s(pid) for pid in pids)
 
 
+def is_running(pid: int) -> bool:
+    """Whether the process lives; one that has ended and was not waited for does not."""
+    return _stat(pid)[:1] not in ([], ["Z"], ["X"])
+
+
 class MemoryWatch:
     """Samples Σ RssAnon of a server and its children in a thread, 20 times a second, while the block runs."""
 
@@ -90,9 +95,14 @@ def _anonymous_bytes(pid: int) -> int:
 
 
 def _cpu_s(pid: int) -> float:
+    fields = _stat(pid)
+    return (int(fields[11]) + int(fields[12])) / _TICKS_PER_S if fields else 0.0
+
+
+def _stat(pid: int) -> list[str]:
+    """The fields of /proc/PID/stat from the state on, [] when there is no such process."""
     try:
         # The command, the second field, may contain spaces and parentheses: count from its last parenthesis.
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
-        return 0.0
-    return (int(fields[11]) + int(fields[12])) / _TICKS_PER_S
+        return []

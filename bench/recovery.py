@@ -33,7 +33,7 @@ REPLAY_BAR_PER_S: Final = 200_000
 
 _CHANGE_BYTES: Final = 16 + 100 + 4  # key, value and their msgpack headers
 _READ_BACK: Final = 2_000
-_APPLIER_BUSY_S: Final = 0.2  # CPU time after which its transaction is well under way
+_APPLIER_BUSY_S: Final = 0.15  # CPU time after which its transaction is well under way
 _APPLIER_TIMEOUT_S: Final = 60.0
 
 
@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = _parser().parse_args(argv)
     rounds = arguments.rounds or (1 if arguments.quick else 3)
     keys = 200_000 if arguments.quick else redis_benchmark.KEYS
-    changes = (LOG_BYTES // 5 if arguments.quick else LOG_BYTES) // _CHANGE_BYTES
+    changes = (LOG_BYTES // 2 if arguments.quick else LOG_BYTES) // _CHANGE_BYTES
     with measured_run(arguments) as run, run.data_directory("edgekv") as directory:
         with _node(directory) as node:
             resp_client.load(node.resp_address(), range(keys), _value(b"first"))
@@ -93,6 +93,8 @@ def _restart(kind: str, directory: Path, numbers: Sequence[int], index: int) -> 
         node.kill()
         if kind == "killed":
             os.kill(applier, signal.SIGKILL)
+        elif not processes.is_running(applier):
+            raise ServerError("the applier had ended with its node: there was no orphan")
         # The orphan lives on in the first node's process group, which is killed when this block is left: not before
         # the second node is ready.
         with _node(directory) as again:

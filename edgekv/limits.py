@@ -51,6 +51,8 @@ PURGE_ROWS_MAX: Final = 20_000  # per applier transaction
 APPLIER_TRANSACTION_ROWS_MAX: Final = GENERATION_ROWS * 3 // 2  # a generation that overshot stays in one
 APPLIER_TRANSACTION_ROWS_MIN: Final = 100  # on an almost full disk
 APPLIER_TRANSACTION_BYTES_MAX: Final = 256 * MIB  # keys and values merged before they are written; more is split
+APPLIER_IDLE_MS: Final = 10_000  # then it gives back what a generation took, if that is more than
+APPLIER_IDLE_BYTES_MAX: Final = 32 * MIB
 APPLIER_LOG_BYTES_MAX: Final = 1 * MIB  # what the child's stderr may have grown to before it is cut at a start
 
 # Clients.
@@ -69,7 +71,9 @@ HTTP_HEADERS_MAX: Final = 64
 HTTP_IDLE_S: Final = 75  # keep-alive, and the time to send a request's head
 HTTP_BODY_WAIT_S: Final = 30  # for a body, plus its length at the rate below
 HTTP_BODY_BYTES_PER_S_MIN: Final = 16 * KIB
-HTTP_INLINE_BODY_BYTES: Final = 128 * KIB  # what a connection may hold without asking the budget: aiohttp's own read buffer
+HTTP_INLINE_BODY_BYTES: Final = (
+    128 * KIB
+)  # what a connection may hold without asking the budget: aiohttp's own read buffer
 HTTP_BATCH_BYTES_MAX: Final = 4 * MIB  # decoding JSON blocks the event loop: about 15 ms per MiB
 HTTP_SCAN_BYTES_MAX: Final = 8 * MIB  # a page ends here, whatever its limit
 HTTP_SCAN_LIMIT_DEFAULT: Final = 100
@@ -82,7 +86,7 @@ HTTP_CLOSE_WAIT_S: Final = 5
 
 # RESP (api/resp).
 RESP_INLINE_BYTES_MAX: Final = 64 * KIB  # a command typed as a line, as in Redis
-RESP_INPUT_BYTES_TOTAL_MAX: Final = 256 * MIB  # incomplete commands of all connections; above it, each keeps only its share
+RESP_INPUT_BYTES_TOTAL_MAX: Final = 256 * MIB  # incomplete commands of all connections; above it, each has its share
 RESP_INPUT_SHARE_BYTES: Final = 1 * MIB
 RESP_OUTPUT_HIGH_BYTES: Final = 256 * KIB  # replies a client has not taken: above it its next commands wait
 RESP_HELD_BYTES_MAX: Final = 1 * MIB  # replies of one connection that wait for a sync: above it its next commands wait
@@ -90,6 +94,7 @@ RESP_READ_RUN_KEYS: Final = 64  # keys per read call: what may be in memory beyo
 RESP_SLOW_COMMANDS_MAX: Final = 4  # KEYS, DBSIZE, FLUSHDB in progress at once; more wait their turn
 RESP_CLOSE_WAIT_S: Final = 2.0  # for clients to take their last replies at shutdown
 RESP_PAGE_KEYS: Final = 1_000  # keys per step of those
+RESP_WAKE_CONNECTIONS: Final = 64  # of those that waited for room, per turn of the loop: all at once would overshoot it
 
 COUNTER_BYTES_MAX: Final = 64  # of one counter total; a merged sum may leave 64 bits, never this
 

@@ -225,7 +225,7 @@ class Server:
             announce(f"read-only: {refused}")
         announce("ready")
         self._tick()
-        self._probe(self._loop.time())
+        self._probe(time.perf_counter())
         await self._stopping.wait()
 
     async def _stop_node(self) -> None:
@@ -388,7 +388,7 @@ class Server:
 
     def _probe(self, due: float) -> None:
         """How late a timer comes is how long the callback before it took: the worst one is a metric."""
-        now = self._loop.time()
+        now = time.perf_counter()  # the loop's own time is cached, in whole milliseconds
         self._loop_delay_s_max = max(self._loop_delay_s_max, now - due)
         if not self._closing:
             self._loop.call_later(PROBE_S, self._probe, now + PROBE_S)

@@ -80,9 +80,8 @@ def demo(seed: int | None, directory: Path | None) -> None:
 
 
 def _readings() -> list[Reading]:
-    with as_file(files("edgekv") / "data" / "weather.csv.gz") as path:
-        rows = list(open_rows(path, "csv").rows)
-    return [_reading(row, number) for number, row in enumerate(rows, start=1)]
+    with as_file(files("edgekv") / "data" / "weather.csv.gz") as path, open_rows(path, "csv") as source:
+        return [_reading(row, number) for number, row in enumerate(source.rows, start=1)]
 
 
 def _reading(row: Row, number: int) -> Reading:

@@ -14,7 +14,17 @@ from typing import Final, Self
 import hiredis
 
 from edgekv.config import Address
-from edgekv.errors import Denied, EdgeKVError, InvalidRequest, OutcomeUnknown, Unavailable, WrongType
+from edgekv.errors import (
+    Denied,
+    DiskFull,
+    EdgeKVError,
+    InvalidRequest,
+    OutcomeUnknown,
+    Overloaded,
+    ReadOnly,
+    Unavailable,
+    WrongType,
+)
 
 BATCH_COMMANDS: Final = 1_000
 BATCH_BYTES_MAX: Final = 1 << 20
@@ -23,19 +33,16 @@ READ_BYTES: Final = 1 << 16
 
 Reply = bytes | int | float | bool | list["Reply"] | None
 
-# The first word of an error reply, where it is not Redis' general ERR.
+# The first word of an error reply, as docs/RESP.md lists them; ERR and what is not listed is the caller's mistake.
 ERROR_WORDS: Final[dict[str, type[EdgeKVError]]] = {
     "WRONGTYPE": WrongType,
-    "NOAUTH": Denied,
-    "NOPERM": Denied,
     "DENIED": Denied,
-    "OOM": Unavailable,
-    "MISCONF": Unavailable,
-    "READONLY": Unavailable,
-    "LOADING": Unavailable,
-    "OVERLOADED": Unavailable,
-    "DISKFULL": Unavailable,
+    "DISKFULL": DiskFull,
+    "READONLY": ReadOnly,
+    "OVERLOADED": Overloaded,
+    "UNAVAILABLE": Unavailable,
     "UNKNOWN": OutcomeUnknown,
+    "CORRUPT": EdgeKVError,
 }
 
 

@@ -14,6 +14,7 @@ import json
 import re
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from io import TextIOWrapper
 from pathlib import Path
@@ -87,19 +88,21 @@ class Shape:
         return json.dumps(row, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogateescape")
 
 
-def open_rows(path: Path, kind: Format | None, delimiter: str = ",") -> Source:
+@contextmanager
+def open_rows(path: Path, kind: Format | None, delimiter: str = ",") -> Iterator[Source]:
     """Open a file ("-": stdin; ``.gz``: decompressed on the way). ``kind`` None: by the name's ending."""
     if str(path) == "-":
         if kind is None:
             raise InvalidRequest("say what stdin carries: --format csv or --format jsonl")
-        return Source(_rows(sys.stdin.buffer, kind, delimiter), lambda: 0, 0)
-    raw = path.open("rb")
-    size = path.stat().st_size
+        yield Source(_rows(_text(sys.stdin.buffer), kind, delimiter), lambda: 0, 0)
+        return
     plain = path.name.lower().removesuffix(".gz")
     kind = kind or _format_of(plain)
-    if plain == path.name.lower():
-        return Source(_rows(raw, kind, delimiter), raw.tell, size)
-    return Source(_rows(gzip.GzipFile(fileobj=raw), kind, delimiter), raw.tell, size)
+    with path.open("rb") as raw:
+        stream: IO[bytes] | gzip.GzipFile = raw if plain == path.name.lower() else gzip.GzipFile(fileobj=raw)
+        # Held until the end: a text layer that is let go closes the file below it.
+        with _text(stream) as text:
+            yield Source(_rows(text, kind, delimiter), raw.tell, path.stat().st_size)
 
 
 def _format_of(name: str) -> Format:
@@ -110,10 +113,13 @@ def _format_of(name: str) -> Format:
     raise InvalidRequest(f'cannot tell the format of "{name}": say --format csv or --format jsonl')
 
 
-def _rows(stream: IO[bytes] | gzip.GzipFile, kind: Format, delimiter: str) -> Iterator[Row]:
+def _text(stream: IO[bytes] | gzip.GzipFile) -> TextIOWrapper:
     # Bytes that are not UTF-8 go through unchanged: surrogateescape here and where a row is encoded again.
-    with TextIOWrapper(stream, encoding="utf-8-sig", errors="surrogateescape", newline="") as text:
-        yield from _csv(text, delimiter) if kind == "csv" else _json_lines(text)
+    return TextIOWrapper(stream, encoding="utf-8-sig", errors="surrogateescape", newline="")
+
+
+def _rows(text: TextIOWrapper, kind: Format, delimiter: str) -> Iterator[Row]:
+    return _csv(text, delimiter) if kind == "csv" else _json_lines(text)
 
 
 def _csv(text: TextIOWrapper, delimiter: str) -> Iterator[Row]:

@@ -110,16 +110,15 @@ def import_file(
     if len(delimiter) != 1:
         raise click.UsageError("--delimiter is one character", click.get_current_context())
     shape = Shape(key=key, value=value, ttl_s=ttl_s or 0)
-    source = open_rows(file, kind, delimiter)
     job: dict[str, object] = {"file": _identity(file), "key": key, "value": value, "ttl_s": ttl_s, "node": str(resp)}
-    if state is None and source.size_bytes:
+    if state is None and str(file) != "-":
         state = file.with_name(file.name + ".import-state")
     progress_file = State(state, job)
     if not restart:
         progress_file.load()
     started = time.monotonic()
     before = progress_file.rows
-    with RespConnection(resp, timeout_s) as connection:
+    with open_rows(file, kind, delimiter) as source, RespConnection(resp, timeout_s) as connection:
         _import(connection, source, shape, progress_file, file.name)
     seconds = time.monotonic() - started
     rows = progress_file.rows - before

@@ -24,8 +24,8 @@ from edgekv.store.memtable import Memtable
 from edgekv.wal.record import Checkpoint, KeyspaceState, pack_checkpoint, pack_ttl
 
 _PURGE_INTERVAL_MS: Final = 60_000
-_GENERATIONS: Final = 4
-"""The cap on memory is shared by the active generation, two frozen ones and what is not durable yet."""
+_GENERATIONS: Final = 3
+"""The cap on memory is shared by the active generation and two frozen ones."""
 
 
 class Request(NamedTuple):
@@ -72,7 +72,7 @@ class Checkpoints:
             KeyspaceState(
                 keyspace=k.id,
                 vector=[(actor, head.seq, head.chain) for actor, head in self._commit.heads_written(k).items()],
-                hlc=k.hlc,
+                hlc=k.hlc_logged,
                 own_seq=self._commit.own_seq_written(k),
             )
             for k in self._keyspaces.all

@@ -214,6 +214,7 @@ class Commit:
         body = pack_columns(run.keys, run.values) if run.changes is None else pack_operations(run.changes)
         record = pack_changes(keyspace.id, self._actor, run.first_seq, run.base_hlc, keyspace.chain, run.count, body)
         keyspace.chain = chain_next(keyspace.chain, body)
+        frame.hlcs[keyspace] = run.base_hlc + run.count - 1
         frame.heads[keyspace] = Head(run.first_seq + run.count - 1, keyspace.chain)
         return record
 
@@ -224,6 +225,8 @@ class Commit:
         assert frame is self.inflight, "frames return in order"
         self.inflight = None
         self._unsynced.append(frame)
+        for keyspace, hlc in frame.hlcs.items():
+            keyspace.hlc_logged = hlc
         if frame.sync:
             self.synced()
         else:

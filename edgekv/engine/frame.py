@@ -50,6 +50,7 @@ class Frame:
         "done",
         "end_lsn",
         "heads",
+        "hlcs",
         "layer",
         "marks",
         "number",
@@ -81,6 +82,8 @@ class Frame:
         """Its replies may leave."""
         self.heads: Final[dict[Keyspace, Head]] = {}
         """The own actor's vector entries once this frame is durable."""
+        self.hlcs: Final[dict[Keyspace, int]] = {}
+        """The highest HLC that it holds of each keyspace."""
         self.end_lsn = 0
 
     @property

@@ -52,6 +52,7 @@ class Keyspace:
         "chain",
         "fsync",
         "hlc",
+        "hlc_logged",
         "id",
         "mixed",
         "name",
@@ -70,6 +71,8 @@ class Keyspace:
         self.row_prefix = policy.id.to_bytes(4, "big")
         self.hlc = 0
         """The highest HLC made or seen. Never decreases."""
+        self.hlc_logged = 0
+        """The highest HLC of a change that is in the log as written: what a checkpoint may say without hiding what follows it."""
         self.seq = 0
         """The last sequence number that this node's own actor has issued here (durable or not)."""
         self.chain = 0

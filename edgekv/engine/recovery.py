@@ -57,6 +57,7 @@ class Replay:
         """All frames were fed: the own actor goes on where its history ends."""
         for keyspace in self._keyspaces.all:
             keyspace.seq, keyspace.chain = keyspace.vector.get(self._actor, Head(0, 0))
+            keyspace.hlc_logged = keyspace.hlc
 
     def _run(self, lsn: int, run: Changes) -> None:
         keyspace = self._keyspaces.by_id.get(KeyspaceId(run.keyspace))

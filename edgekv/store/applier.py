@@ -8,7 +8,7 @@ One transaction
 1. begins, and reads what LMDB has: it may be another applier's commit, so a restarted one never goes back;
 2. reads the log from there, frame by frame, into a ``Generation``: the merged rows are in memory, never the frames;
 3. writes the rows sorted, blind where their stamps dominate; leaves out what the stable cut lets it forget at once;
-4. purges by the indexes, if it reached the requested LSN (only then the store has what the cut was made from);
+4. purges by the indexes, if it reached the requested LSN;
 5. stores LSN, vectors with chain values, HLCs and flags, and commits with one fdatasync.
 
 What may go wrong: the process can be killed at any point; the transaction is gone and the log still has it. Every few thousand
@@ -16,12 +16,16 @@ rows the request pipe is looked at, and its end aborts the transaction: an orpha
 milliseconds or one commit. Any error of LMDB or of the log ends the process with a message: LMDB forgets that an fdatasync
 failed, and a damaged frame must not be skipped. The node starts another one, with back-off.
 
+Memory: neither LMDB (malloced dirty pages, kept for the next transaction) nor Python's allocator (arenas that one object
+pins) gives a generation's 400 MB back. So after some idle seconds a large process replaces itself by exec, with the same
+pid, pipes and lock.
+
 On an almost full disk transactions are small: pages that one frees can be used by the next but one, so many small ones fit
 into a reserve that one big one would not.
 """
 
 import argparse
-import ctypes
+import contextlib
 import gc
 import os
 import select
@@ -35,6 +39,7 @@ from typing import Final
 from edgekv.crdt.operation import Row
 from edgekv.errors import Corruption
 from edgekv.limits import (
+    APPLIER_IDLE_BYTES_MAX,
     APPLIER_POLL_ROWS,
     APPLIER_TRANSACTION_BYTES_MAX,
     APPLIER_TRANSACTION_ROWS_MAX,
@@ -108,9 +113,12 @@ class Applier:
             before = transaction.applied()
             generation = self._merge_log(transaction, before, upto_lsn, rows_max, bytes_max, poll)
             applied = generation.applied
-            cuts = Cuts(stable, applied.vectors) if stable is not None and applied.lsn >= upto_lsn else None
+            reached = applied.lsn >= upto_lsn
+            cuts = _cuts(stable, applied, reached=reached)
             _write_rows(transaction, generation, cuts, poll)
-            purged = NOT_PURGED if cuts is None else self._purge.run(transaction, cuts, min(PURGE_ROWS_MAX, rows_max))
+            purged = NOT_PURGED
+            if cuts is not None and reached:
+                purged = self._purge.run(transaction, cuts, min(PURGE_ROWS_MAX, rows_max))
             self.purge_more = purged.more
             if applied == before and not transaction.changed:
                 raise _NothingToStoreError
@@ -159,6 +167,15 @@ class Applier:
     def _report(self, lsn: int, *, cleared: bool) -> Progress:
         reserved = self._store.reserve()
         return Progress(lsn, self._previous_lsn, self._store.reusable_bytes(), reserved, cleared)
+
+
+def _cuts(stable: Stable | None, applied: Applied, *, reached: bool) -> Cuts | None:
+    """What a transaction that stores ``applied`` may forget. A lone node's wall is good only where it was taken."""
+    if stable is None:
+        return None
+    if stable.cuts is None and not reached:
+        stable = Stable(0, None)  # Tombstones may go at any point of its own log, expired cells may not.
+    return Cuts(stable, applied.vectors)
 
 
 def _stored_row(transaction: WriteTransaction, lmdb_key: bytes) -> Row | None:
@@ -214,9 +231,11 @@ class _Requests:
         """Whether a request, or the end, is there."""
         return bool(self._waiting or self._poll.poll(0))
 
-    def next(self) -> tuple[int, Stable | None] | None:
-        """The next request, blocking until there is one; None at the end."""
+    def next(self, idle_ms: int, on_idle: Callable[[], None]) -> tuple[int, Stable | None] | None:
+        """The next request, blocking until there is one; None at the end. Calls ``on_idle`` when none came for a while."""
         while not self._waiting:
+            if not self._received and not self._poll.poll(idle_ms):
+                on_idle()
             received = os.read(self._fd, 1 << 16)
             if not received:
                 return None
@@ -225,9 +244,11 @@ class _Requests:
         return parse_request(self._waiting.pop(0))
 
 
-def serve(applier: Applier, requests: _Requests, send: Callable[[Progress], None]) -> None:
+def serve(
+    applier: Applier, requests: _Requests, send: Callable[[Progress], None], idle_ms: int, on_idle: Callable[[], None]
+) -> None:
     """Carry out requests until the pipe ends. Each is answered at least once, also when there was nothing to do."""
-    while (request := requests.next()) is not None:
+    while (request := requests.next(idle_ms, on_idle)) is not None:
         upto_lsn, stable = request
         progress = applier.apply(upto_lsn, stable, poll=requests.ended)
         if progress is None:
@@ -237,21 +258,15 @@ def serve(applier: Applier, requests: _Requests, send: Callable[[Progress], None
             send(progress)
             done = progress.lsn >= upto_lsn and (requests.waiting() or not applier.purge_more)
             progress = None if done else applier.apply(upto_lsn, stable, poll=requests.ended)
-        _give_memory_back()
+        gc.collect()
 
 
 def main(arguments: list[str] | None = None) -> int:
     """The child's whole life; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m edgekv.store.applier", description="Started by the node.")
-    parser.add_argument("--data-dir", type=Path, required=True)
-    for name in ("--request-fd", "--response-fd"):
-        parser.add_argument(name, type=int, required=True)
-    parser.add_argument("--lock-fd", type=int, required=True, help="held until this process ends, not used")
-    options = parser.parse_args(arguments)
+    options = _options(sys.argv[1:] if arguments is None else arguments)
     # Signals reach the whole group; the node decides when this process ends, by closing the pipe.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    os.nice(NICENESS)
     gc.disable()  # Rows are bytes in dicts, no cycles; a collection per request is enough for what errors leave.
 
     def send(message: Opened | Progress | Failed) -> None:
@@ -261,23 +276,46 @@ def main(arguments: list[str] | None = None) -> int:
 
     try:
         store = LmdbStore.open(store_path(options.data_dir), readonly=False)
-        store.reserve()
-        send(Opened())
+        if not options.again:
+            os.nice(NICENESS)
+            store.reserve()
+            send(Opened())
         applier = Applier(store, RealDisk(wal_path(options.data_dir), read_only=True))
-        serve(applier, _Requests(options.request_fd), send)
+        serve(applier, _Requests(options.request_fd), send, options.idle_ms, lambda: _shrink(store))
     except (AbortedError, BrokenPipeError):  # The node is gone.
         return 0
     except Exception as error:  # noqa: BLE001 - whatever it is, the node has to hear of it and this process has to end
-        traceback.print_exc()
         send(Failed(f"{type(error).__name__}: {error}", disk_is_full(options.data_dir)))
+        with contextlib.suppress(OSError):  # stderr is a file on the disk that may be full
+            traceback.print_exc()
         return 1
     return 0
 
 
-def _give_memory_back() -> None:
-    """A generation's dirty pages and rows would otherwise stay in the allocator until the next one."""
-    gc.collect()
-    ctypes.CDLL(None).malloc_trim(0)
+def _options(arguments: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m edgekv.store.applier", description="Started by the node.")
+    parser.add_argument("--data-dir", type=Path, required=True)
+    parser.add_argument("--request-fd", type=int, required=True)
+    parser.add_argument("--response-fd", type=int, required=True)
+    parser.add_argument("--lock-fd", type=int, required=True, help="held until this process ends, not used")
+    parser.add_argument("--idle-ms", type=int, required=True, help="how long to be idle before memory is given back")
+    parser.add_argument("--again", action="store_true", help="this process replaced itself")
+    return parser.parse_args(arguments)
+
+
+def _shrink(store: LmdbStore) -> None:
+    """Replace this process by a fresh one if it grew. No request is being read or carried out; one that comes waits in the pipe."""
+    if _anonymous_bytes() <= APPLIER_IDLE_BYTES_MAX:
+        return
+    store.close()  # Its slot in the reader table has this pid and would never be found stale.
+    arguments = [argument for argument in sys.argv[1:] if argument != "--again"]
+    os.execv(sys.executable, [sys.executable, "-m", "edgekv.store.applier", *arguments, "--again"])  # noqa: S606 - itself
+
+
+def _anonymous_bytes() -> int:
+    """Memory that is this process's own, without the pages of files that it maps."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.partition("RssAnon:")[2].split()[0]) << 10
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Final, Protocol
 
 import edgekv
-from edgekv.limits import APPLIER_INLINE_ROWS, APPLIER_LOG_BYTES_MAX
+from edgekv.limits import APPLIER_IDLE_MS, APPLIER_INLINE_ROWS, APPLIER_LOG_BYTES_MAX
 from edgekv.store.applied import Ended, Message, Progress, Stable
 from edgekv.store.applier_messages import frame_message, pack_request, parse_response, take_messages
 
@@ -42,12 +42,13 @@ class ApplierProcess:
         self._open = True
 
     @classmethod
-    def spawn(cls, data_dir: Path, lock_fd: int) -> "ApplierProcess":
+    def spawn(cls, data_dir: Path, lock_fd: int, *, idle_ms: int = APPLIER_IDLE_MS) -> "ApplierProcess":
         """Start the child. It holds ``lock_fd`` until it ends; its stderr goes to applier.log, cut when it grew too long."""
         request_read, request_write = os.pipe()
         response_read, response_write = os.pipe()
         command = [sys.executable, "-m", "edgekv.store.applier", "--data-dir", str(data_dir)]
         command += ["--request-fd", str(request_read), "--response-fd", str(response_write), "--lock-fd", str(lock_fd)]
+        command += ["--idle-ms", str(idle_ms)]
         log = data_dir / "applier.log"
         if log.exists() and log.stat().st_size > APPLIER_LOG_BYTES_MAX:
             log.write_bytes(b"")

@@ -79,7 +79,7 @@ def page(
 
 
 def _lowest_stored(store: LmdbStore, keyspace: KeyspaceId, low: bytes, high: bytes | None, wanted: int) -> StoredKeys:
-    """All rows of at least the ``wanted`` lowest stored keys in [low, high), if there are that many."""
+    """The ``wanted`` lowest stored keys in [low, high), if there are that many, with all rows of all but the highest."""
     start = layout.key_start(keyspace, low)
     end = layout.key_start(KeyspaceId(keyspace + 1), b"") if high is None else layout.key_start(keyspace, high)
     found: StoredKeys = {}
@@ -91,8 +91,8 @@ def _lowest_stored(store: LmdbStore, keyspace: KeyspaceId, low: bytes, high: byt
         row_key = layout.row_key_of(lmdb_key, data)
         _, key, suffix = layout.split(row_key)
         if prefix != group:
-            if len(found) >= wanted and key not in found:
-                break
+            if len(found) >= wanted:
+                break  # Perhaps amid the rows of the highest key found, which is only where the next page starts.
             group = prefix
         if start <= row_key < end:
             found.setdefault(key, {})[suffix] = data

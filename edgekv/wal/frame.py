@@ -89,11 +89,8 @@ class FrameHeader(NamedTuple):
     synced: int
     salt: int
     chain: int
-
-    @property
-    def end(self) -> int:
-        """The offset of the frame after this one."""
-        return self.offset + frame_bytes(self.payload_bytes)
+    end: int
+    """Not in the file: the offset of the frame after this one."""
 
 
 def frame_bytes(payload_bytes: int) -> int:
@@ -136,12 +133,15 @@ def unpack_frame_header(buffer: bytes, at: int, *, offset: int, salt: int, file_
     """The good frame header at ``buffer[at:]``, which is `offset` in its file, or None."""
     if at + FRAME_HEADER_BYTES > len(buffer):
         return None
-    header = FrameHeader._make(_FRAME.unpack_from(buffer, at))
-    if header.offset != offset or header.salt != salt:  # cheap, and decides for all of the zeros after the log's end
+    crc, payload_bytes, payload_crc, records, first_lsn, own_offset, synced, own_salt, chain = _FRAME.unpack_from(
+        buffer, at
+    )
+    if own_offset != offset or own_salt != salt:  # cheap, and decides for all of the zeros after the log's end
         return None
-    if header.crc != crc32c(buffer[at + 4 : at + FRAME_HEADER_BYTES]) or header.end > file_bytes:
+    end = offset + FRAME_HEADER_BYTES + payload_bytes + -payload_bytes % ALIGNMENT
+    if crc != crc32c(buffer[at + 4 : at + FRAME_HEADER_BYTES]) or end > file_bytes:
         return None
-    return header
+    return FrameHeader(crc, payload_bytes, payload_crc, records, first_lsn, offset, synced, salt, chain, end)
 
 
 def find_promise(tail: bytes, *, offset: int, salt: int, file_bytes: int) -> FrameHeader | None:

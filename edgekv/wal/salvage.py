@@ -47,6 +47,8 @@ class SegmentReport:
     payload_bytes: int = 0
     end_lsn: int = 0
     end_offset: int = 0
+    known_lsn: int = 0
+    """Behind a damaged frame: the end of a later one that can be seen but not trusted."""
     clean: bool = False
     """The last frame is a clean mark."""
     damage: list[Damage] = field(default_factory=list)
@@ -83,7 +85,7 @@ def inspect(disk: Disk) -> Inspection:
     headers = {number: _header(disk, number) for number in numbers}
     lsn = 0
     for number in numbers:
-        report = _inspect_segment(disk, number, headers[number], headers.get(number + 1), is_last=number == numbers[-1])
+        report = _inspect_segment(disk, number, headers[number], headers.get(number + 1))
         if report.header is None:
             report.damage.append(Damage(report.name, 0, lsn, "the header is damaged"))
             report.end_lsn = lsn
@@ -112,10 +114,7 @@ def salvage(
     if damage is None:
         return Salvaged(None, None, [])
     first_lost = max(damage.lsn, applied_lsn)
-    known = [report.end_lsn for report in inspection.segments] + [
-        report.header.base_lsn for report in inspection.segments if report.header
-    ]
-    last_lost = max(max(known, default=0) - 1, first_lost - 1)
+    last_lost = max(_known_lsn(inspection), first_lost) - 1
     if not accept_data_loss:
         raise InvalidRequest(
             f"{damage.name} at offset {damage.offset}: {damage.what}. Salvaging gives up all records from LSN {first_lost} on "
@@ -137,8 +136,9 @@ def _header(disk: Disk, number: int) -> SegmentHeader | None:
 
 
 def _inspect_segment(
-    disk: Disk, number: int, header: SegmentHeader | None, successor: SegmentHeader | None, *, is_last: bool
+    disk: Disk, number: int, header: SegmentHeader | None, successor: SegmentHeader | None
 ) -> SegmentReport:
+    """Without a successor, or one whose header can be read, promises are all there is to judge by."""
     report = SegmentReport(segment_name(number), number, header)
     segment = Segment.open(disk, report.name) if header else None
     if segment is None:
@@ -146,7 +146,7 @@ def _inspect_segment(
     walk = SegmentWalk(segment)
     try:
         payload = _walk_frames(walk, successor, report)
-        promise = walk.later_promise() if is_last else None
+        promise = None if successor else walk.later_promise()
     except OSError as error:
         report.damage.append(Damage(report.name, walk.offset, walk.lsn, f"cannot be read: {error}"))
         payload, promise = b"", None
@@ -157,6 +157,7 @@ def _inspect_segment(
     if promise:
         what = f"the frame is damaged, but one at {promise.offset} says it was durable"
         report.damage.append(Damage(report.name, walk.offset, walk.lsn, what))
+        report.known_lsn = promise.first_lsn + promise.records
     elif successor and not walk.sealed_by(successor) and not report.damage:
         what = "a frame before the end that the next segment names is damaged"
         report.damage.append(Damage(report.name, walk.offset, walk.lsn, what))
@@ -200,6 +201,15 @@ def _first_relevant(inspection: Inspection, applied_lsn: int) -> Damage | None:
             segments[-1].name if segments else "", 0, end_lsn, "the log ends before what the store has applied"
         )
     return None
+
+
+def _known_lsn(inspection: Inspection) -> int:
+    """The highest LSN that anything in the log speaks of."""
+    known = 0
+    for report in inspection.segments:
+        base_lsn = report.header.base_lsn if report.header else 0
+        known = max(known, base_lsn, report.end_lsn, report.known_lsn)
+    return known
 
 
 def _cut(disk: Disk, inspection: Inspection, damage: Damage) -> list[str]:

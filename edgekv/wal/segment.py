@@ -99,24 +99,27 @@ class SegmentWalk:
         self.lsn = segment.header.base_lsn
         self.chain = segment.header.chain
         self.synced = SEGMENT_HEADER_BYTES
+        self._salt = segment.header.salt
         self._window = b""
         self._window_start = 0
 
     def step(self) -> tuple[FrameHeader, bytes] | None:
         """The next frame and its payload, or None and no movement when there is no good frame at ``offset``."""
-        header = self._header()
+        header = self._header(FRAME_HEADER_BYTES)
+        if header is not None and header.end > self._window_start + len(self._window):
+            header = self._header(
+                header.end - header.offset
+            )  # all of it in one read: the header that counts is the one beside it
         if header is None or header.chain != self.chain or header.first_lsn != self.lsn:
             return None
-        at = self._within(header.offset, header.end - header.offset) + FRAME_HEADER_BYTES
+        at = header.offset - self._window_start + FRAME_HEADER_BYTES
         payload = self._window[at : at + header.payload_bytes]
         if crc32c(payload) != header.payload_crc:
             return None
-        self.offset, self.lsn, self.chain, self.synced = (
-            header.end,
-            self.lsn + header.records,
-            header.crc,
-            header.synced,
-        )
+        self.offset = header.end
+        self.lsn += header.records
+        self.chain = header.crc
+        self.synced = header.synced
         return header, payload
 
     def frame(self, header: FrameHeader) -> bytes:
@@ -143,17 +146,12 @@ class SegmentWalk:
     def _tail(self) -> bytes:
         return self.segment.file.pread(self.offset, self.segment.file_bytes - self.offset)
 
-    def _header(self) -> FrameHeader | None:
-        info = self.segment.info
-        if self.offset + FRAME_HEADER_BYTES > info.file_bytes:
-            return None
-        at = self._within(self.offset, FRAME_HEADER_BYTES)
-        return unpack_frame_header(self._window, at, offset=self.offset, salt=info.salt, file_bytes=info.file_bytes)
-
-    def _within(self, offset: int, length: int) -> int:
-        """Index of `offset` in the window, which then holds `length` bytes from there (fewer where the file ends)."""
-        if not self._window_start <= offset <= self._window_start + len(self._window) - length:
+    def _header(self, length: int) -> FrameHeader | None:
+        """The good header at ``offset``, read into the window together with what follows it, `length` bytes at least."""
+        offset = self.offset
+        at = offset - self._window_start
+        if at < 0 or at + length > len(self._window):
             self._window = b""  # before the next one is read, so that two never exist
             self._window = self.segment.file.pread(offset, max(length, LOG_READ_BYTES))
-            self._window_start = offset
-        return offset - self._window_start
+            self._window_start, at = offset, 0
+        return unpack_frame_header(self._window, at, offset=offset, salt=self._salt, file_bytes=self.segment.file_bytes)

@@ -10,7 +10,7 @@ maker tries again every second. Any other error of the disk is treated alike; th
 import threading
 from collections.abc import Callable
 
-from edgekv.limits import SPARE_FREE_BYTES_MIN, SPARE_PAUSE_MS, SPARE_RETRY_MS, SPARE_SEGMENTS
+from edgekv.limits import RESERVE_SEGMENTS, SPARE_FREE_BYTES_MIN, SPARE_PAUSE_MS, SPARE_RETRY_MS, SPARE_SEGMENTS
 from edgekv.wal.disk import Disk, no_pause
 from edgekv.wal.log import Log
 from edgekv.wal.segment import SPARE_PREFIX
@@ -87,5 +87,7 @@ class SpareMaker:
             self._on_change()
 
     def _pause(self) -> None:
-        if self._closing.wait(SPARE_PAUSE_MS / 1000):
+        """Between chunks; none while clients' frames would have to wait for the spare: then it is they who matter."""
+        in_stock = self._log.spares > RESERVE_SEGMENTS
+        if self._closing.wait(SPARE_PAUSE_MS / 1000 if in_stock else 0):
             raise _Closing

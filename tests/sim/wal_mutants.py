@@ -187,7 +187,7 @@ MUTANTS: Final[dict[str, Mutant]] = {
     "no_salt": Mutant(
         "the salt is not checked",
         (
-            ("frame", "if header.offset != offset or header.salt != salt:", "if header.offset != offset:"),
+            ("frame", "if own_offset != offset or own_salt != salt:", "if own_offset != offset:"),
             ("frame", "found = tail.find(needle, ALIGNMENT + _SALT_AT)", "found = ALIGNMENT + _SALT_AT"),
             (
                 "frame",

@@ -12,10 +12,11 @@ from edgekv.api.http.host import Operations
 from edgekv.api.http.promises import check_promises
 from edgekv.api.http.reply import Reply
 from edgekv.api.http.target import integer_parameter, parameters
+from edgekv.api.http.waiting import Hold
 from edgekv.config import TTL_S_MAX
 from edgekv.errors import InvalidRequest, NotANumber, NotFound
 from edgekv.limits import COUNTER_BYTES_MAX, HTTP_INLINE_BODY_BYTES
-from edgekv.node.operations import Version
+from edgekv.node.operations import Entry, Version
 
 _COUNTER_BODY_BYTES_MAX: Final = 1024
 _INTEGER: Final = re.compile(rb"-?(0|[1-9][0-9]*)")
@@ -25,6 +26,21 @@ _VALUE_TYPE: Final = b"Content-Type: application/octet-stream\r\n"
 def etag_of(version: Version) -> str:
     """A version as an entity tag: the HLC, and what tells actors apart."""
     return f'"{version.hlc:016x}-{version.actor[-8:].hex()}"'
+
+
+def missing() -> NotFound:
+    """404."""
+    return NotFound("the key does not exist.")
+
+
+def value_reply(entry: Entry, hold: Hold | None = None) -> Reply:
+    """200 with the raw bytes."""
+    return Reply(200, _VALUE_TYPE + b"ETag: %s\r\n" % etag_of(entry.version).encode(), entry.value, hold=hold)
+
+
+def stored_reply(version: Version) -> Reply:
+    """204 with the new version."""
+    return Reply(204, b"ETag: %s\r\n" % etag_of(version).encode())
 
 
 class KeyCalls:
@@ -40,13 +56,12 @@ class KeyCalls:
         check_promises(request, writes=False)
         entry = await self._door.read(lambda operations: operations.get_entry(key))
         if entry is None:
-            raise NotFound("the key does not exist.")
+            raise missing()
         etag = etag_of(entry.version)
-        headers = b"ETag: %s\r\n" % etag.encode()
         if "If-None-Match" in request.headers and _names(request.headers["If-None-Match"], etag):
-            return Reply(304, headers)
+            return Reply(304, b"ETag: %s\r\n" % etag.encode())
         hold = self._door.budget.hold(len(entry.value)) if len(entry.value) > HTTP_INLINE_BODY_BYTES else None
-        return Reply(200, _VALUE_TYPE + headers, entry.value, hold=hold)
+        return value_reply(entry, hold)
 
     async def put(self, request: web.BaseRequest, key: bytes, query: str) -> Reply:
         """Store the body as the value: 204, durable, with the new version as ETag."""
@@ -64,8 +79,7 @@ class KeyCalls:
             return await self._store(key, value, ttl_s)
 
     async def _store(self, key: bytes, value: bytes, ttl_s: int | None) -> Reply:
-        version = await self._door.write(lambda operations: _put(operations, key, value, ttl_s))
-        return Reply(204, b"ETag: %s\r\n" % etag_of(version).encode())
+        return stored_reply(await self._door.write(lambda operations: put_step(operations, key, value, ttl_s)))
 
     async def delete(self, request: web.BaseRequest, key: bytes, query: str) -> Reply:
         """204, durable; 404 when there was nothing."""
@@ -73,7 +87,7 @@ class KeyCalls:
             parameters(query, ())
         check_promises(request, writes=True)
         if not await self._door.write(lambda operations: operations.delete([key])):
-            raise NotFound("the key does not exist.")
+            raise missing()
         return Reply(204)
 
 
@@ -92,8 +106,8 @@ class CounterCalls:
         media_type = wanted_type(request)
         value = await self._door.read(lambda operations: operations.get(key))
         if value is None:
-            raise NotFound("the key does not exist.")
-        return _value_reply(_counted(value), media_type)
+            raise missing()
+        return _sum_reply(_counted(value), media_type)
 
     async def add(self, request: web.BaseRequest, key: bytes, query: str) -> Reply:
         """``{"add": n}`` -> ``{"value": n}``, durable. An absent counter begins at 0."""
@@ -107,10 +121,10 @@ class CounterCalls:
         if wanted.keys() != {"add"}:
             raise InvalidRequest('a counter takes one field: {"add": n}.')
         delta = integer_of(wanted["add"], "add")
-        return _value_reply(await self._door.write(lambda operations: operations.increment(key, delta)), media_type)
+        return _sum_reply(await self._door.write(lambda operations: operations.increment(key, delta)), media_type)
 
 
-def _put(operations: Operations, key: bytes, value: bytes, ttl_s: int | None) -> Version:
+def put_step(operations: Operations, key: bytes, value: bytes, ttl_s: int | None) -> Version:
     """Store; the version is the stamp that the change got: its keyspace's newest HLC. (Reading the entry back costs as much again.)"""
     operations.set(key, value, expiry_ms=operations.now_ms() + ttl_s * 1000 if ttl_s else 0)
     engine = operations.engine
@@ -129,5 +143,5 @@ def _counted(value: bytes) -> int:
     return int(value)
 
 
-def _value_reply(value: int, media_type: str) -> Reply:
+def _sum_reply(value: int, media_type: str) -> Reply:
     return Reply(200, b"Content-Type: %s\r\n" % media_type.encode(), encoded({"value": value}, media_type))

@@ -57,7 +57,7 @@ class Reply(web.StreamResponse):
         transport = request.transport
         if transport is None or transport.is_closing():
             return None
-        head = self._head(request)
+        head = self._head(keep_alive=self.keep_alive, minor_version=request.version.minor)
         if self.without_body or not self.body:
             transport.write(head)
         elif len(self.body) <= _COPIED_BYTES:
@@ -76,12 +76,16 @@ class Reply(web.StreamResponse):
             if self._hold is not None:
                 self._hold.release()
 
-    def _head(self, request: web.BaseRequest) -> bytes:
+    def packed(self) -> bytes:
+        """All of it, for a connection that goes on in HTTP/1.1."""
+        return self._head(keep_alive=True, minor_version=1) + self.body
+
+    def _head(self, *, keep_alive: bool, minor_version: int) -> bytes:
         lines = _STATUS_LINES[self.code] + _date(int(time.time())) + b"\r\n" + self.header_lines
         if self.code not in _NO_BODY:
             lines += b"Content-Length: %d\r\n" % len(self.body)
-        if not self.keep_alive:
+        if not keep_alive:
             lines += b"Connection: close\r\n"
-        elif request.version.minor == 0:
+        elif minor_version == 0:
             lines += b"Connection: keep-alive\r\n"
         return lines + b"\r\n"

@@ -5,27 +5,29 @@
 
 aiohttp's low-level server is used without Application, router and middlewares. It brings what is hard to get right in
 HTTP/1.1: parsing, pipelining, flow control of bodies, keep-alive, draining a refused body. What it would answer by itself (a
-request it cannot parse, a fault in a call) is told as problem+json, by `Connection`.
+request it cannot parse, a fault in a call) is told as problem+json, by connection.py, where also the short way (lane.py) of
+the commonest requests branches off.
 
 A client that leaves changes nothing: its write goes on, its reply is dropped. Everything a client may use is bounded:
 connections, the request line and headers, the time for both, bodies and replies (waiting.Budget).
 """
 
 import asyncio
-import logging
 import time
 from typing import Final
 
 from aiohttp import web
-from aiohttp.http_exceptions import LineTooLong
 
+from edgekv.api.http.connection import Connection
 from edgekv.api.http.door import Door
 from edgekv.api.http.host import Host
-from edgekv.api.http.problem import Refusal, code_of, internal_problem, problem, problem_reply
+from edgekv.api.http.lane import Lane
+from edgekv.api.http.problem import code_of, problem
 from edgekv.api.http.reply import Reply
 from edgekv.api.http.routes import Found, Routes
+from edgekv.api.http.tally import Tally
 from edgekv.config import Address
-from edgekv.errors import EdgeKVError, InvalidRequest, TooLarge
+from edgekv.errors import EdgeKVError, InvalidRequest
 from edgekv.limits import (
     CONNECTIONS_MAX,
     HTTP_CLOSE_WAIT_S,
@@ -35,7 +37,6 @@ from edgekv.limits import (
     HTTP_LINGER_S,
 )
 
-_log: Final = logging.getLogger("edgekv.http")
 _FULL_BODY: Final = (
     b'{"code":"overloaded","outcome":"not-applied","retryable":true,"status":503,"title":"Too many connections"}'
 )
@@ -49,10 +50,10 @@ class HttpServer:
     """The HTTP front end of one node. Made, used and closed on the node's event loop."""
 
     def __init__(self, host: Host, *, connections_max: int = CONNECTIONS_MAX, linger_s: float = HTTP_LINGER_S) -> None:
-        self._metrics: Final = host.metrics
-        self._keyspaces: Final = host.operations.engine.keyspaces
         self._door: Final = Door(host)
         self._routes: Final = Routes(self._door)
+        self._tally: Final = Tally(host)
+        self._lane: Final = Lane(self._door, self._tally)
         self._aiohttp: Final = web.Server(self._answer)
         self._connections_max: Final = connections_max
         self._linger_s: Final = linger_s
@@ -83,14 +84,12 @@ class HttpServer:
             return Refused()
         return Connection(
             self._aiohttp,
+            self._lane,
             loop=asyncio.get_running_loop(),
-            access_log=None,  # type: ignore[arg-type]  # aiohttp's way of saying: no access log
-            auto_decompress=False,
             keepalive_timeout=HTTP_IDLE_S,
             lingering_time=self._linger_s,
             max_line_size=HTTP_LINE_BYTES_MAX,
             max_headers=HTTP_HEADERS_MAX,
-            logger=_log,
         )
 
     async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
@@ -100,10 +99,10 @@ class HttpServer:
             started = time.perf_counter_ns()
             found = self._routes.find(request.method, request.raw_path)
             reply = await found.route.call(request, found.key, found.query)
-            self._count(found, "ok", time.perf_counter_ns() - started)
+            self._tally.count(found.route.op, found.key, "ok", time.perf_counter_ns() - started)
         except EdgeKVError as error:
             if found is not None:
-                self._count(found, code_of(error))
+                self._tally.count(found.route.op, found.key, code_of(error), None)
             reply = problem(error, close=not request.content.is_eof())
         except web.RequestPayloadError as error:
             reply = problem(InvalidRequest(f"the body is not what its head says: {error}."), close=True)
@@ -113,39 +112,6 @@ class HttpServer:
         if request.method == "HEAD":
             reply.without_body = True
         return reply
-
-    def _count(self, found: Found, result: str, nanoseconds: int | None = None) -> None:
-        op = found.route.op
-        if op:
-            # A call without a key (scan, batch) has no one keyspace.
-            keyspace = self._keyspaces.of(found.key).name if found.key else "*"
-            self._metrics.ops(op, keyspace, 1, result)
-            if nanoseconds is not None:
-                self._metrics.op_time(op, nanoseconds)
-
-
-class Connection(web.RequestHandler):
-    """aiohttp's connection, with its own complaints told as ours."""
-
-    __slots__ = ()
-
-    def handle_error(
-        self,
-        request: web.BaseRequest,
-        status: int = 500,
-        exc: BaseException | None = None,
-        message: str | None = None,
-    ) -> web.StreamResponse:
-        """What to answer to bytes that are no request (400, 431), or when a call failed in a way it should not (500)."""
-        if status >= 500:
-            _log.error("a call failed: %s %s", request.method, request.raw_path[:200], exc_info=exc)
-            return internal_problem()
-        detail = (message or "it cannot be parsed").strip().partition("\n")[0][:200]
-        if isinstance(exc, LineTooLong):
-            return problem_reply(
-                431, TooLarge.code, "Request line or header too long", detail, "not-applied", close=True
-            )
-        return problem(Refusal(400, "not-http", f"this is not an HTTP/1.1 request: {detail}"), close=True)
 
 
 class Refused(asyncio.Protocol):

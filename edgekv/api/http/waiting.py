@@ -1,8 +1,8 @@
 """The three things an HTTP call may have to wait for: its frame, room in memory or log, and bytes in flight. Each is bounded.
 
 * `Durability`: a reply waits until the newest frame that its call wrote to or looked at is durable (engine/commit.py,
-  invariant B). One future per waiting request. A disk that hangs is told as an unknown outcome after HTTP_DURABLE_WAIT_S; one
-  sweep a second looks after all deadlines, because a timer per request costs as much as its future.
+  invariant B). One future per suspended call (none in lane.py). A disk that hangs is told as an unknown outcome after
+  HTTP_DURABLE_WAIT_S; one sweep a second looks after all deadlines, because a timer per request costs as much as its future.
 * `Room`: a write waits while the engine is at its memory or log bound. Reads never come here.
 * `Budget`: bodies and replies above HTTP_INLINE_BODY_BYTES are counted; beyond the bound the request is refused, not queued.
 """
@@ -12,75 +12,77 @@ from types import TracebackType
 from typing import Final, Self
 
 from edgekv.api.http.host import Engine, Host
-from edgekv.engine.frame import Frame
+from edgekv.engine.frame import Frame, Waiter
 from edgekv.errors import EdgeKVError, OutcomeUnknown, Overloaded
 from edgekv.limits import HTTP_DURABLE_WAIT_S, HTTP_ROOM_WAIT_S, HTTP_WAITING_WRITES_MAX
 
 _SWEEP_S: Final = 1.0
 
 
-class HeldReply:
-    """One call's reply at a frame: the engine's Waiter."""
-
-    __slots__ = ("_durability", "future")
-
-    def __init__(self, durability: "Durability", future: asyncio.Future[None]) -> None:
-        self._durability: Final = durability
-        self.future: Final = future
-
-    def release(self, payload: object) -> None:  # noqa: ARG002 - the engine's Waiter
-        """The frame is durable. ``payload`` is not used: the call itself knows what to say."""
-        self._durability.forget(self)
-        if not self.future.done():  # Cancelled when the server closes.
-            self.future.set_result(None)
-
-    def fail(self, error: EdgeKVError) -> None:
-        """Nobody knows whether it happened."""
-        self._durability.forget(self)
-        if not self.future.done():
-            self.future.set_exception(error)
-
-
 class Durability:
-    """All replies that are held back."""
+    """All replies that are held back, and their deadlines."""
 
     def __init__(self, host: Host) -> None:
         self._host: Final = host
         self._loop: Final = asyncio.get_running_loop()
-        self._deadlines: Final[dict[HeldReply, float]] = {}
+        self._deadlines: Final[dict[Waiter, float]] = {}
         """In the order of their deadlines, as all wait equally long."""
         self._sweep: asyncio.TimerHandle | None = None
 
     async def wait(self, frame: Frame) -> None:
         """Return when the frame's replies may leave; OutcomeUnknown when that cannot be told."""
         future = self._loop.create_future()
-        held = HeldReply(self, future)
-        self._deadlines[held] = self._loop.time() + HTTP_DURABLE_WAIT_S
-        if self._sweep is None:
-            self._sweep = self._loop.call_later(_SWEEP_S, self._expire)
-        frame.waiters.append((held, None))
-        self._host.kick_soon()
+        self.hold(HeldCall(self, future), frame)
         await future
 
-    def forget(self, held: HeldReply) -> None:
-        """It has its answer (or its deadline was met before)."""
-        self._deadlines.pop(held, None)
+    def hold(self, waiter: Waiter, frame: Frame) -> None:
+        """Have a waiter released with the frame, or failed at the deadline. It calls `settle` first in both."""
+        self._deadlines[waiter] = self._loop.time() + HTTP_DURABLE_WAIT_S
+        if self._sweep is None:
+            self._sweep = self._loop.call_later(_SWEEP_S, self._expire)
+        frame.waiters.append((waiter, None))
+        self._host.kick_soon()
+
+    def settle(self, waiter: Waiter) -> bool:
+        """Whether this is the waiter's first answer: a frame may become durable after the deadline was told."""
+        return self._deadlines.pop(waiter, None) is not None
 
     def close(self) -> None:
         """Fail what is still held."""
         if self._sweep is not None:
             self._sweep.cancel()
-        for held in list(self._deadlines):
-            held.fail(OutcomeUnknown("the node stopped before the write was known to be durable. Read the key to see."))
+        for waiter in list(self._deadlines):
+            waiter.fail(
+                OutcomeUnknown("the node stopped before the write was known to be durable. Read the key to see.")
+            )
 
     def _expire(self) -> None:
         now = self._loop.time()
-        due = [held for held, deadline in self._deadlines.items() if deadline <= now]
-        for held in due:
-            held.fail(
+        for waiter in [waiter for waiter, deadline in self._deadlines.items() if deadline <= now]:
+            waiter.fail(
                 OutcomeUnknown(f"the log was not synced within {HTTP_DURABLE_WAIT_S} s. Read the key later to see.")
             )
         self._sweep = self._loop.call_later(_SWEEP_S, self._expire) if self._deadlines else None
+
+
+class HeldCall:
+    """A suspended call's place at a frame: the engine's Waiter."""
+
+    __slots__ = ("_durability", "_future")
+
+    def __init__(self, durability: Durability, future: asyncio.Future[None]) -> None:
+        self._durability: Final = durability
+        self._future: Final = future
+
+    def release(self, payload: object) -> None:  # noqa: ARG002 - the call itself knows what to say
+        """The frame is durable."""
+        if self._durability.settle(self) and not self._future.done():  # Done: cancelled when the server closes.
+            self._future.set_result(None)
+
+    def fail(self, error: EdgeKVError) -> None:
+        """Nobody knows whether it happened."""
+        if self._durability.settle(self) and not self._future.done():
+            self._future.set_exception(error)
 
 
 class Room:

@@ -3,6 +3,8 @@
 There are no passwords yet and the listener is loopback only, so AUTH answers as a Redis without ``requirepass`` does.
 """
 
+# ruff: noqa: ARG001 - every command takes the same parameters
+
 from typing import Final
 
 from edgekv.api.resp.arguments import integer as integer_argument
@@ -146,7 +148,9 @@ def client_setname(session: Session, arguments: Arguments) -> Reply:
     return OK
 
 
-@command("client|setinfo", arity=4, group="connection", since="7.2.0", summary="Set the client library's name or version")
+@command(
+    "client|setinfo", arity=4, group="connection", since="7.2.0", summary="Set the client library's name or version"
+)
 def client_setinfo(session: Session, arguments: Arguments) -> Reply:
     """CLIENT SETINFO LIB-NAME | LIB-VER value."""
     attribute = arguments[2].lower()
@@ -160,13 +164,17 @@ def client_setinfo(session: Session, arguments: Arguments) -> Reply:
     return OK
 
 
-@command("client|no-evict", arity=3, group="connection", since="7.0.0", summary="Accepted: no connection is ever evicted")
+@command(
+    "client|no-evict", arity=3, group="connection", since="7.0.0", summary="Accepted: no connection is ever evicted"
+)
 def client_no_evict(session: Session, arguments: Arguments) -> Reply:
     """CLIENT NO-EVICT ON | OFF."""
     return _on_or_off(arguments[2])
 
 
-@command("client|no-touch", arity=3, group="connection", since="7.2.0", summary="Accepted: keys have no last access time")
+@command(
+    "client|no-touch", arity=3, group="connection", since="7.2.0", summary="Accepted: keys have no last access time"
+)
 def client_no_touch(session: Session, arguments: Arguments) -> Reply:
     """CLIENT NO-TOUCH ON | OFF."""
     return _on_or_off(arguments[2])

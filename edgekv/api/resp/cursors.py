@@ -1,8 +1,8 @@
 """SCAN's cursors: small integers that stand for the key where the next page begins.
 
-Clients read a cursor as an unsigned 64-bit number (redis-py calls ``int`` on it), and a key does not fit into one. So the number is an id
-in a table, which is bounded: the cursor given out longest ago is forgotten first, and a forgotten one is an error, never a scan that
-silently skips keys. Ids start at a random place, so a cursor from before a restart is unknown and not somebody else's.
+Clients read a cursor as an unsigned 64-bit number (redis-py calls ``int`` on it), and a key does not fit into one. So the number is
+an id in a table, which is bounded: the cursor given out longest ago is forgotten first, and a forgotten one is an error, never a scan
+that silently skips keys. Ids start at a random place, so a cursor from before a restart is unknown and not somebody else's.
 """
 
 from typing import Final
@@ -41,5 +41,7 @@ class Cursors:
         if cursor == 0:
             return b""
         if cursor not in self._starts:
-            raise InvalidRequest("invalid cursor: this scan was left too long ago, or the node restarted. Start at 0 again.")
+            raise InvalidRequest(
+                "invalid cursor: this scan was left too long ago, or the node restarted. Start at 0 again."
+            )
         return self._starts[cursor]

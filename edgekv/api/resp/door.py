@@ -1,9 +1,9 @@
 """The door of one connection: bytes in, commands out, and nothing else gets past it.
 
-protocol.py calls `take` once per read. hiredis' Reader does the parsing (4.9 million small commands a second against 0.7 in Python), but
-it trusts its input: ``*1000000000`` makes it allocate 8 GB and the release of that list stops the node for 1.6 s; a bulk length has no
-bound; inline commands are errors to it; numbers, maps and nulls come out as int, dict and None. So before a read is fed, it is searched
-for anything that could be a large header, which costs a few percent:
+protocol.py calls `take` once per read. hiredis' Reader does the parsing (4.9 million small commands a second against 0.7 in Python),
+but it trusts its input: ``*1000000000`` makes it allocate 8 GB and the release of that list stops the node for 1.6 s; a bulk length
+has no bound; inline commands are errors to it; numbers, maps and nulls come out as int, dict and None. So before a read is fed, it
+is searched for anything that could be a large header, which costs a few percent:
 
 - no such thing, and the read ends with a line end: it is fed whole. This is nearly every read;
 - otherwise it is fed piece by piece. When all before a suspect is parsed, ``has_data`` tells whether the Reader is inside a value (the
@@ -62,6 +62,8 @@ class Door:
     """See the module docstring."""
 
     __slots__ = ("_feed", "_gets", "_kept", "_reader", "fault", "pending")
+
+    fault: str | None
 
     def __init__(self) -> None:
         self._kept = b""
@@ -128,10 +130,8 @@ class Door:
         """Inline commands and arrays in any mixture, and reads that begin inside a command."""
         commands: Taken = []
         while data and self.fault is None:
-            if self._begins_a_line(data[0]):
-                data = self._take_line(data, commands)
-            else:
-                data = self._take_checked(data, commands)
+            take = self._take_line if self._begins_a_line(data[0]) else self._take_checked
+            data = take(data, commands)
         return commands
 
     def _begins_a_line(self, byte: int) -> bool:
@@ -180,13 +180,12 @@ class Door:
             if b"\n" not in header and len(header) < _HEADER_BYTES_MAX:
                 self._kept = header
                 return b""
-            self._judge(header)
-            if self.fault is not None:
+            if not self._passes(header):
                 return b""
         return self._parse(data[fed:], commands)
 
-    def _judge(self, header: bytes) -> None:
-        """Let a header pass, or not."""
+    def _passes(self, header: bytes) -> bool:
+        """Whether the Reader may see a header; else it is a fault."""
         kind, digits = header[:1], header[1:].partition(b"\r")[0]
         length = int(digits) if digits.isdigit() else -1
         if kind == b"*" and not 0 <= length <= COMMAND_ARGUMENTS_MAX:
@@ -195,6 +194,7 @@ class Door:
             self._fail(INVALID_BULK)
         elif kind not in (b"*", b"$"):
             self._fail(f"expected '$', got '{kind.decode()}'")
+        return self.fault is None
 
     def _parse(self, data: bytes, commands: Taken) -> bytes:
         """Feed and collect; what follows an array if it is an inline command."""
@@ -224,7 +224,9 @@ class Door:
 
         The Reader does not say where it stopped. Written out again, the commands it found must be what ``data`` begins with.
         """
-        plain = [command for command in commands if type(command) is list and all(type(part) is bytes for part in command)]
+        plain = [
+            command for command in commands if type(command) is list and all(type(part) is bytes for part in command)
+        ]
         written = b"".join(b"*%d\r\n%b" % (len(command), _bulks(command)) for command in plain)
         rest = data[len(written) :]
         if len(plain) < len(commands) or not data.startswith(written) or rest[:1] in b"*$:+-_,#(!=%~>|":

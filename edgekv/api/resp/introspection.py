@@ -1,8 +1,10 @@
 """COMMAND: the table of commands, told to clients (some ask for it on connecting) and to ``redis-cli``'s hints."""
 
+# ruff: noqa: ARG001 - every command takes the same parameters
+
 from collections.abc import Iterable
 
-from edgekv.api.resp.replies import EMPTY_ARRAY, array, bulk, integer, status
+from edgekv.api.resp.replies import array, bulk, integer, status
 from edgekv.api.resp.session import Arguments, Reply, Session
 from edgekv.api.resp.table import COMMANDS, Command, command
 
@@ -65,7 +67,7 @@ def _details(session: Session, entry: Command) -> bytes:
             session.dialect.set([status(category) for category in _categories(entry)]),
             session.dialect.set([]),
             session.dialect.set([]),
-            array(subcommands) if subcommands else EMPTY_ARRAY,
+            session.dialect.set(subcommands),
         ]
     )
 

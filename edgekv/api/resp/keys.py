@@ -4,6 +4,8 @@ A walk is in key order. SCAN is one page per call; KEYS, DBSIZE and FLUSHDB are 
 stop the node. A page is consistent, a walk is not a snapshot: a key that comes or goes meanwhile may or may not be in it.
 """
 
+# ruff: noqa: ARG001 - every command takes the same parameters
+
 import random
 from typing import Final
 
@@ -215,7 +217,9 @@ def keys(session: Session, arguments: Arguments) -> Reply:
     return Slices(step=step, reply=lambda: array(items))
 
 
-@command("dbsize", arity=1, flags="readonly", group="server", since="1.0.0", complexity="O(N)", summary="Count the keys")
+@command(
+    "dbsize", arity=1, flags="readonly", group="server", since="1.0.0", complexity="O(N)", summary="Count the keys"
+)
 def dbsize(session: Session, arguments: Arguments) -> Reply:
     """DBSIZE. Counted, not remembered: with millions of keys it takes seconds."""
     walk = _Walk(session)

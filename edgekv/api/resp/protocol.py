@@ -23,7 +23,7 @@ from collections.abc import Callable
 from enum import IntFlag
 from itertools import groupby
 from operator import itemgetter
-from typing import Final, cast
+from typing import Final, Protocol, cast
 
 from edgekv.api.resp import connection, expiry, introspection, keys, refused, server_info, strings
 from edgekv.api.resp.door import Door, bad_argument
@@ -57,7 +57,23 @@ _HEADERS: Final = [b"$%d\r\n" % length for length in range(4097)]
 _verb: Final = itemgetter(0)
 _key: Final = itemgetter(1)
 
-SlowReply = Callable[["Connection", Slices], None]
+
+class Listener(Protocol):
+    """What a connection asks of its listener."""
+
+    @property
+    def shared(self) -> Shared: ...
+
+    def joined(self, connection: "Connection") -> None: ...
+    def left(self, connection: "Connection") -> None: ...
+    def wait_for_room(self, connection: "Connection") -> None:
+        """Call `Connection.room` when writes find room again."""
+
+    def run_slow(self, connection: "Connection", slices: Slices) -> None:
+        """Run it, then call `Connection.slow_reply`."""
+
+    def call_soon(self, callback: Callable[[], None]) -> None:
+        """Call it in the next turn of the loop."""
 
 
 class _Hold(IntFlag):
@@ -71,52 +87,43 @@ class _Hold(IntFlag):
 
 
 class Connection(asyncio.Protocol):
-    """See the module docstring. ``wait_for_room`` and ``run_slow`` are the server's; ``call_soon`` is the loop's."""
+    """See the module docstring."""
 
     __slots__ = (
         "_at_end",
-        "_call_soon",
         "_commands",
         "_counted_input",
         "_door",
         "_ended",
         "_engine",
-        "_host",
         "_holds",
+        "_host",
         "_keyspaces",
         "_last",
+        "_listener",
         "_metrics",
         "_operations",
         "_out",
         "_out_bytes",
-        "_run_slow",
+        "_paused",
         "_scheduled",
         "_session",
         "_shared",
         "_transport",
         "_value_bytes_max",
-        "_wait_for_room",
         "_waiting_bytes",
     )
 
-    def __init__(
-        self,
-        shared: Shared,
-        *,
-        wait_for_room: Callable[["Connection"], None],
-        run_slow: SlowReply,
-        call_soon: Callable[[Callable[[], None]], object],
-    ) -> None:
+    def __init__(self, listener: Listener) -> None:
+        shared, host = listener.shared, listener.shared.host
+        self._listener: Final = listener
         self._shared: Final = shared
-        self._host: Final = shared.host
-        self._metrics: Final = shared.host.metrics
-        self._operations: Final = shared.host.operations
-        self._engine: Final = shared.host.operations.engine
-        self._keyspaces: Final = shared.host.operations.engine.keyspaces
-        self._value_bytes_max: Final = shared.host.operations.value_bytes_max
-        self._wait_for_room: Final = wait_for_room
-        self._run_slow: Final = run_slow
-        self._call_soon: Final = call_soon
+        self._host: Final = host
+        self._metrics: Final = host.metrics
+        self._operations: Final = host.operations
+        self._engine: Final = host.operations.engine
+        self._keyspaces: Final = host.operations.engine.keyspaces
+        self._value_bytes_max: Final = host.operations.value_bytes_max
         self._door: Final = Door()
         self._session: Session
         self._transport: asyncio.Transport
@@ -130,6 +137,8 @@ class Connection(asyncio.Protocol):
         self._commands: list[Arguments] = []
         """Parsed and not processed yet."""
         self._scheduled = False
+        """`_continue` will be called."""
+        self._paused = False
         self._counted_input = 0
         """What this connection contributes to `Shared.input_bytes`."""
         self._at_end = False
@@ -151,14 +160,16 @@ class Connection(asyncio.Protocol):
         session.address = _address(transport.get_extra_info("peername"))
         session.local_address = _address(transport.get_extra_info("sockname"))
         transport.set_write_buffer_limits(high=RESP_OUTPUT_HIGH_BYTES)
+        self._listener.joined(self)
 
-    def connection_lost(self, exc: Exception | None) -> None:
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
         """Forget the client. Its unanswered writes may still become durable."""
         if not self._ended:
             self._ended = True
             self._commands = []
             self._count_input(0)
             self._shared.leave(self._session)
+            self._listener.left(self)
 
     def eof_received(self) -> bool:
         """The client has sent its last command (``printf ... | nc``); what it asked for is still answered."""
@@ -204,7 +215,7 @@ class Connection(asyncio.Protocol):
                 self._process()
         if door.pending or self._counted_input:
             self._count_input(door.pending)
-        if door.fault is not None and not self._commands:
+        if door.fault is not None and not self._commands and not self._holds:
             self._break(door.fault)
 
     def _count_input(self, pending: int) -> None:
@@ -328,7 +339,8 @@ class Connection(asyncio.Protocol):
         try:
             self._operations.set_run(names, values)
         except EdgeKVError:
-            return self._each(run)  # Each gets its own answer; a SET that was already made is made again, which changes nothing.
+            # Each gets its own answer. A SET that was already made is made again, which changes nothing.
+            return self._each(run)
         self._count("set", names)
         self._put(OK * len(run))
         return len(run)
@@ -359,7 +371,7 @@ class Connection(asyncio.Protocol):
                 if isinstance(reply, Slices):
                     self._flush()
                     self._hold(_Hold.SLOW)
-                    self._run_slow(self, reply)
+                    self._listener.run_slow(self, reply)
                     return i + 1
             elif command[0].lower() in _SECURITY:
                 self._session.closing = True
@@ -408,10 +420,10 @@ class Connection(asyncio.Protocol):
         if self._ended:
             return
         last = self._last
-        if last is not None and last.done and not self._waiting_bytes:
+        if last is not None and last.done:  # Then it has released everything: `release` never leads here.
             last = self._last = None
-        frame = newer(last, barrier)
-        if frame is None or (frame.done and not self._waiting_bytes):
+        frame = barrier if last is None else newer(last, barrier)
+        if frame is None or frame.done:
             self._transport.write(payload)
             return
         self._last = frame
@@ -452,11 +464,12 @@ class Connection(asyncio.Protocol):
     def _hold(self, reason: _Hold) -> None:
         if reason & self._holds:
             return
-        if not self._holds and not self._scheduled:
-            self._transport.pause_reading()
         self._holds |= reason
+        if not self._paused:
+            self._paused = True
+            self._transport.pause_reading()
         if reason is _Hold.ROOM:
-            self._wait_for_room(self)
+            self._listener.wait_for_room(self)
 
     def _free(self, reason: _Hold) -> None:
         """A reason is gone; with the last one the connection goes on, soon."""
@@ -465,22 +478,19 @@ class Connection(asyncio.Protocol):
         self._holds &= ~reason
         if not self._holds and not self._scheduled:
             self._scheduled = True
-            self._call_soon(self._continue)
+            self._listener.call_soon(self._continue)
 
     def _continue(self) -> None:
         self._scheduled = False
-        if self._ended:
-            return
-        if self._holds:
-            return
-        if self._commands:
+        if self._commands and not (self._holds or self._ended):
             self._process()
         if self._holds or self._ended:
             return
         if self._door.fault is not None:
             self._break(self._door.fault)
         self._close_if_done()
-        if not self._transport.is_closing():
+        if self._paused and not self._transport.is_closing():
+            self._paused = False
             self._transport.resume_reading()
 
     def room(self) -> None:

@@ -4,6 +4,8 @@
 sites would both be told that they were first.
 """
 
+# ruff: noqa: ARG001 - every command takes the same parameters
+
 from typing import Final
 
 from edgekv.api.resp.session import Arguments, Reply, Run, Session
@@ -11,7 +13,9 @@ from edgekv.api.resp.table import command
 from edgekv.errors import InvalidRequest
 
 _ABSENT: Final = "another site may create the key at the same moment, so its promise cannot be kept. Use SET, or a key of a strong keyspace"
-_UNCHANGED: Final = "another site may change the key unseen, so its promise cannot be kept. Use a key of a strong keyspace"
+_UNCHANGED: Final = (
+    "another site may change the key unseen, so its promise cannot be kept. Use a key of a strong keyspace"
+)
 
 
 def _refusal(name: str, reason: str) -> Run:

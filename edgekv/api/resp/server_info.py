@@ -4,6 +4,8 @@ A field that this node cannot know is left out; none is made up to please a dash
 for; CONFIG SET and its like do not exist, because they are what a stranger's script abuses first.
 """
 
+# ruff: noqa: ARG001 - every command takes the same parameters
+
 import os
 import platform
 import time
@@ -108,7 +110,9 @@ _SECTIONS: Final[dict[str, Callable[[Session], Fields]]] = {
 container("config", group="server", since="2.0.0", summary="A container for server configuration commands")
 
 
-@command("config|get", arity=-3, group="server", since="2.0.0", summary="Get the values of the settings that tools ask for")
+@command(
+    "config|get", arity=-3, group="server", since="2.0.0", summary="Get the values of the settings that tools ask for"
+)
 def config_get(session: Session, arguments: Arguments) -> Reply:
     """CONFIG GET pattern [pattern ...]."""
     patterns = arguments[2:]

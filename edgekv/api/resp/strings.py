@@ -51,7 +51,9 @@ def _options(words: Arguments, allowed: frozenset[bytes]) -> Options:
             raise syntax_error()
         about_expiry = found.unit is not None or found.keep_expiry or found.persist
         if word in (b"NX", b"XX"):
-            found = found._replace(if_absent=word == b"NX" or found.if_absent, if_exists=word == b"XX" or found.if_exists)
+            found = found._replace(
+                if_absent=word == b"NX" or found.if_absent, if_exists=word == b"XX" or found.if_exists
+            )
         elif word == b"GET":
             found = found._replace(get=True)
         elif word == b"KEEPTTL" and (found.keep_expiry or not about_expiry):
@@ -78,7 +80,9 @@ _SET_OPTIONS: Final = frozenset([*_UNITS, b"KEEPTTL", b"GET", b"NX", b"XX"])
 _GETEX_OPTIONS: Final = frozenset([*_UNITS, b"PERSIST"])
 
 
-@command("get", arity=2, flags="readonly fast", keys=_KEY, group="string", since="1.0.0", summary="Get the value of a key")
+@command(
+    "get", arity=2, flags="readonly fast", keys=_KEY, group="string", since="1.0.0", summary="Get the value of a key"
+)
 def get(session: Session, arguments: Arguments) -> Reply:
     """GET key."""
     return session.dialect.optional(session.operations.get(arguments[1]))

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from edgekv.api.resp.arguments import text
-from edgekv.api.resp.replies import error
+from edgekv.api.resp.replies import array, error, status
 from edgekv.api.resp.session import Arguments, Run
 
 _QUOTED_BYTES_MAX: Final = 128
@@ -110,13 +110,16 @@ def _enter(entry: Command) -> None:
 
 
 def find(arguments: Arguments) -> Command | bytes:
-    """The command that was sent, with a fitting number of arguments; else the error to answer with."""
+    """The command that was sent, with a fitting number of arguments; else what to answer instead."""
     name, count = arguments[0], len(arguments)
     entry = _INDEX.get(name) or _INDEX.get(name.lower())
     if entry is None:
         return _unknown(arguments)
     if entry.subcommands and count > 1:
-        subcommand = entry.subcommands.get(arguments[1].lower())
+        wanted = arguments[1].lower()
+        subcommand = entry.subcommands.get(wanted)
+        if subcommand is None and wanted == b"help" and count == 2:
+            return _help(entry)
         if subcommand is None:
             shown = text(arguments[1][:_QUOTED_BYTES_MAX])
             return error(f"ERR unknown subcommand '{shown}'. Try {entry.name.upper()} HELP.")
@@ -130,6 +133,14 @@ def key_indexes(entry: Command, count: int) -> range:
     """Where the keys of a command with ``count`` arguments are."""
     first, last, step = entry.keys
     return range(first, (last if last > 0 else count + last) + 1, step) if first else range(0)
+
+
+def _help(entry: Command) -> bytes:
+    """What the sentence on an unknown subcommand points to."""
+    lines = [f"{entry.name.upper()} <subcommand> [<arg> [value] [opt] ...]. Subcommands are:"]
+    for subcommand in entry.subcommands.values():
+        lines += [subcommand.name.partition("|")[2].upper(), f"    {subcommand.summary}."]
+    return array([status(line) for line in lines])
 
 
 def _unknown(arguments: Arguments) -> bytes:

@@ -4,6 +4,7 @@ import json
 import socketserver
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Any, Self
@@ -72,6 +73,10 @@ def _bulk(value: bytes | None) -> bytes:
 def _resp_handler(node: FakeNode) -> type[socketserver.BaseRequestHandler]:
     class Handler(socketserver.BaseRequestHandler):
         def handle(self) -> None:
+            with suppress(ConnectionError):  # the client may leave before it has read everything
+                self.serve()
+
+        def serve(self) -> None:
             reader = hiredis.Reader()
             while data := self.request.recv(65536):
                 reader.feed(data)

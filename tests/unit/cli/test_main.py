@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -41,7 +40,10 @@ def test_the_version_is_printed(edgekv: Program) -> None:
         (["get"], "Missing argument 'KEY'. See edgekv get --help."),
         (["get", ""], "Invalid value for 'KEY': a key has at least one byte. See edgekv get --help."),
         (["get", "a", "--htp", "x"], "No such option '--htp'"),
-        (["get", "a", "--http", "x"], "Invalid value for '--http' (env var: 'EDGEKV_HTTP'): \"x\" is not an address: write HOST:PORT"),
+        (
+            ["get", "a", "--http", "x"],
+            "Invalid value for '--http' (env var: 'EDGEKV_HTTP'): \"x\" is not an address: write HOST:PORT",
+        ),
         (["put", "a"], "give either VALUE or --file. See edgekv put --help."),
         (["serve"], "no data directory: give --data-dir DIR"),
         (["serve", "--data-dir", "d", "--http", "0.0.0.0:1"], "http (from --http): 0.0.0.0:1 can be reached from"),
@@ -97,10 +99,10 @@ def test_a_connection_that_ends_after_a_write_was_sent_leaves_the_outcome_unknow
     assert edgekv("get", "a").exit_code == 5  # A read that was lost changed nothing.
 
 
-def test_a_traceback_is_shown_with_debug_only(tmp_path: Path) -> None:
+def test_a_traceback_is_shown_with_debug_only() -> None:
     def call(*arguments: str) -> str:
         command = [sys.executable, "-m", "edgekv", *arguments, "get", "a", "--http", "127.0.0.1:1"]
-        return subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path).stderr
+        return subprocess.run(command, capture_output=True, text=True, check=False).stderr
 
     assert "Traceback" not in call()
     assert "Traceback" in call("--debug")

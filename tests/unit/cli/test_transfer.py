@@ -155,7 +155,7 @@ def test_an_import_that_was_refused_says_which_row_and_resumes_there(
 
 
 def test_a_full_disk_ends_an_import_as_unavailable(node: FakeNode, edgekv: Program, tmp_path: Path) -> None:
-    node.answer = lambda number, arguments: b"-MISCONF the disk is full\r\n" if number > 10 else None
+    node.answer = lambda number, arguments: b"-DISKFULL the disk is full\r\n" if number > 10 else None
     ended = edgekv("import", many(tmp_path, 50), "--key", "{n}")
     assert (ended.exit_code, ended.err) == (5, "edgekv: the disk is full\n")
 

@@ -23,7 +23,7 @@ NOW_MS = 1_700_000_000_000
 class ListLog:
     """A log that is as long as it was told, with segments of a set size."""
 
-    next_lsn: Lsn = Lsn(0)
+    next_lsn: Lsn = field(default_factory=lambda: Lsn(0))
     at_segment_start: bool = True
     room_bytes: int = 1 << 20
 

@@ -1,5 +1,7 @@
 """The keyspace of a key is the one with the longest prefix, found by bisection."""
 
+import itertools
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -47,7 +49,7 @@ def test_intervals_cover_a_range_once_and_each_lies_in_its_keyspace(low: bytes, 
         assert pieces == []
         return
     assert pieces[0].low == low and pieces[-1].high == high
-    for left, right in zip(pieces, pieces[1:], strict=False):
+    for left, right in itertools.pairwise(pieces):
         assert left.high == right.low
     for piece in pieces:
         assert keyspaces.of(piece.low) is piece.keyspace

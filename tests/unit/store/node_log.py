@@ -1,5 +1,6 @@
 """A real log in a directory, written change by change as a node would, and the applier that reads it."""
 
+import contextlib
 import itertools
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +19,7 @@ from edgekv.wal.recovery import recover
 OWN = node_actor(b"n" * 16, b"1" * 8)
 OTHER = node_actor(b"o" * 16, b"1" * 8)
 FIRST_HLC = 1000 << 16
+TINY_DISK_BYTES = 24 << 20
 SALTS = itertools.count(1)
 
 
@@ -54,28 +56,35 @@ class NodeLog:
     def run(
         self, body: bytes, changes: int, *, keyspace: int = 0, actor: Actor = OWN, base_hlc: int | None = None
     ) -> int:
+        return self.frame([self._pack(body, changes, keyspace, actor, base_hlc)])
+
+    def record(self, *operations: Sequence[object]) -> bytes:
+        """One own change as a record, to be written with ``frame``."""
+        return self._pack(pack_operations([operations]), 1, 0, OWN, None)
+
+    def ttl(self, ttl_ms: int) -> int:
+        return self.frame([pack_ttl(ttl_ms)])
+
+    def seq(self, keyspace: int = 0, actor: Actor = OWN) -> int:
+        return self.heads.get((keyspace, actor), (0, 0))[0]
+
+    def frame(self, records: list[bytes]) -> int:
+        """Write and sync one frame; the durable LSN after it."""
+        if not self.log.room(sum(map(len, records))) and not self.log.at_segment_start:
+            self.log.roll()
+        if self.log.at_segment_start:
+            records = [pack_checkpoint(Checkpoint([], 0)), *records]
+        self.log.write(b"".join(records), len(records))
+        self.log.sync()
+        return self.lsn
+
+    def _pack(self, body: bytes, changes: int, keyspace: int, actor: Actor, base_hlc: int | None) -> bytes:
         seq, chain = self.heads.get((keyspace, actor), (0, 0))
         if base_hlc is None:
             base_hlc = self.hlc + 1
         self.hlc = max(self.hlc, base_hlc + changes - 1)
         self.heads[keyspace, actor] = seq + changes, chain_next(chain, body)
-        return self.write(pack_changes(keyspace, actor, seq + 1, base_hlc, chain, changes, body))
-
-    def ttl(self, ttl_ms: int) -> int:
-        return self.write(pack_ttl(ttl_ms))
-
-    def seq(self, keyspace: int = 0, actor: Actor = OWN) -> int:
-        return self.heads.get((keyspace, actor), (0, 0))[0]
-
-    def write(self, record: bytes) -> int:
-        payload, records = record, 1
-        if not self.log.room(len(record)) and not self.log.at_segment_start:
-            self.log.roll()
-        if self.log.at_segment_start:
-            payload, records = pack_checkpoint(Checkpoint([], 0)) + record, 2
-        self.log.write(payload, records)
-        self.log.sync()
-        return self.lsn
+        return pack_changes(keyspace, actor, seq + 1, base_hlc, chain, changes, body)
 
 
 def open_store(data_dir: Path, *, map_bytes: int = 1 << 30) -> LmdbStore:
@@ -100,3 +109,9 @@ def contents(store: LmdbStore) -> dict[tuple[int, bytes, bytes], Row]:
 def register_row(store: LmdbStore, key: bytes, keyspace: int = 0) -> Row | None:
     data = store.get(layout.lmdb_key(KeyspaceId(keyspace), key, b"\x01"))
     return None if data is None else layout.decode_row(data, store.actor_of)
+
+
+def fill_disk(place: Path) -> None:
+    with (place / "filler").open("wb", buffering=0) as filler, contextlib.suppress(OSError):
+        while filler.write(bytes(1 << 16)):
+            pass

@@ -155,6 +155,20 @@ def test_a_backlog_is_split_into_transactions_that_store_all_of_it(node: Node) -
     assert len(node.rows()) == 100
 
 
+def test_a_frame_may_be_applied_in_parts_each_record_once(node: Node) -> None:
+    node.log.put([b"before"], [b"v"])
+    node.log.frame([node.log.record([3, b"n", total, 0, 0, 1]) for total in (5, 6, 7)])
+    first = node.log.lsn - 3
+    for lsn in range(first + 1, first + 4):
+        progress = node.applier.apply(lsn, None)
+        assert progress is not None
+        assert progress.lsn == lsn
+        assert node.store.applied().vectors[0][OWN][0] == lsn - 1
+    row = node.rows()[0, b"n", counter_suffix(OWN)]
+    assert isinstance(row, counter.Part)
+    assert row.total == 7
+
+
 def test_applying_stops_at_the_requested_lsn(node: Node) -> None:
     first = node.log.put([b"a"], [b"1"])
     node.log.put([b"b"], [b"2"])
@@ -280,12 +294,17 @@ def test_a_cut_whose_need_the_stored_vector_does_not_cover_purges_nothing(node: 
     assert [key for _, key, _ in node.rows()] == [b"b"]
 
 
-def test_a_transaction_that_stops_short_of_the_requested_lsn_purges_nothing(node: Node) -> None:
+def test_a_transaction_that_stops_short_of_the_requested_lsn_forgets_tombstones_but_nothing_expired(node: Node) -> None:
+    node.log.put([b"a"], [b"1"])
+    node.log.change([1, b"x", b"expires", 5000])
     node.log.change([2, b"a"])
     node.log.put([b"b"], [b"1"])
-    assert node.applier.apply(node.log.lsn, ALONE, rows_max=1) is not None
-    assert len(node.rows()) == 1
-    node.apply(ALONE)
+    stable = Stable(9000, None)
+    assert node.applier.apply(node.log.lsn, stable, rows_max=2) is not None
+    assert [key for _, key, _ in node.rows()] == [b"a", b"x"]
+    assert node.applier.apply(node.log.lsn, stable, rows_max=1) is not None
+    assert [key for _, key, _ in node.rows()] == [b"x"]
+    node.apply(stable)
     assert [key for _, key, _ in node.rows()] == [b"b"]
 
 
@@ -376,6 +395,22 @@ def test_a_purge_is_bounded_per_transaction_and_goes_on_in_the_next(
     node.apply(Stable(9000, None))
     assert node.rows() == {}
     assert not node.applier.purge_more
+
+
+def test_entries_that_have_to_stay_do_not_keep_the_walk_from_those_behind_them(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(applier_module, "PURGE_ROWS_MAX", 10)
+    for n in range(15):
+        node.log.change([5, b"x%d" % n, 1000 + n])  # cells of a cluster that only the leader's change removes
+        node.log.change([2, b"y%d" % n], keyspace=1)  # tombstones of a keyspace without a cut
+    node.log.change([1, b"expired", b"v", 5000])
+    node.log.change([2, b"deleted"])
+    node.apply(None)
+    assert len(node.rows()) == 32
+    for _ in range(3):
+        node.applier.apply(node.log.lsn, cut_of(17, wall_ms=9000))
+    assert len(node.rows()) == 30
 
 
 # The reserve.

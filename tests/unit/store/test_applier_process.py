@@ -1,5 +1,6 @@
 """The applier as a process: it serves, survives kills of itself, and never survives its node."""
 
+import contextlib
 import fcntl
 import os
 import select
@@ -13,11 +14,11 @@ from time import monotonic
 import pytest
 
 from edgekv.ids import Actor
-from edgekv.limits import APPLIER_INLINE_ROWS, APPLIER_LOG_BYTES_MAX
+from edgekv.limits import APPLIER_IDLE_BYTES_MAX, APPLIER_INLINE_ROWS, APPLIER_LOG_BYTES_MAX
 from edgekv.store.applied import Cut, Ended, Failed, Message, Opened, Progress, Stable, store_path
 from edgekv.store.applier_process import ApplierProcess, InlineApplier
 from edgekv.store.lmdb_store import LmdbStore
-from tests.unit.store.node_log import NodeLog, applier_of, contents, open_store
+from tests.unit.store.node_log import NodeLog, applier_of, contents, fill_disk, open_store
 
 DEADLINE_S = 60.0
 
@@ -32,11 +33,17 @@ class Node:
         fcntl.flock(self.lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         self.appliers: list[ApplierProcess] = []
 
-    def spawn(self) -> ApplierProcess:
-        applier = ApplierProcess.spawn(self.data_dir, self.lock_fd)
+    def spawn(self, *, idle_ms: int = 60_000) -> ApplierProcess:
+        applier = ApplierProcess.spawn(self.data_dir, self.lock_fd, idle_ms=idle_ms)
         self.appliers.append(applier)
         assert receive_until(applier, lambda message: message == Opened()) == [Opened()]
         return applier
+
+    def close(self) -> None:
+        for applier in self.appliers:
+            applier.close()
+            applier.wait(DEADLINE_S)
+        os.close(self.lock_fd)
 
     def fill(self, rows: int) -> int:
         for start in range(0, rows, 4000):
@@ -46,12 +53,8 @@ class Node:
 
 @pytest.fixture
 def node(tmp_path: Path) -> Iterator[Node]:
-    made = Node(tmp_path)
-    yield made
-    for applier in made.appliers:
-        applier.close()
-        applier.wait(DEADLINE_S)
-    os.close(made.lock_fd)
+    with contextlib.closing(Node(tmp_path)) as made:
+        yield made
 
 
 def receive_until(applier: ApplierProcess, last: Callable[[Message], bool]) -> list[Message]:
@@ -218,6 +221,31 @@ def test_a_damaged_log_ends_it_with_a_message_a_status_and_a_trace_in_its_log(no
     assert stored(node.data_dir) == 0
 
 
+def test_on_a_full_disk_it_fails_saying_so_applies_deletes_and_goes_on_when_there_is_room(
+    tiny_disk: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "wal").mkdir()
+    (tiny_disk / "wal").symlink_to(tmp_path / "wal")
+    with contextlib.closing(Node(tiny_disk)) as node:
+        applier = node.spawn()
+        apply(applier, node.fill(40_000))
+        fill_disk(tiny_disk)
+        for start in range(0, 2000, 100):
+            node.log.change(*([2, b"%08d" % n] for n in range(start, start + 100)))
+        assert apply(applier, node.log.lsn, Stable(0, None))
+        assert stored(tiny_disk) == 38_000
+        for start in range(0, 100_000, 1000):
+            node.log.put([b"new%08d" % n for n in range(start, start + 1000)], [b"v" * 100] * 1000)
+        applier.request(node.log.lsn, Stable(0, None))
+        *_, failed, _ = receive_until(applier, lambda message: isinstance(message, Ended))
+        assert isinstance(failed, Failed)
+        assert failed.disk_full
+        assert applier.wait(DEADLINE_S) != 0
+        (tiny_disk / "filler").unlink()
+        apply(node.spawn(), node.log.lsn)
+        assert stored(tiny_disk) == 138_000
+
+
 def test_requests_to_an_applier_that_ended_are_no_error(node: Node) -> None:
     applier = node.spawn()
     os.kill(applier.pid, signal.SIGKILL)
@@ -238,6 +266,27 @@ def test_more_requests_than_a_pipe_holds_are_kept_and_served(node: Node) -> None
     os.kill(applier.pid, signal.SIGCONT)
     receive_until(applier, lambda message: isinstance(message, Progress) and message.lsn == lsn)
     assert stored(node.data_dir) == 4000
+
+
+def anonymous_bytes(pid: int) -> int:
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(status.partition("RssAnon:")[2].split()[0]) << 10
+
+
+def test_idle_it_gives_back_the_memory_of_a_large_generation_and_goes_on_as_before(node: Node) -> None:
+    applier = node.spawn(idle_ms=1)
+    apply(applier, node.fill(240_000))
+    end = monotonic() + DEADLINE_S
+    while b"--again" not in Path(f"/proc/{applier.pid}/cmdline").read_bytes():
+        assert monotonic() < end
+        assert not select.select([applier], [], [], 0.01)[0], "it says nothing"
+    node.log.put([b"more"], [b"v"])
+    assert apply(applier, node.log.lsn)[-1].lsn == node.log.lsn
+    assert anonymous_bytes(applier.pid) < APPLIER_IDLE_BYTES_MAX
+    assert os.getpriority(os.PRIO_PROCESS, applier.pid) == min(19, os.getpriority(os.PRIO_PROCESS, 0) + 5)
+    assert stored(node.data_dir) == 240_001
+    applier.close()
+    assert applier.wait(DEADLINE_S) == 0
 
 
 def test_its_log_is_cut_at_a_start_when_it_grew_too_long(node: Node) -> None:

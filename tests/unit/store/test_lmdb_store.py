@@ -1,8 +1,6 @@
 """LMDB as the store uses it: readers, growth, latching, what a full disk does."""
 
-import contextlib
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -19,10 +17,9 @@ from edgekv.limits import LMDB_RESERVE_BYTES
 from edgekv.store import layout
 from edgekv.store.applied import NOTHING_APPLIED, Applied
 from edgekv.store.lmdb_store import LmdbStore, MapFull, StoreError, disk_is_full
-from tests.unit.store.node_log import OTHER, OWN
+from tests.unit.store.node_log import OTHER, OWN, TINY_DISK_BYTES, fill_disk
 
 KS = KeyspaceId(0)
-TMPFS_BYTES = 24 << 20
 
 
 @pytest.fixture
@@ -205,27 +202,6 @@ def test_deleted_rows_become_reusable_bytes(store: LmdbStore) -> None:
     assert store.reusable_bytes() - before > 2_000_000
 
 
-@pytest.fixture
-def tiny_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system that can be filled."""
-    mount = shutil.which("mount")
-    if os.geteuid() != 0 or mount is None:
-        pytest.skip("mounting a tmpfs needs root")
-    place = tmp_path / "disk"
-    place.mkdir()
-    done = subprocess.run([mount, "-t", "tmpfs", "-o", f"size={TMPFS_BYTES}", "tmpfs", str(place)], check=False)
-    if done.returncode != 0:
-        pytest.skip("mounting is not allowed here")
-    yield place
-    subprocess.run(["umount", str(place)], check=True)
-
-
-def fill_disk(place: Path) -> None:
-    with (place / "filler").open("wb", buffering=0) as filler, contextlib.suppress(OSError):
-        while filler.write(bytes(1 << 16)):
-            pass
-
-
 def test_on_a_full_disk_a_commit_fails_deletes_go_on_in_the_reserve_and_give_room_back(tiny_disk: Path) -> None:
     store = LmdbStore.open(tiny_disk / "store", readonly=False, map_bytes=1 << 30)
     keys = [b"%08d" % n for n in range(4000)]
@@ -252,7 +228,7 @@ def test_on_a_full_disk_a_commit_fails_deletes_go_on_in_the_reserve_and_give_roo
 
 def test_a_reserve_that_does_not_fit_is_reported(tiny_disk: Path) -> None:
     store = LmdbStore.open(tiny_disk / "store", readonly=False, map_bytes=1 << 30)
-    (tiny_disk / "filler").write_bytes(bytes(TMPFS_BYTES - LMDB_RESERVE_BYTES))
+    (tiny_disk / "filler").write_bytes(bytes(TINY_DISK_BYTES - LMDB_RESERVE_BYTES))
     assert not store.reserve()
     (tiny_disk / "filler").unlink()
     assert store.reserve()

@@ -226,3 +226,42 @@ def test_a_scan_keeps_the_layers_it_began_with() -> None:
     table.renewed(Lsn(1))
     table.drop_cache()
     assert [layer.sorted_keys(b"", None, 10) for layer in view] == [[b"1"]]
+
+
+def applied_through(table: Memtable, lsn: int) -> None:
+    table.freeze(Lsn(lsn))
+    table.applied(Lsn(lsn))
+    table.renewed(Lsn(lsn))
+
+
+def test_the_cache_takes_the_newer_rows_of_a_later_generation() -> None:
+    table = filled(1)
+    table.active.put_register(b"old", (b"1", 1))
+    applied_through(table, 1)
+    table.active.put_register(b"old", (b"2", 2))
+    applied_through(table, 2)
+    assert table.cache is not None
+    assert table.cache.registers == {b"1": (b"v", 1), b"old": (b"2", 2)}
+
+
+def test_the_cache_goes_when_rows_that_must_be_kept_need_its_memory() -> None:
+    table = filled(1)
+    applied_through(table, 1)
+    table.trim(9_000)
+    assert table.cache is not None
+    table.trim(9_900)
+    assert table.cache is None and table.layers == (table.active,)
+
+
+def test_layers_that_were_given_up_are_freed_a_few_rows_at_a_time() -> None:
+    table = Memtable(memory_bytes=10_000_000)
+    for i in range(10):
+        table.active.put_register(b"%d" % i, (b"v", i))
+    layer = table.active
+    applied_through(table, 1)
+    table.drop_cache()
+    table.sweep(4)
+    assert len(layer.registers) == 6
+    table.sweep(100)
+    assert not layer.registers
+    table.sweep(100)

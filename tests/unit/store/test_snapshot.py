@@ -126,11 +126,13 @@ def test_many_keys_with_one_long_beginning_come_in_order_and_few_are_held_at_a_t
 
 
 def test_a_cell_from_elsewhere_is_compared_with_what_lmdb_has_and_a_local_set_is_not(store: LmdbStore) -> None:
-    store_rows(store, [(b"a", b"\x01", cell(b"stored", 9)), (b"b", b"\x01", cell(b"stored", 9))])
+    store_rows(store, [(key, b"\x01", cell(b"stored", 9)) for key in (b"a", b"b", b"c")])
     layer = Layer()
     layer.put_register(b"a", cell(b"received, older", 8))
-    layer.put_register(b"b", (b"local", 10))
-    assert [item.register and item.register[0] for item in walk([layer], store, 10)] == [b"stored", b"local"]
+    layer.put_register(b"b", cell(b"received, newer", 10))
+    layer.put_register(b"c", (b"local", 10))
+    values = [item.register and item.register[0] for item in walk([layer], store, 10)]
+    assert values == [b"stored", b"received, newer", b"local"]
 
 
 def test_a_part_in_a_layer_is_joined_with_the_stored_one_and_a_reset_of_an_absent_part_is_no_row(

@@ -59,7 +59,9 @@ def test_a_segment_of_a_later_format_is_refused_with_a_sentence() -> None:
 def test_a_frame_header_is_good_as_written_and_with_no_bit_changed(payload: bytes, at: int, bit: int) -> None:
     data = bytearray(frame(payload))
     good = unpack_frame_header(bytes(data), 0, offset=4096, salt=0xCAFE, file_bytes=FILE_BYTES)
-    assert good is not None and good.payload_bytes == len(payload) and good.records == 3 and good.end == 4096 + len(data)
+    assert (
+        good is not None and good.payload_bytes == len(payload) and good.records == 3 and good.end == 4096 + len(data)
+    )
     data[at] ^= 1 << bit
     assert unpack_frame_header(bytes(data), 0, offset=4096, salt=0xCAFE, file_bytes=FILE_BYTES) is None
 

@@ -12,7 +12,9 @@ def test_a_segments_number_is_in_its_name(number: int) -> None:
     assert segment_number(segment_name(number)) == number
 
 
-@pytest.mark.parametrize("name", ["spare-00", "seg-1.wal", "seg-00000001.wal.new", "lost-seg-00000001.wal", "xseg-00000001.wal"])
+@pytest.mark.parametrize(
+    "name", ["spare-00", "seg-1.wal", "seg-00000001.wal.new", "lost-seg-00000001.wal", "xseg-00000001.wal"]
+)
 def test_other_names_are_not_segments(name: str) -> None:
     assert segment_number(name) is None
 

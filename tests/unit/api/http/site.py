@@ -139,6 +139,10 @@ class FakeOperations:
 
     def _write(self, key: bytes, value: bytes | None, expiry_ms: int = 0) -> None:
         self.check_key(key)
+        if value is not None and len(value) > self.value_bytes_max:
+            raise TooLarge(
+                f"the body is longer than {self.value_bytes_max} bytes, the limit here. Split it, or raise limits.value_bytes_max."
+            )
         if self.fault is not None:
             raise self.fault
         assert not self.engine.write_blocked, "a write passed the back-pressure"
