@@ -32,6 +32,7 @@ Conflict = Literal["lww", "siblings"]
 LateWrite = Literal["keep", "drop"]
 
 DEFAULT_KEYSPACE: Final = "default"
+RESERVED_PREFIX: Final = b"_meta/"  # What belongs to EdgeKV itself.
 SEGMENT_BYTES_MAX: Final = 1 * limits.GIB  # A frame's offset fits far more; recovery reads one whole segment at least.
 MEMORY_BYTES_SMALL_MIN: Final = 1 * limits.MIB
 OFFLINE_DAYS_MAX: Final = 3650
@@ -335,6 +336,11 @@ def _keyspace_problems(config: Config) -> Iterator[tuple[str, str]]:
             yield f"{key}.name", f'"{DEFAULT_KEYSPACE}" is the keyspace with the empty prefix, and only that one'
         if len(keyspace.prefix) > limits.KEY_BYTES_MAX:
             yield f"{key}.prefix", f"it has {len(keyspace.prefix)} bytes: shorten it to {limits.KEY_BYTES_MAX}"
+        if keyspace.prefix and _nest(keyspace.prefix, RESERVED_PREFIX):
+            yield (
+                f"{key}.prefix",
+                f'it nests with "{RESERVED_PREFIX.decode()}", which EdgeKV keeps for itself: choose another',
+            )
         if not 0 <= keyspace.ttl_s <= TTL_S_MAX:
             yield f"{key}.ttl_s", f"{keyspace.ttl_s} is out of range: write 0 to {TTL_S_MAX} seconds"
         for site in keyspace.sites:

@@ -159,10 +159,20 @@ class Flusher:
         self._jobs.put(None)
         self._thread.join()
 
+    def _execute(self, job: Job) -> Outcome:
+        try:
+            return execute(self._log, job)
+        except Exception as error:  # noqa: BLE001 - a bug here must end the process, not leave all waiters waiting for ever
+            failure = LogFailed(
+                f"the flusher fell over at a {type(job).__name__}: {error!r}. This is a bug; the node stops."
+            )
+            failure.__cause__ = error
+            return Failed(job.token, failure)
+
     def _run(self) -> None:
         while (job := self._jobs.get()) is not None:
             started = self._clock()
-            outcome = execute(self._log, job)
+            outcome = self._execute(job)
             if isinstance(outcome, Failed):
                 self._failure = outcome.error
                 self._deliver(outcome)

@@ -246,6 +246,8 @@ def test_small_segments_and_memory_can_be_had_when_asked_for() -> None:
         ([(b"", "all")], 'keyspace[0].name: "default" is the keyspace with the empty prefix'),
         ([(b"a/", "default")], 'keyspace[0].name: "default" is the keyspace with the empty prefix'),
         ([(b"a" * 4097, "one")], "keyspace[0].prefix: it has 4097 bytes"),
+        ([(b"_", "one")], 'keyspace[0].prefix: it nests with "_meta/", which EdgeKV keeps for itself'),
+        ([(b"_meta/x", "one")], 'keyspace[0].prefix: it nests with "_meta/"'),
         ([(b"a/", "one two")], 'keyspace[0].name: "one two" is not a name'),
     ],
 )

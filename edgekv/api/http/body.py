@@ -65,7 +65,7 @@ async def _read_chunks(request: web.BaseRequest, bytes_max: int, hold: Hold) -> 
         if not chunk:
             return b"".join(chunks)
         size += len(chunk)
-        if False:
+        if size > bytes_max:
             raise _too_large(bytes_max)
         if announced is None:
             hold.add(len(chunk))

@@ -12,7 +12,10 @@ from edgekv.api.resp.session import Arguments, Reply, Run, Session
 from edgekv.api.resp.table import command
 from edgekv.errors import InvalidRequest
 
-_ABSENT: Final = "another site may create the key at the same moment, so its promise cannot be kept. Use SET, or a key of a strong keyspace"
+_ABSENT: Final = (
+    "another site may create the key at the same moment, so its promise cannot be kept. "
+    "Use SET, or a key of a strong keyspace"
+)
 _UNCHANGED: Final = (
     "another site may change the key unseen, so its promise cannot be kept. Use a key of a strong keyspace"
 )

@@ -94,9 +94,11 @@ def _replication(session: Session) -> Fields:
 
 def _edgekv(session: Session) -> Fields:
     host = session.shared.host
-    figures: Fields = {"node": host.node_name, "site": host.site_name}
-    figures |= {key: value for key, value in session.operations.status().items() if isinstance(value, int | str)}
-    return figures
+    fields: Fields = {"node": host.node_name, "site": host.site_name}
+    for key, value in session.operations.status().items():
+        if isinstance(value, int | str):
+            fields[key] = int(value) if isinstance(value, bool) else value
+    return fields
 
 
 _SECTIONS: Final[dict[str, Callable[[Session], Fields]]] = {

@@ -116,6 +116,18 @@ def test_after_a_failure_the_flusher_delivers_once_and_takes_nothing_more() -> N
         flusher.submit(SyncJob())
 
 
+def test_a_bug_under_the_flusher_is_delivered_like_a_failing_disk_and_nobody_waits_for_ever() -> None:
+    outcomes: SimpleQueue[Outcome] = SimpleQueue()
+    flusher = Flusher(open_log(new_disk()), outcomes.put)
+    flusher.start()
+    flusher.submit(FrameJob(bytes(1 << 20), 1, True, False, "larger than the segment"))
+    failed = outcomes.get(timeout=10)
+    assert isinstance(failed, Failed) and isinstance(failed.error.__cause__, AssertionError)
+    flusher.close()
+    with pytest.raises(LogFailed):
+        flusher.submit(SyncJob())
+
+
 def test_a_closed_flusher_has_done_what_was_queued() -> None:
     disk = new_disk()
     outcomes: SimpleQueue[Outcome] = SimpleQueue()

@@ -17,6 +17,11 @@ def went_the_ordinary_way(site: Site) -> int:
     return site.server._aiohttp.requests_count
 
 
+async def turns(count: int = 20) -> None:
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
 async def settle(site: Site) -> None:
     """Let aiohttp's task of the first connection start, so that it is idle."""
     await until(lambda: all(conn._waiter is not None for conn in site.server._aiohttp.connections))
@@ -113,15 +118,29 @@ async def held_write(site: Site) -> Client:
 @served()
 async def test_requests_behind_a_held_reply_wait_their_turn(site: Site) -> None:
     client = await held_write(site)
-    for target in ("/v1/kv/k", "/livez", "/v1/kv/none"):
+    for target in ("/livez", "/v1/kv/none", "/v1/kv/k"):
         await client.send("GET", target)
-    for _ in range(20):
-        await asyncio.sleep(0)
+        await turns()  # Each arrives by itself.
     assert not client.reader._buffer  # type: ignore[attr-defined]
     site.node.make_durable()
     answers = [await client.receive() for _ in range(4)]
-    assert [(answer.status, answer.body[:3]) for answer in answers[:3]] == [(204, b""), (200, b"1"), (200, b"ok\n")]
-    assert answers[3].status == 404
+    assert [answer.status for answer in answers] == [204, 200, 404, 200]
+    assert (answers[1].body, answers[3].body) == (b"ok\n", b"1")
+
+
+@served()
+async def test_a_client_that_asks_and_never_reads_is_answered_no_further(site: Site) -> None:
+    site.node.operations.set(b"k", b"x" * 100_000)
+    site.node.make_durable()
+    await settle(site)
+    for _ in range(150):
+        await site.client.send("GET", "/v1/kv/k")
+        await turns(5)
+    (connection,) = site.server._aiohttp.connections
+    assert connection.transport is not None
+    assert connection.transport.get_write_buffer_size() < 300_000
+    for _ in range(150):
+        assert len((await site.client.receive()).body) == 100_000
 
 
 @served()
@@ -138,8 +157,7 @@ async def test_a_head_and_a_body_in_pieces_are_one_request(site: Site) -> None:
     await settle(site)
     for piece in (b"PUT /v1/k", b"v/k HTTP/1.1\r\nHo", b"st: x\r\nContent-Length: 4\r\n\r\n", b"ab", b"cd"):
         await site.client.send_raw(piece)
-        for _ in range(5):
-            await asyncio.sleep(0)
+        await turns(5)
     assert (await site.client.receive()).status == 204
     assert site.node.operations.rows[b"k"].value == b"abcd"
 
@@ -196,8 +214,7 @@ async def test_close_waits_for_a_held_reply(site: Site) -> None:
     client = await held_write(site)
     async with asyncio.TaskGroup() as tasks:
         closing = tasks.create_task(site.server.close())
-        for _ in range(10):
-            await asyncio.sleep(0)
+        await turns()
         assert not closing.done()
         site.node.make_durable()
     assert (await client.receive()).status == 204

@@ -1,0 +1,57 @@
+"""Numbers are read as strictly as Redis reads them."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgekv.api.resp.arguments import INTEGER_MAX, INTEGER_MIN, deadline_ms, decimal, expiry_ms, integer
+from edgekv.errors import EdgeKVError, InvalidRequest
+
+NOW = 1_700_000_000_000
+
+
+@given(st.integers(INTEGER_MIN, INTEGER_MAX))
+def test_every_64_bit_integer_is_read(number: int) -> None:
+    assert integer(b"%d" % number) == number
+
+
+@pytest.mark.parametrize(
+    "argument", [b"", b"-", b"+1", b"01", b"-0", b" 1", b"1 ", b"1.0", b"0x1", b"9223372036854775808", b"-9223372036854775809", b"1\n"]
+)
+def test_no_other_spelling_is_an_integer(argument: bytes) -> None:
+    with pytest.raises(InvalidRequest, match="value is not an integer or out of range"):
+        integer(argument)
+
+
+@pytest.mark.parametrize("argument", [b"1", b"-1.5", b"+.5", b"5.", b"3.0e3", b"1E-10"])
+def test_decimals_pass_as_they_are(argument: bytes) -> None:
+    assert decimal(argument) == argument
+
+
+@pytest.mark.parametrize(
+    ("argument", "sentence"),
+    [(b"", "valid float"), (b"nan", "valid float"), (b"1e5000", "valid float"), (b" 1", "valid float"), (b"-inf", "NaN or Infinity")],
+)
+def test_what_no_sum_can_be_made_with_is_refused(argument: bytes, sentence: str) -> None:
+    with pytest.raises(EdgeKVError, match=sentence):
+        decimal(argument)
+
+
+def test_expiries_are_absolute_milliseconds() -> None:
+    assert expiry_ms("EX", b"2", now_ms=NOW, command="set") == NOW + 2000
+    assert expiry_ms("PX", b"2", now_ms=NOW, command="set") == NOW + 2
+    assert expiry_ms("EXAT", b"2", now_ms=NOW, command="set") == 2000
+    assert expiry_ms("PXAT", b"2", now_ms=NOW, command="set") == 2
+    assert deadline_ms("EX", b"-5", now_ms=NOW, command="expire") == NOW - 5000
+
+
+@pytest.mark.parametrize("argument", [b"0", b"-1", b"9223372036854775", b"9223372036854775807"])
+def test_an_expiry_out_of_range_names_the_command(argument: bytes) -> None:
+    with pytest.raises(InvalidRequest, match="invalid expire time in 'setex' command"):
+        expiry_ms("EX", argument, now_ms=NOW, command="setex")
+
+
+@pytest.mark.parametrize("argument", [b"9223372036854775807", b"-9223372036854775808"])
+def test_a_deadline_that_overflows_is_refused(argument: bytes) -> None:
+    with pytest.raises(InvalidRequest, match="invalid expire time in 'expireat' command"):
+        deadline_ms("EXAT", argument, now_ms=NOW, command="expireat")
