@@ -27,7 +27,7 @@ test: .venv/installed   ## the default tests
 	$(BIN)/python -m pytest
 
 slow: .venv/installed   ## the tests that need minutes, root or other programs
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m slow --timeout=900
 
 format: .venv/installed ## put the code into its format
 	$(BIN)/ruff format .

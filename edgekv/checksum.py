@@ -26,15 +26,15 @@ def crcmod_crc32c() -> Callable[[bytes], int]:
 
     Raises ConfigError when only its pure-Python mode is there.
     """
-    import crcmod.crcmod  # noqa: PLC0415 - only loaded when google-crc32c is missing
-    import crcmod.predefined  # noqa: PLC0415
+    from crcmod.crcmod import _usingExtension  # noqa: PLC0415 - only loaded when google-crc32c is missing
+    from crcmod.predefined import mkCrcFun  # noqa: PLC0415
 
-    if not crcmod.crcmod._usingExtension:
+    if not _usingExtension:
         raise ConfigError(
             "no fast CRC-32C is installed: crcmod runs in pure Python, which would stall the node. "
             "Install google-crc32c, or crcmod with its C extension."
         )
-    compute: Callable[[bytes], int] = crcmod.predefined.mkCrcFun("crc-32c")
+    compute: Callable[[bytes], int] = mkCrcFun("crc-32c")
     return compute
 
 

@@ -179,8 +179,6 @@ class Server:
         policies = keyspace_file.load_or_seed(directory.path, config.all_keyspaces())
         self._disk = RealDisk(directory.wal)
         self._effects.applier = applier = self._open_applier()
-        self._store = LmdbStore.open(directory.store, readonly=config.applier == "process")
-        self._store.renew()
         self.node = Node.recover(
             config,
             identity=who,
@@ -251,7 +249,7 @@ class Server:
         assert flusher is not None and log is not None
         with suppress(EdgeKVError):
             commit.kick()
-            while commit.inflight is not None or not commit.filling.empty:
+            while commit.error is None and (commit.inflight is not None or not commit.filling.empty):
                 await asyncio.sleep(0.001)
                 commit.kick()
             roll = not log.at_segment_start and not log.room(len(CLEAN_RECORD))
@@ -292,14 +290,21 @@ class Server:
 
     def _open_applier(self) -> ApplierProcess | InlineApplier:
         if self.config.applier == "inline":
-            store = LmdbStore.open(self._directory.store, readonly=False)
-            return InlineApplier(Applier(store, self._disk))
+            # LMDB allows one environment per process and directory: reads and the applier share it.
+            self._store = LmdbStore.open(self._directory.store, readonly=False)
+            return InlineApplier(Applier(self._store, self._disk))
         applier = ApplierProcess.spawn(self._directory.path, self._directory.lock_descriptor)
+        self._await_opened(applier)
+        self._store = LmdbStore.open(self._directory.store, readonly=True)
+        return applier
+
+    def _await_opened(self, applier: ApplierProcess) -> None:
+        """The applier creates the environment, so it opens it first."""
         deadline = time.monotonic() + APPLIER_OPEN_S
         while time.monotonic() < deadline:
             for message in applier.receive():
                 if isinstance(message, Opened):
-                    return applier
+                    return
                 if isinstance(message, Failed):
                     raise Unavailable(
                         f"the store cannot be opened: {message.text}. See applier.log in {self._directory.path}."

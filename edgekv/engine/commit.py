@@ -47,11 +47,18 @@ from edgekv.engine.frame import Frame, Run, newer
 from edgekv.engine.keyspaces import Head, Keyspace
 from edgekv.errors import EdgeKVError, LogFailed
 from edgekv.ids import Actor, Lsn
-from edgekv.limits import FRAME_BYTES_TARGET, FRAME_BYTES_TARGET_SLOW_CRC, FRAME_CHANGES_MAX
+from edgekv.limits import FRAME_BYTES_TARGET, FRAME_BYTES_TARGET_SLOW_CRC, FRAME_CHANGES_MAX, SEGMENT_BYTES
 from edgekv.store.memtable import Memtable
 from edgekv.wal.record import pack_changes, pack_columns, pack_operations
 
 _FRAME_BYTES: Final = FRAME_BYTES_TARGET if FAST else FRAME_BYTES_TARGET_SLOW_CRC
+_FRAMES_PER_SEGMENT: Final = 8
+"""A frame closes at this part of a segment at the latest. Its bytes, the framing of its changes and one change of the largest size
+(half a segment less its header) then fit into one segment, however small segments are configured."""
+_CHANGE_FRAMING_BYTES: Final = 256
+"""What the log adds at most to a change that is a run by itself."""
+_OPERATION_FRAMING_BYTES: Final = 24
+"""What it adds to each operation of a change besides key and value."""
 
 
 class LogState(Protocol):
@@ -87,6 +94,8 @@ class Commit:
         now_ms: Callable[[], int],
         flush: Flush,
         checkpoint: Callable[[], bytes],
+        segment_bytes: int = SEGMENT_BYTES,
+        grown: Callable[[], None] = lambda: None,
     ) -> None:
         self._actor: Final = actor
         self._memtable: Final = memtable
@@ -94,6 +103,10 @@ class Commit:
         self._now_ms: Final = now_ms
         self._flush: Final = flush
         self._checkpoint: Final = checkpoint
+        self._grown: Final = grown
+        share = segment_bytes // _FRAMES_PER_SEGMENT
+        self._frame_bytes: Final = min(_FRAME_BYTES, share)
+        self._frame_changes: Final = min(FRAME_CHANGES_MAX, share // _CHANGE_FRAMING_BYTES)
         self.read_row: RowReader = lambda keyspace, key, suffix: None
         """Set once by the engine: the newest version of a row anywhere, LMDB included."""
         self.barrier: Frame | None = None
@@ -115,13 +128,18 @@ class Commit:
 
         The stamps exceed everything this node has seen in the keyspace, so the rows dominate and nothing is looked up.
         """
-        frame, count = self.filling, len(keys)
+        count, size = len(keys), sum(map(len, keys)) + sum(map(len, values))
+        if count > 1 and (size > self._frame_bytes or count > self._frame_changes):
+            half = count // 2
+            self.put_plain(keyspace, keys[:half], values[:half])
+            self.put_plain(keyspace, keys[half:], values[half:])
+            return
+        frame = self.filling
         run = frame.run
         if run is None or run.keyspace is not keyspace or run.changes is not None:
             run = self._open_run(keyspace, plain=True)
         run.keys.extend(keys)
         run.values.extend(values)
-        size = sum(map(len, keys)) + sum(map(len, values))
         frame.layer.put_plain_run(keys, values, keyspace.hlc + 1, size)
         keyspace.hlc += count
         keyspace.seq += count
@@ -148,7 +166,7 @@ class Commit:
                 row = merge_row(self.read_row(keyspace, key, suffix), delta)
                 if row is not None:
                     frame.layer.put_row(key, suffix, row)
-        self._grew(frame, 1, frame.layer.payload_bytes - before)
+        self._grew(frame, 1, frame.layer.payload_bytes - before + _OPERATION_FRAMING_BYTES * len(operations))
 
     def mark(self, record: bytes) -> None:
         """Append a MARK record to the frame being filled. It is written with the next flush."""
@@ -174,8 +192,9 @@ class Commit:
         self.barrier = frame
         frame.changes += changes
         frame.bytes += size
-        if frame.bytes > _FRAME_BYTES or frame.changes >= FRAME_CHANGES_MAX:
+        if frame.bytes > self._frame_bytes or frame.changes >= self._frame_changes:
             self._close_filling()
+            self._grown()
 
     # -- frames go out
 

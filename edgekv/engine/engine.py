@@ -82,6 +82,8 @@ class Engine:
             now_ms=now_ms,
             flush=effects.flush,
             checkpoint=self._checkpoint,
+            segment_bytes=segment_bytes,
+            grown=self._judge,
         )
         self.reads: Final = Reads(
             actor=actor,
@@ -129,7 +131,7 @@ class Engine:
 
     def ttl_now_ms(self) -> int:
         """TTL time: the larger of the wall clock and what the log has learned; expiries are judged by it."""
-        return max(self._now_ms(), self.checkpoints.ttl_ms)
+        return max(self._now_ms(), self.checkpoints.ttl_logged_ms)
 
     def kick(self) -> None:
         """Start a flush if none is running. Called once per turn of the loop in which something was changed."""

@@ -9,11 +9,12 @@ Errors: InvalidRequest and TooLarge for bad keys and values, NotANumber, Denied,
 ReadOnly). When a verb raises, nothing happened.
 """
 
+import re
 from collections.abc import Sequence
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from typing import Final, Literal, NamedTuple
 
-from edgekv.crdt.operation import Operation
+from edgekv.crdt.operation import EXPIRE, Operation
 from edgekv.crdt.strings import (
     StringState,
     add_operations,
@@ -26,12 +27,18 @@ from edgekv.engine.engine import Engine
 from edgekv.engine.keyspaces import Keyspace, successor
 from edgekv.errors import Denied, InvalidRequest, NotANumber, NotFound, TooLarge
 from edgekv.ids import Actor
-from edgekv.limits import BATCH_OPERATIONS_MAX, KEY_BYTES_MAX
+from edgekv.limits import BATCH_OPERATIONS_MAX, CHANGE_OVERHEAD_BYTES, KEY_BYTES_MAX
 
 INTEGER_MIN: Final = -(1 << 63)
 INTEGER_MAX: Final = (1 << 63) - 1
 EXPIRY_MS_MAX: Final = (1 << 63) - 1
 _NOT_AN_INTEGER: Final = "value is not an integer or out of range"
+_DECIMAL: Final = re.compile(rb"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE]([+-]?[0-9]{1,5}))?")
+_DECIMAL_BYTES_MAX: Final = 256
+_DECIMAL_EXPONENT_MAX: Final = 4932
+"""Of x86's long double, which Redis computes with. It also keeps a sum from having a million digits."""
+_OPERATION_BYTES: Final = 64
+"""More than the log needs for an operation besides keys and values."""
 
 
 class Version(NamedTuple):
@@ -83,6 +90,20 @@ class Operations:
             raise TooLarge(
                 f"the value has {len(value)} bytes; the limit is {self.value_bytes_max} (limits.value_bytes_max). "
                 "Split it, or raise the limit."
+            )
+
+    @staticmethod
+    def _check_count(count: int) -> None:
+        if count > BATCH_OPERATIONS_MAX:
+            raise TooLarge(f"the call has {count} operations; the limit is {BATCH_OPERATIONS_MAX}. Split it.")
+
+    def _check_change(self, operations: Sequence[Operation]) -> None:
+        """A change is one record, and a segment of the log holds two of the largest. Only calls of several keys can exceed that."""
+        size = sum(map(_operation_bytes, operations))
+        if size > self.value_bytes_max + CHANGE_OVERHEAD_BYTES:
+            raise TooLarge(
+                f"the call changes {size} bytes at once; the limit is {self.value_bytes_max + CHANGE_OVERHEAD_BYTES} "
+                "(limits.value_bytes_max and 64 KiB). Split it."
             )
 
     def _writable(self, key: bytes) -> Keyspace:
@@ -142,7 +163,7 @@ class Operations:
 
     def exists(self, keys: Sequence[bytes]) -> int:
         """How many of the keys exist; a key named twice counts twice."""
-        return sum(value is not None for value in self.get_run(keys))
+        return sum(self.get(key) is not None for key in keys)
 
     def type_of(self, key: bytes) -> str:
         """``none`` or ``string``."""
@@ -187,6 +208,7 @@ class Operations:
     def delete(self, keys: Sequence[bytes]) -> int:
         """DEL: the number of keys that existed. One change per keyspace; allowed on a full disk."""
         self.engine.admission.check_relief()
+        self._check_count(len(keys))
         now, by_keyspace, deleted = self.now_ms(), dict[Keyspace, list[Operation]](), 0
         for key in dict.fromkeys(keys):
             self.check_key(key)
@@ -195,6 +217,8 @@ class Operations:
             if state.live(now):
                 deleted += 1
                 by_keyspace.setdefault(keyspace, []).extend(delete_operations(state, key, now))
+        for operations in by_keyspace.values():
+            self._check_change(operations)
         for keyspace, operations in by_keyspace.items():
             self.engine.commit.change(keyspace, operations)
         return deleted
@@ -212,20 +236,25 @@ class Operations:
         total = _integer(state.value(now)) + delta
         if not INTEGER_MIN <= total <= INTEGER_MAX:
             raise NotANumber("increment or decrement would overflow")
-        operations = add_operations(state, key, delta, self.engine.actor, keyspace.seq + 1, now)
-        self.engine.commit.change(keyspace, operations)
+        self.engine.commit.change(keyspace, self._add_operations(keyspace, state, key, delta, now))
         return total
+
+    def _add_operations(
+        self, keyspace: Keyspace, state: StringState, key: bytes, delta: int, now: int
+    ) -> list[Operation]:
+        """The increment; a number that it makes expires as the keyspace wants."""
+        operations = add_operations(state, key, delta, self.engine.actor, keyspace.seq + 1, now)
+        expiry_ms = 0 if state.live(now) else self._default_expiry(keyspace)
+        if expiry_ms:
+            operations = [operation for operation in operations if operation[0] != EXPIRE]
+            operations.append((EXPIRE, key, expiry_ms))
+        return operations
 
     def increment_float(self, key: bytes, delta: bytes) -> bytes:
         """Add a decimal fraction to the number at the key. The sum replaces the value (this node's state decides)."""
         keyspace = self._writable(key)
         state, now = self.engine.reads.state(keyspace, key), self.now_ms()
-        try:
-            total = Decimal((_text(state.value(now)) or b"0").decode()) + Decimal(delta.decode())
-        except (InvalidOperation, UnicodeDecodeError) as error:
-            raise NotANumber("value is not a valid float") from error
-        if not total.is_finite():
-            raise NotANumber("increment would produce NaN or Infinity")
+        total = _decimal(_text(state.value(now)) or b"0") + _decimal(delta)
         text = _decimal_text(total)
         self._replace(keyspace, key, state, text, now)
         return text
@@ -306,10 +335,7 @@ class Operations:
         """
         if not operations:
             return []
-        if len(operations) > BATCH_OPERATIONS_MAX:
-            raise TooLarge(
-                f"the batch has {len(operations)} operations; the limit is {BATCH_OPERATIONS_MAX}. Split it."
-            )
+        self._check_count(len(operations))
         return Batch(self, operations).run()
 
     # -- ranges
@@ -365,6 +391,7 @@ class Batch:
         results = [self._step(keyspace, operation) for operation in self._wanted]
         change = [op for key, pending in self._after.items() for op in self._operations_for(keyspace, key, pending)]
         if change:
+            self._operations._check_change(change)
             self._engine.commit.change(keyspace, change)
         return results
 
@@ -383,7 +410,7 @@ class Batch:
         match operation:
             case ("put", _, bytes(value), int(expiry_ms)):
                 self._operations.check_value(value)
-                pending.put(value, expiry_ms or self._operations._default_expiry(keyspace))
+                pending.put(value, expiry_ms)
                 return None
             case ("delete", _):
                 return pending.delete()
@@ -395,11 +422,12 @@ class Batch:
         state = self._before[key]
         if pending.kind == "put":
             assert isinstance(pending.value, bytes)
-            return put_operations(state, key, pending.value, pending.expiry_ms)
+            expiry_ms = pending.expiry_ms or self._operations._default_expiry(keyspace)
+            return put_operations(state, key, pending.value, expiry_ms)
         if pending.kind == "delete":
             return delete_operations(state, key, self._now)
         if pending.kind == "add":
-            return add_operations(state, key, pending.delta, self._engine.actor, keyspace.seq + 1, self._now)
+            return self._operations._add_operations(keyspace, state, key, pending.delta, self._now)
         return []
 
 
@@ -421,7 +449,7 @@ class Pending:
         existed = self.value is not None
         if existed or self.kind:
             self.kind = "delete"
-        self.value = None
+        self.value, self.expiry_ms = None, 0
         return existed
 
     def add(self, delta: int) -> int:
@@ -439,6 +467,17 @@ class Pending:
 _BLANK: Final = StringState(None, None, {})
 
 
+def _operation_bytes(operation: Operation) -> int:
+    """What an operation takes in the log, at most."""
+    size = _OPERATION_BYTES
+    for element in operation:
+        if isinstance(element, bytes):
+            size += len(element)
+        elif isinstance(element, list):  # the parts that a reset names
+            size += _OPERATION_BYTES * len(element)
+    return size
+
+
 def _text(value: bytes | int | None) -> bytes | None:
     return b"%d" % value if isinstance(value, int) else value
 
@@ -449,6 +488,14 @@ def _integer(value: bytes | int | None) -> int:
     if number is None or not INTEGER_MIN <= number <= INTEGER_MAX:
         raise NotANumber(_NOT_AN_INTEGER)
     return number
+
+
+def _decimal(text: bytes) -> Decimal:
+    """A decimal fraction as Redis writes it: Python would also take "1_000", "nan", and an exponent that no sum can have."""
+    match = _DECIMAL.fullmatch(text)
+    if match is None or len(text) > _DECIMAL_BYTES_MAX or abs(int(match[1] or 0)) > _DECIMAL_EXPONENT_MAX:
+        raise NotANumber("value is not a valid float")
+    return Decimal(text.decode("ascii"))
 
 
 def _decimal_text(number: Decimal) -> bytes:

@@ -344,10 +344,10 @@ def _iterate(
     cursor = transaction.cursor(database)
     if not (cursor.set_range(low) if low else cursor.first()):
         return
-    for name, value in cursor:
+    for name in cursor.iternext(keys=True, values=False):
         if high is not None and name >= high:
-            return
-        yield name, value
+            return  # before its value is copied, which may have 16 MiB
+        yield name, cursor.value()
 
 
 def _rows_of_key(

@@ -16,7 +16,7 @@ from edgekv.api.http.reply import Reply
 from edgekv.api.http.target import parameters
 from edgekv.config import TTL_S_MAX
 from edgekv.errors import InvalidRequest, TooLarge
-from edgekv.limits import BATCH_OPERATIONS_MAX, HTTP_BATCH_BYTES_MAX
+from edgekv.limits import HTTP_BATCH_BYTES_MAX, HTTP_BATCH_OPERATIONS_MAX
 
 _FIELDS: Final[dict[object, tuple[set[str], set[str]]]] = {
     "put": ({"op", "key", "value"}, {"ttl_s"}),
@@ -54,8 +54,8 @@ def operations_of(wanted: dict[object, object], now_ms: int) -> list[tuple[objec
     items = wanted.get("operations")
     if wanted.keys() != {"operations"} or not isinstance(items, list):
         raise InvalidRequest('a batch has one field: {"operations": [...]}.')
-    if len(items) > BATCH_OPERATIONS_MAX:
-        raise TooLarge(f"the batch has {len(items)} operations; the limit is {BATCH_OPERATIONS_MAX}. Split it.")
+    if len(items) > HTTP_BATCH_OPERATIONS_MAX:
+        raise TooLarge(f"the batch has {len(items)} operations; the limit is {HTTP_BATCH_OPERATIONS_MAX}. Split it.")
     return [_operation(item, f"operation {index}", now_ms) for index, item in enumerate(items)]
 
 

@@ -106,7 +106,10 @@ def echo(session: Session, arguments: Arguments) -> Reply:
 @command("select", arity=2, flags="fast", group="connection", since="1.0.0", summary="Select database 0, the only one")
 def select(session: Session, arguments: Arguments) -> Reply:
     """SELECT index."""
-    if integer_argument(arguments[1]) != 0:
+    index = integer_argument(arguments[1])
+    if not -(1 << 31) <= index < 1 << 31:
+        raise InvalidRequest("value is out of range, value must between -2147483648 and 2147483647")
+    if index != 0:
         raise InvalidRequest("DB index is out of range")
     return OK
 

@@ -91,9 +91,6 @@ class Host(Protocol):
     @property
     def started_ms(self) -> int: ...
 
-    def ready(self) -> bool:
-        """Whether the node takes reads and writes."""
-
     def kick_soon(self) -> None:
         """Start a flush in this turn of the loop, after the callbacks that are due."""
 

@@ -5,6 +5,7 @@ edgekv/server.py makes one, `listen`s and `close`s it. A bounded number of slow 
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 from itertools import islice
 from typing import Final, Protocol
 
@@ -96,16 +97,20 @@ class RespServer:
         """Run it in a task, then call `Connection.slow_reply`."""
         task = self._loop.create_task(self._slow(connection, slices))
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(partial(self._slow_ended, connection))
 
     async def _slow(self, connection: Connection, slices: Slices) -> None:
         command = SlowCommand(self._host, slices, self.wait_for_room)
-        reply: bytes | None = None
-        try:
-            async with self._turns:
-                reply = await command.run(lambda: not connection.ended)
-        finally:
-            if reply is None:  # Cancelled at shutdown, or a mistake of ours: never leave the client waiting.
-                connection.abort()
-            else:
-                connection.slow_reply(reply, command.barrier)
+        async with self._turns:
+            reply = await command.run(lambda: not connection.ended)
+        connection.slow_reply(reply, command.barrier)
+
+    def _slow_ended(self, connection: Connection, task: asyncio.Task[None]) -> None:
+        """Whatever happened, no client is left waiting for ever."""
+        self._tasks.discard(task)
+        if task.cancelled():  # At shutdown, perhaps before it began.
+            connection.abort()
+            return
+        if task.exception() is not None:
+            connection.abort()
+        task.result()  # A mistake of ours goes to the loop's exception handler.

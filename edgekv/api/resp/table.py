@@ -121,8 +121,7 @@ def find(arguments: Arguments) -> Command | bytes:
         if subcommand is None and wanted == b"help" and count == 2:
             return _help(entry)
         if subcommand is None:
-            shown = text(arguments[1][:_QUOTED_BYTES_MAX])
-            return error(f"ERR unknown subcommand '{shown}'. Try {entry.name.upper()} HELP.")
+            return error(f"ERR unknown subcommand '{text(_shown(arguments[1]))}'. Try {entry.name.upper()} HELP.")
         entry = subcommand
     if not entry.accepts(count):
         return error(f"ERR wrong number of arguments for '{entry.name}' command")
@@ -149,6 +148,10 @@ def _unknown(arguments: Arguments) -> bytes:
     for argument in arguments[1:]:
         if len(quoted) >= _QUOTED_BYTES_MAX:
             break
-        quoted += b"'%b' " % argument[: _QUOTED_BYTES_MAX - len(quoted)]
-    name = text(arguments[0][:_QUOTED_BYTES_MAX])
-    return error(f"ERR unknown command '{name}', with args beginning with: {text(quoted)}")
+        quoted += b"'%b' " % _shown(argument)[: _QUOTED_BYTES_MAX - len(quoted)]
+    return error(f"ERR unknown command '{text(_shown(arguments[0]))}', with args beginning with: {text(quoted)}")
+
+
+def _shown(argument: bytes) -> bytes:
+    """What Redis shows of an argument: at most 128 bytes, and as C has it, up to a zero byte."""
+    return argument[:_QUOTED_BYTES_MAX].partition(b"\x00")[0]

@@ -6,7 +6,7 @@ import json
 import pytest
 
 from edgekv.codec import pack, unpack
-from edgekv.limits import BATCH_OPERATIONS_MAX, HTTP_BATCH_BYTES_MAX
+from edgekv.limits import HTTP_BATCH_BYTES_MAX, HTTP_BATCH_OPERATIONS_MAX
 from tests.unit.api.http.site import NOW_MS, Site, served
 
 
@@ -80,7 +80,7 @@ async def test_the_error_says_which_operation_is_wrong(site: Site) -> None:
 
 @served()
 async def test_too_many_operations_or_bytes_are_too_large(site: Site) -> None:
-    many = [{"op": "delete", "key": "k"}] * (BATCH_OPERATIONS_MAX + 1)
+    many = [{"op": "delete", "key": "k"}] * (HTTP_BATCH_OPERATIONS_MAX + 1)
     assert (await site.post("/v1/batch", {"operations": many})).status == 413
     head = {"Content-Type": "application/json", "Content-Length": str(HTTP_BATCH_BYTES_MAX + 1)}
     assert (await site.call("POST", "/v1/batch", head)).status == 413

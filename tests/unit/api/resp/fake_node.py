@@ -219,7 +219,7 @@ class FakeNode:
 
     async def run_slices(self, step: Callable[[], bool]) -> None:
         self.slices += 1
-        while step():
+        while step():  # noqa: ASYNC110 - as the real one does
             await asyncio.sleep(0)
 
     def flush(self) -> None:
@@ -355,6 +355,12 @@ class Client:
         written = b"".join(self.transport.written)
         self.transport.written.clear()
         return written
+
+    def is_closed(self) -> bool:
+        return self.transport.closed
+
+    def is_reading(self) -> bool:
+        return self.transport.reading
 
     def ask(self, *command: bytes | str | int) -> object:
         """Send one command, make everything durable, and read its one reply."""

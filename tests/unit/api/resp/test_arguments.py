@@ -16,7 +16,21 @@ def test_every_64_bit_integer_is_read(number: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "argument", [b"", b"-", b"+1", b"01", b"-0", b" 1", b"1 ", b"1.0", b"0x1", b"9223372036854775808", b"-9223372036854775809", b"1\n"]
+    "argument",
+    [
+        b"",
+        b"-",
+        b"+1",
+        b"01",
+        b"-0",
+        b" 1",
+        b"1 ",
+        b"1.0",
+        b"0x1",
+        b"9223372036854775808",
+        b"-9223372036854775809",
+        b"1\n",
+    ],
 )
 def test_no_other_spelling_is_an_integer(argument: bytes) -> None:
     with pytest.raises(InvalidRequest, match="value is not an integer or out of range"):
@@ -30,7 +44,13 @@ def test_decimals_pass_as_they_are(argument: bytes) -> None:
 
 @pytest.mark.parametrize(
     ("argument", "sentence"),
-    [(b"", "valid float"), (b"nan", "valid float"), (b"1e5000", "valid float"), (b" 1", "valid float"), (b"-inf", "NaN or Infinity")],
+    [
+        (b"", "valid float"),
+        (b"nan", "valid float"),
+        (b"1e5000", "valid float"),
+        (b" 1", "valid float"),
+        (b"-inf", "NaN or Infinity"),
+    ],
 )
 def test_what_no_sum_can_be_made_with_is_refused(argument: bytes, sentence: str) -> None:
     with pytest.raises(EdgeKVError, match=sentence):

@@ -37,7 +37,7 @@ letters = st.text("ab", max_size=8).map(str.encode)
         (b"[&&~~||--]", b"&", True),
     ],
 )
-def test_a_pattern_fits_as_in_redis(pattern: bytes, key: bytes, fits: bool) -> None:  # noqa: FBT001
+def test_a_pattern_fits_as_in_redis(pattern: bytes, key: bytes, fits: bool) -> None:
     assert (compiled(pattern).fullmatch(key) is not None) == fits
 
 

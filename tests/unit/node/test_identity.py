@@ -1,0 +1,61 @@
+"""Identity: one incarnation per life that remembers its dots, a new one for every copy."""
+
+import json
+import shutil
+from collections.abc import Callable
+from itertools import count
+from pathlib import Path
+
+import pytest
+
+from edgekv.errors import ConfigError, Corruption, FormatUnknown
+from edgekv.node.identity import FILE, Identity, load_or_create
+
+
+def entropy() -> Callable[[int], bytes]:
+    numbers = count(1)
+    return lambda length: next(numbers).to_bytes(length, "big")
+
+
+def load(directory: Path, name: str = "n", site: str = "s") -> Identity:
+    return load_or_create(directory, name=name, site=site, entropy=entropy())
+
+
+def test_a_restart_keeps_cluster_node_and_incarnation(tmp_path: Path) -> None:
+    assert load(tmp_path) == load(tmp_path)
+
+
+def test_a_copied_directory_takes_a_new_incarnation_of_the_same_node(tmp_path: Path) -> None:
+    first, copy = tmp_path / "first", tmp_path / "copy"
+    first.mkdir()
+    original = load(first)
+    shutil.copytree(first, copy)
+    copied = load(copy)
+    assert copied.node == original.node and copied.incarnation != original.incarnation
+    assert copied.incarnation[:4] > original.incarnation[:4] and copied.past == (original.incarnation,)
+    assert load(copy) == copied, "once taken it stays"
+    assert load(first) == original
+
+
+def test_another_name_or_site_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    load(tmp_path)
+    with pytest.raises(ConfigError, match="--node n"):
+        load(tmp_path, name="other")
+    with pytest.raises(ConfigError, match="--site s"):
+        load(tmp_path, site="elsewhere")
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"format": 1}'])
+def test_a_damaged_file_is_reported_and_never_replaced(tmp_path: Path, text: str) -> None:
+    (tmp_path / FILE).write_text(text)
+    with pytest.raises((Corruption, FormatUnknown)):
+        load(tmp_path)
+    assert (tmp_path / FILE).read_text() == text
+
+
+def test_a_later_format_is_refused(tmp_path: Path) -> None:
+    load(tmp_path)
+    record = json.loads((tmp_path / FILE).read_text())
+    (tmp_path / FILE).write_text(json.dumps({**record, "format": 2}))
+    with pytest.raises(FormatUnknown, match="newer edgekv"):
+        load(tmp_path)
