@@ -1,7 +1,8 @@
 """Admission and back-pressure: who may make a change now (LOG.md section 4).
 
 Three classes, decided before a sequence number is taken. *Client* changes are refused first: the disk is full, the node is read-only.
-*Relief* changes (deletes, expiry) free space and go on into the reserve. *Internal* records (marks) go last of all.
+*Relief* changes (deletes, expiry) free space and go on into the reserve, up to the last segment in it: that one a restart needs, and a
+frame for which there is none would end the process. *Internal* records (marks) go last of all.
 
 Two bounds make a client's write wait rather than fail: the bytes not yet in LMDB (``memory_bytes``) and the zeroed log segments in
 stock. `blocked` says so; the connection that sent the write holds it and stops reading, everybody else goes on. Whoever waits
@@ -28,6 +29,8 @@ class Admission:
         self.read_only: EdgeKVError | None = None
         """Why the node takes no writes at all; None: it does."""
         self.disk_full = False
+        self.reserve_has_room: Callable[[], bool] = lambda: True
+        """Set once by the engine: whether the log can take one more change, and all that waits for it, without another file."""
         self.blocks_total = 0
 
     def check_client(self) -> None:
@@ -40,17 +43,22 @@ class Admission:
             )
 
     def check_relief(self) -> None:
-        """Raise what refuses even a delete: only a read-only node does."""
+        """Raise what refuses even a delete: a read-only node, or a full disk whose reserve in the log is used up."""
         if self.read_only is not None:
             raise ReadOnly(f"this node is read-only: {self.read_only}")
+        if self.disk_full and not self.reserve_has_room():
+            raise DiskFull(
+                "the disk is full and so is the log's reserve: all writes are refused, reads go on. "
+                "Free space on the disk; writes resume by themselves."
+            )
 
     def update(self, *, unapplied_bytes: int, log_has_room: bool) -> None:
-        """Judge the bounds; call the callbacks when room is back."""
+        """Judge the bounds; call the callbacks when room is back. On a full disk nobody waits: room may never come."""
         cap = self._memory_bytes
         if self.blocked:
-            if unapplied_bytes < cap * _RESUME and (log_has_room or self.disk_full):
+            if self.disk_full or (unapplied_bytes < cap * _RESUME and log_has_room):
                 self._open()
-        elif unapplied_bytes >= cap or not (log_has_room or self.disk_full):
+        elif not self.disk_full and (unapplied_bytes >= cap or not log_has_room):
             self.blocked = True
             self.blocks_total += 1
 

@@ -68,8 +68,11 @@ class Checkpoints:
 
     @property
     def ttl_logged_ms(self) -> int:
-        """TTL time that is logged or about to be. Readers and writers judge by it at once: a clock that is set back afterwards must not
-        add to a key that a purge by this time may already remove."""
+        """TTL time that is logged or about to be.
+
+        Readers and writers judge by it at once: a clock that is set back afterwards must not add to a key that a purge by this time
+        may already remove.
+        """
         return self.ttl_ms if self._ttl_frame is None else self._ttl_frame_ms
 
     def record(self) -> bytes:

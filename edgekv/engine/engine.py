@@ -17,15 +17,18 @@ from edgekv.engine.reads import Reads
 from edgekv.engine.recovery import Replay
 from edgekv.errors import LogFailed
 from edgekv.ids import Actor, Lsn, actor_text
-from edgekv.limits import RESERVE_SEGMENTS
+from edgekv.limits import RESERVE_SEGMENTS, RESTART_SEGMENTS
 from edgekv.store.applied import Progress, Stable
 from edgekv.store.lmdb_store import LmdbStore
 from edgekv.store.memtable import Memtable
 
 _SWEEP_ROWS: Final = 64
-_SWEEP_FACTOR: Final = 2
-"""Rows freed per row written: garbage never grows as fast as it goes."""
+_SWEEP_FACTOR: Final = 1
+"""Rows freed per row written: with the tick's share, garbage goes faster than it comes."""
 _SWEEP_IDLE_ROWS: Final = 20_000  # about 3 ms
+
+_RELIEF_SHARE: Final = 4
+"""Part of ``memory_bytes`` that deletes may take beyond it on a full disk."""
 
 
 class Log(LogState, Protocol):
@@ -72,9 +75,12 @@ class Engine:
         self.keyspaces: Final = keyspaces
         self.memtable: Final = memtable
         self._log: Final = log
+        self._segment_bytes: Final = segment_bytes
         self._client_room_bytes: Final = segment_bytes // 8
         self._now_ms: Final = now_ms
         self.admission: Final = Admission(memory_bytes)
+        self._relief_bytes_max: Final = memory_bytes + memory_bytes // _RELIEF_SHARE
+        self.admission.reserve_has_room = self._reserve_has_room
         self.commit: Final = Commit(
             actor=actor,
             memtable=memtable,
@@ -191,6 +197,18 @@ class Engine:
         self.memtable.trim(unapplied_bytes)
         log_has_room = self._log.spares > RESERVE_SEGMENTS or self._log.room_bytes > self._client_room_bytes
         self.admission.update(unapplied_bytes=unapplied_bytes, log_has_room=log_has_room)
+
+    def _reserve_has_room(self) -> bool:
+        """Whether what waits for the log and one more change, half a segment at most, fit without the spare that a restart needs.
+
+        A frame is rolled over when it does not fit: of segments in a row each is at least half used, so half is what one counts for.
+        Memory has a bound as well: while the applier cannot write, deletes only add to it.
+        """
+        if self.unapplied_bytes >= self._relief_bytes_max:
+            return False
+        half = self._segment_bytes // 2
+        need = self.commit.pending_bytes + half
+        return need <= self._log.room_bytes or need <= half * (self._log.spares - RESTART_SEGMENTS)
 
     def status(self) -> dict[str, object]:
         """Figures for people and scripts."""

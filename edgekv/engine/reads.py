@@ -8,7 +8,7 @@ Expired rows are hidden by TTL time, which is the larger of this node's wall clo
 by the applier.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final, NamedTuple
 
 from edgekv.crdt.counter import Part
@@ -18,6 +18,7 @@ from edgekv.crdt.strings import StringState
 from edgekv.engine.commit import Commit
 from edgekv.engine.keyspaces import Keyspace, Keyspaces
 from edgekv.ids import Actor
+from edgekv.limits import READ_RUN_BYTES_MAX, SCAN_EXAMINED_KEYS_MAX
 from edgekv.store import snapshot
 from edgekv.store.layout import PLAIN_VALUE_OFFSET, SHORT_ROW_KEY_BYTES_MAX, decode_row, lmdb_key
 from edgekv.store.lmdb_store import LmdbStore
@@ -65,11 +66,14 @@ class Reads:
     # -- the hot path
 
     def values(self, keyspace: Keyspace, keys: Sequence[bytes]) -> list[bytes | None]:
-        """The register values of keys of one keyspace that holds nothing but registers."""
+        """The register values of keys of one keyspace that holds nothing but registers.
+
+        Those of the first keys only, at least one, when together they have more than READ_RUN_BYTES_MAX.
+        """
         rows = self._layered(keys)
         if None in rows:
-            stored = self._stored_register
-            rows = [stored(keyspace, key) if row is None else row for row, key in zip(rows, keys, strict=True)]
+            self._fill_stored(rows, keyspace, keys)
+            keys = keys[: len(rows)]
         for frame in reversed(self._commit.overlays):
             registers = frame.layer.registers
             if registers:
@@ -88,7 +92,20 @@ class Reads:
                 add(found[PLAIN_VALUE_OFFSET:] if found[0] == 0 else self._visible_value(found))
             else:
                 add(found[0] if len(found) == 2 else self._visible_value(found))  # type: ignore[arg-type] # not bytes
-        return values
+        return values if sum(map(len, filter(None, values))) <= READ_RUN_BYTES_MAX else first_values(values)
+
+    def _fill_stored(self, rows: list[Register | bytes | None], keyspace: Keyspace, keys: Sequence[bytes]) -> None:
+        """Look up in LMDB what is not in the memtable; each value is a copy, hence the bound."""
+        size = 0
+        for i, row in enumerate(rows):
+            if row is None:
+                stored = self._stored_register(keyspace, keys[i])
+                if stored is not None:
+                    rows[i] = stored
+                    size += len(stored)
+                    if size > READ_RUN_BYTES_MAX:
+                        del rows[i + 1 :]
+                        return
 
     def _layered(self, keys: Sequence[bytes]) -> list[Register | bytes | None]:
         """The registers of keys in the memtable; bytes are LMDB's form and come later."""
@@ -201,29 +218,46 @@ class Reads:
     def range(self, low: bytes, high: bytes | None, limit: int) -> Range:
         """Up to ``limit`` keys with low <= key < high that hold a visible string, in key order, consistent among themselves.
 
+        There may be fewer, even none, and a ``next_key``: deleted and expired keys are passed by, but no more than
+        SCAN_EXAMINED_KEYS_MAX at a time, so that a desert of them does not hold the event loop.
         The reply waits for every frame that is not durable and holds rows: a scan looks at them all.
         """
         for frame in self._commit.overlays:
             if not frame.shown and (frame.layer.registers or frame.layer.composites):
                 self._commit.looked(frame)
         found: list[Found] = []
+        examined = 0
         layers = self._layers()
         for interval in self._keyspaces.intervals(low, high):
             start: bytes | None = interval.low
             while start is not None:
-                if len(found) >= limit:
+                wanted = limit - len(found)
+                if wanted <= 0 or examined > limit + SCAN_EXAMINED_KEYS_MAX:
                     return Range(found, start)
-                page = snapshot.page(
-                    layers, self._store, interval.keyspace.id, start, interval.high, limit - len(found)
-                )
+                page = snapshot.page(layers, self._store, interval.keyspace.id, start, interval.high, wanted)
                 found += [item for item in (self._found(interval.keyspace, i) for i in page.items) if item is not None]
                 start = page.next_key
+                # A page that is not full and not the last one gave up among deleted keys.
+                gave_up = start is not None and len(page.items) < wanted
+                examined += SCAN_EXAMINED_KEYS_MAX + limit if gave_up else len(page.items)
         return Range(found, None)
 
     def _found(self, keyspace: Keyspace, item: snapshot.Item) -> Found | None:
         register = None if item.register is None else self._cell(item.register)
         state = _string_state(register, item.composites)
         return Found(item.key, keyspace, state) if state.live(self.ttl_now_ms()) else None
+
+
+def first_values(values: Iterable[bytes | None]) -> list[bytes | None]:
+    """As many values as READ_RUN_BYTES_MAX has room for, at least one."""
+    first: list[bytes | None] = []
+    size = 0
+    for value in values:
+        size += len(value or b"")
+        if first and size > READ_RUN_BYTES_MAX:
+            break
+        first.append(value)
+    return first
 
 
 def _string_state(register: Cell | None, composites: dict[bytes, Row]) -> StringState:

@@ -25,6 +25,7 @@ from edgekv.crdt.strings import (
 )
 from edgekv.engine.engine import Engine
 from edgekv.engine.keyspaces import Keyspace, successor
+from edgekv.engine.reads import first_values
 from edgekv.errors import Denied, InvalidRequest, NotANumber, NotFound, TooLarge
 from edgekv.ids import Actor
 from edgekv.limits import BATCH_OPERATIONS_MAX, CHANGE_OVERHEAD_BYTES, KEY_BYTES_MAX
@@ -37,6 +38,8 @@ _DECIMAL: Final = re.compile(rb"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE]([+-]?[0
 _DECIMAL_BYTES_MAX: Final = 256
 _DECIMAL_EXPONENT_MAX: Final = 4932
 """Of x86's long double, which Redis computes with. It also keeps a sum from having a million digits."""
+_RANDOM_KEY_PAGES_MAX: Final = 4
+"""How far a random key is looked for among deleted ones: some 10,000 keys."""
 _OPERATION_BYTES: Final = 64
 """More than the log needs for an operation besides keys and values."""
 
@@ -124,10 +127,10 @@ class Operations:
     # -- runs of one verb (the hot path)
 
     def get_run(self, keys: Sequence[bytes]) -> list[bytes | None]:
-        """The values of checked keys, in order."""
+        """The values of checked keys, in order: all, or those of the first keys (at least one) up to READ_RUN_BYTES_MAX."""
         keyspace = self.engine.keyspaces.of_run(keys)
         if keyspace is None or keyspace.mixed:
-            return [self.get(key) for key in keys]
+            return first_values(self.get(key) for key in keys)
         return self.engine.reads.values(keyspace, keys)
 
     def set_run(self, keys: Sequence[bytes], values: Sequence[bytes]) -> None:
@@ -341,7 +344,7 @@ class Operations:
     # -- ranges
 
     def page(self, start: bytes, prefix: bytes, limit: int) -> Page:
-        """Up to ``limit`` entries below ``prefix`` from ``start`` on, in key order."""
+        """Up to ``limit`` entries below ``prefix`` from ``start`` on, in key order. There are more unless ``next_key`` is None."""
         found = self.engine.reads.range(max(start, prefix), successor(prefix), limit)
         entries = [self._entry(item.key, item.state) for item in found.found]
         return Page([entry for entry in entries if entry is not None], found.next_key)
@@ -352,18 +355,17 @@ class Operations:
         return [item.key for item in found.found], found.next_key
 
     def random_key(self, dice: int) -> bytes | None:
-        """Some existing key near the position that ``dice`` picks in the key order; None when there is none."""
+        """Some existing key near the position that ``dice`` picks in the key order; None when none is found."""
         position = dice.to_bytes(8, "big", signed=False)
-        for start in (position, b""):
-            keys, _ = self.keys_page(start, b"", 1 + dice % 16)
-            if keys:
-                return keys[-1]
+        for first in (position, b""):
+            start: bytes | None = first
+            for _ in range(_RANDOM_KEY_PAGES_MAX):
+                if start is None:
+                    break
+                keys, start = self.keys_page(start, b"", 1 + dice % 16)
+                if keys:
+                    return keys[-1]
         return None
-
-    def delete_page(self, limit: int) -> int:
-        """Delete up to ``limit`` keys, one bounded change per keyspace; 0: nothing is left (FLUSHDB is a chain of these)."""
-        keys, _ = self.keys_page(b"", b"", limit)
-        return self.delete(keys)
 
     def status(self) -> dict[str, object]:
         """The node's figures, for /v1/status and the CLI."""

@@ -13,7 +13,6 @@ The oracle, after each recovery:
 - damage that no rule excuses is never silent, and there is no alarm without damage.
 """
 
-# ruff: noqa: T201 - it is a command too, and prints
 
 import argparse
 import sys

@@ -80,6 +80,7 @@ class Door:
 
     def take(self, data: bytes) -> Taken:
         """The commands that are complete with ``data``. After a fault there are no more."""
+        size = len(data)
         if self._kept:
             data, self._kept = self._kept + data, b""
         if data[0] == _ASTERISK and not _suspicious(data):
@@ -88,14 +89,14 @@ class Door:
                 self._feed(data)
                 commands.extend(iter(self._gets, _PENDING))
             except _READER_ERRORS as error:
-                return self._after_error(data, commands, error)
+                return self._counted(self._after_error(data, commands, error), size)
             if len(commands) == 1:
                 command = commands[0]
                 if type(command) is list and command:
                     self.pending = 0
                     return commands
-            return self._counted(self._commands_only(commands), len(data))
-        return self._counted(self._take_unusual(data), len(data))
+            return self._counted(self._commands_only(commands), size)
+        return self._counted(self._take_unusual(data), size)
 
     def _counted(self, commands: Taken, size: int) -> Taken:
         if commands:
@@ -217,7 +218,7 @@ class Door:
         taken = self._commands_only(commands)
         if rest and self.fault is None:
             taken += self._take_unusual(rest)
-        return self._counted(taken, len(data))
+        return taken
 
     def _line_after(self, data: bytes, commands: Taken) -> bytes:
         """After an error: the rest of ``data``, if it is nothing but whole arrays up to an inline command. Else nothing.

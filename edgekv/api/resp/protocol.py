@@ -9,25 +9,24 @@ Invariants
 - *Order.* Replies leave in the order of the commands. `_last` is the newest frame that a reply of this connection waits for; a later
   reply waits for it too, even if it needs no frame itself.
 - *Durability.* A payload is written only when the newest frame that its commands wrote to or looked at is done (`Engine.barrier`).
-- *Holding.* A connection holds, for one or more reasons (`_Hold`), when a write finds no room, when its client does not take replies,
+- *Holding.* A connection holds, for one or more reasons (`_holds`), when a write finds no room, when its client does not take replies,
   when too many replies wait for a sync, or while a slow command runs. Then reading is paused and the commands already parsed stay in
   `_commands`; nothing is processed until no reason is left. Other connections go on. `_hold` and `_free` are the only mutators.
 - *Bounds.* Input: door.py, and a bound over all connections. Output: commands are processed only while little output is pending, so
-  what a connection has in memory is the high-water mark and the replies of one run of RESP_READ_RUN_KEYS reads.
+  what a connection has in memory is the high-water mark and the replies of one read call (READ_RUN_BYTES_MAX and one value).
 - *Continuing* is always scheduled, never done inside `release` or a room callback: the engine is in the middle of its own step there,
   and further payloads of this connection may be about to be released.
 """
 
 import asyncio
 from collections.abc import Callable
-from enum import IntFlag
 from itertools import groupby
 from operator import itemgetter
 from typing import Final, Protocol, cast
 
 from edgekv.api.resp import connection, expiry, introspection, keys, refused, server_info, strings
 from edgekv.api.resp.door import Door, bad_argument
-from edgekv.api.resp.replies import OK, error, fault
+from edgekv.api.resp.replies import OK, error, fault, optional_bulks
 from edgekv.api.resp.session import Arguments, Reply, Session, Shared, Slices
 from edgekv.api.resp.table import Command, find, key_indexes
 from edgekv.engine.frame import Frame, newer
@@ -51,8 +50,6 @@ _SECURITY: Final = frozenset([b"post", b"host:"])
 _BYTES: Final = {bytes}
 _TWO: Final = {2}
 _THREE: Final = {3}
-_CRLF: Final = b"\r\n"
-_HEADERS: Final = [b"$%d\r\n" % length for length in range(4097)]
 
 _verb: Final = itemgetter(0)
 _key: Final = itemgetter(1)
@@ -76,14 +73,16 @@ class Listener(Protocol):
         """Call it in the next turn of the loop."""
 
 
-class _Hold(IntFlag):
-    """Why a connection does not process commands."""
-
-    NOTHING = 0
-    ROOM = 1  # A write waits for memory or log space.
-    SOCKET = 2  # The client does not take its replies.
-    REPLIES = 4  # Too many replies wait for a sync.
-    SLOW = 8  # A slow command runs.
+# Why a connection does not process commands: bits of `Connection._holds`. Plain integers, because an IntFlag costs a microsecond
+# per test, and each reply tests.
+_ROOM: Final = 1
+"""A write waits for memory or log space."""
+_SOCKET: Final = 2
+"""The client does not take its replies."""
+_REPLIES: Final = 4
+"""Too many replies wait for a sync."""
+_SLOW: Final = 8
+"""A slow command runs."""
 
 
 class Connection(asyncio.Protocol):
@@ -133,7 +132,7 @@ class Connection(asyncio.Protocol):
         self._last: Frame | None = None
         self._waiting_bytes = 0
         """Of payloads that wait for frames; 0: none waits."""
-        self._holds = _Hold.NOTHING
+        self._holds = 0
         self._commands: list[Arguments] = []
         """Parsed and not processed yet."""
         self._scheduled = False
@@ -183,7 +182,7 @@ class Connection(asyncio.Protocol):
 
     @property
     def _idle(self) -> bool:
-        return not self._commands and self._waiting_bytes == 0 and not self._holds & _Hold.SLOW
+        return not self._commands and self._waiting_bytes == 0 and not self._holds & _SLOW
 
     def finish(self) -> None:
         """Close once what was asked for is answered; take no further command."""
@@ -316,9 +315,10 @@ class Connection(asyncio.Protocol):
                 values = self._operations.get_run(part)
             except EdgeKVError:
                 return done + self._each(run[done:])
+            part = part[: len(values)]  # fewer, if they are large
             self._count("get", part)
             done += len(part)
-            self._put(_bulks(values, self._session.dialect.null))
+            self._put(optional_bulks(values, self._session.dialect.null))
             if self._out_bytes > RESP_OUTPUT_HIGH_BYTES:
                 self._flush()
                 if self._holds:
@@ -334,7 +334,7 @@ class Connection(asyncio.Protocol):
         if b"" in names or max(map(len, names)) > KEY_BYTES_MAX or max(map(len, values)) > self._value_bytes_max:
             return self._each(run)
         if self._engine.write_blocked:
-            self._hold(_Hold.ROOM)
+            self._hold(_ROOM)
             return 0
         try:
             self._operations.set_run(names, values)
@@ -365,12 +365,12 @@ class Connection(asyncio.Protocol):
             entry = find(command)
             if isinstance(entry, Command):
                 if entry.writes and self._engine.write_blocked:
-                    self._hold(_Hold.ROOM)
+                    self._hold(_ROOM)
                     return i
                 reply: Reply = self._call(entry, command)
                 if isinstance(reply, Slices):
                     self._flush()
-                    self._hold(_Hold.SLOW)
+                    self._hold(_SLOW)
                     self._listener.run_slow(self, reply)
                     return i + 1
             elif command[0].lower() in _SECURITY:
@@ -431,7 +431,7 @@ class Connection(asyncio.Protocol):
         self._waiting_bytes += len(payload)
         self._host.kick_soon()
         if self._waiting_bytes > RESP_HELD_BYTES_MAX:
-            self._hold(_Hold.REPLIES)
+            self._hold(_REPLIES)
 
     def release(self, payload: object) -> None:
         """The frame is done: the replies leave. Called by the engine."""
@@ -440,8 +440,8 @@ class Connection(asyncio.Protocol):
         if self._ended:
             return
         self._transport.write(payload)
-        if self._holds & _Hold.REPLIES and self._waiting_bytes <= RESP_HELD_BYTES_MAX // 2:
-            self._free(_Hold.REPLIES)
+        if self._holds & _REPLIES and self._waiting_bytes <= RESP_HELD_BYTES_MAX // 2:
+            self._free(_REPLIES)
         if self._at_end or self._session.closing:
             self._close_if_done()
 
@@ -457,21 +457,21 @@ class Connection(asyncio.Protocol):
     def slow_reply(self, payload: bytes, barrier: Frame | None) -> None:
         """A slow command has finished."""
         self._answer(payload, barrier)
-        self._free(_Hold.SLOW)
+        self._free(_SLOW)
 
     # -- holding
 
-    def _hold(self, reason: _Hold) -> None:
+    def _hold(self, reason: int) -> None:
         if reason & self._holds:
             return
         self._holds |= reason
         if not self._paused:
             self._paused = True
             self._transport.pause_reading()
-        if reason is _Hold.ROOM:
+        if reason == _ROOM:
             self._listener.wait_for_room(self)
 
-    def _free(self, reason: _Hold) -> None:
+    def _free(self, reason: int) -> None:
         """A reason is gone; with the last one the connection goes on, soon."""
         if not self._holds & reason:
             return
@@ -495,15 +495,15 @@ class Connection(asyncio.Protocol):
 
     def room(self) -> None:
         """There is room for writes again. Called by the server."""
-        self._free(_Hold.ROOM)
+        self._free(_ROOM)
 
     def pause_writing(self) -> None:
         """The client does not take its replies."""
-        self._hold(_Hold.SOCKET)
+        self._hold(_SOCKET)
 
     def resume_writing(self) -> None:
         """It does again."""
-        self._free(_Hold.SOCKET)
+        self._free(_SOCKET)
 
 
 _PLAIN: Final[dict[bytes, Callable[[Connection, Arguments], bytes | None]]] = {
@@ -518,26 +518,6 @@ _IN_RUNS: Final[dict[bytes, Callable[[Connection, list[Arguments]], int]]] = {
     b"SET": Connection._set_run,
     b"set": Connection._set_run,
 }
-
-
-def _bulks(values: list[bytes | None], null: bytes) -> bytes:
-    """The replies to a run of GETs."""
-    if None not in values:
-        lengths = set(map(len, values))  # type: ignore[arg-type] # None is not among them
-        if len(lengths) == 1:  # Readings, counters, records of one shape: one join of C instead of a loop.
-            header = b"$%d\r\n" % lengths.pop()
-            return header + (_CRLF + header).join(values) + _CRLF  # type: ignore[arg-type]
-    parts: list[bytes] = []
-    add = parts.append
-    for value in values:
-        if value is None:
-            add(null)
-        else:
-            length = len(value)
-            add(_HEADERS[length] if length < len(_HEADERS) else b"$%d\r\n" % length)
-            add(value)
-            add(_CRLF)
-    return b"".join(parts)
 
 
 def _address(name: object) -> str:

@@ -31,7 +31,9 @@ class Shared:
         self.commands_total = 0
         self.protocol_errors = 0
         self.input_bytes = 0
-        """Of incomplete commands, over all connections."""
+        """Of commands that are incomplete or wait, over all connections."""
+        self.output_bytes = 0
+        """Of replies that wait for their clients to take them, over all connections."""
 
     def admit(self) -> "Session | None":
         """A new connection's session; None when there are too many."""

@@ -179,14 +179,18 @@ class InlineNode:
             self._jobs.append(SyncJob(SYNC))
 
     def checkpoint(self) -> None:
-        """Everything is durable, frozen and in LMDB."""
+        """Everything is durable, frozen and in LMDB; two minutes pass."""
         for _ in range(2):  # the second freeze uses the TTL time that the first one logged
+            self.checkpoint_at(self.now_ms + 60_000)
+
+    def checkpoint_at(self, now_ms: int) -> None:
+        """One freeze at this time, applied."""
+        self.settle()
+        self.now_ms = now_ms
+        self.tick()
+        self.settle()
+        while self.apply():
             self.settle()
-            self.now_ms += 60_000
-            self.tick()
-            self.settle()
-            while self.apply():
-                self.settle()
 
     @property
     def _log(self) -> Log:

@@ -110,6 +110,17 @@ def test_a_long_run_of_reads_is_read_in_bounded_parts(node: FakeNode, client: Cl
     assert [count for _, count in node.operations.calls] == [RESP_READ_RUN_KEYS, RESP_READ_RUN_KEYS, 1]
 
 
+def test_a_read_call_that_answers_for_the_first_keys_only_is_made_again_for_the_others(
+    node: FakeNode, client: Client
+) -> None:
+    node.operations.values = {b"k%d" % i: b"%d" % i for i in range(5)}
+    node.operations.values_per_call_max = 2
+    keys = [f"k{i}" for i in range(5)]
+    assert client.send(*[("GET", key) for key in keys]) == b"".join(b"$1\r\n%d\r\n" % i for i in range(5))
+    assert client.ask("MGET", *keys) == [b"%d" % i for i in range(5)]
+    assert node.metrics.operations["get", "default", "ok"] == 5
+
+
 @pytest.mark.parametrize("values", [["a", "b", "c"], ["a", "bb", ""], ["x" * 5000, "y"], ["x" * 5000] * 3])
 def test_a_run_of_reads_answers_as_single_reads_do(values: list[str], client: Client) -> None:
     for i, value in enumerate(values):

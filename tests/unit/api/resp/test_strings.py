@@ -96,7 +96,9 @@ def test_set_get_returns_the_value_before(client: Client) -> None:
 
 
 @pytest.mark.parametrize("command", ["SET k v NX", "SET k v GET NX", "SETNX k v", "MSETNX k v", "WATCH k"])
-def test_what_a_crdt_keyspace_cannot_promise_is_refused_with_the_reason(command: str, client: Client, node: FakeNode) -> None:
+def test_what_a_crdt_keyspace_cannot_promise_is_refused_with_the_reason(
+    command: str, client: Client, node: FakeNode
+) -> None:
     reply = str(client.ask(*command.split()))
     assert reply.startswith("-ERR ") and "refused" in reply and "strong keyspace" in reply
     assert not node.operations.values
