@@ -2,9 +2,11 @@
 
 `Node.recover` is the start-up in its order: LMDB's state, then the log from there (wal/recovery.py judges it, engine/recovery.py
 replays it), then the engine goes on where the log ends. Damage in the log does not keep a node from answering: it starts read-only,
-serves what it has, and says which LSNs are gone and what to do.
+serves what it has, and says which LSNs are gone and what to do. So does one whose disk has no room for the segment that a start opens
+(LOG.md section 4): all that was acknowledged can be read.
 """
 
+import errno
 from collections.abc import Callable
 from typing import Final
 
@@ -13,7 +15,7 @@ from edgekv.crdt.operation import Row
 from edgekv.engine.engine import Effects, Engine
 from edgekv.engine.keyspaces import Keyspace, KeyspacePolicy, Keyspaces
 from edgekv.engine.recovery import Replay
-from edgekv.errors import Corruption
+from edgekv.errors import Corruption, DiskFull, EdgeKVError, LogFailed
 from edgekv.ids import Lsn
 from edgekv.node.identity import Identity
 from edgekv.node.operations import Operations
@@ -26,7 +28,7 @@ from edgekv.wal.record import pack_incarnation
 from edgekv.wal.recovery import recover
 
 
-class DamagedLog:
+class NoLog:
     """Stands where the log would: a read-only node has an end of what it could read, and no room to write."""
 
     at_segment_start = False
@@ -51,7 +53,7 @@ class Node:
         self.engine: Final = engine
         self.operations: Final = operations
         self.log: Final = log
-        """None: the log is damaged and the node is read-only."""
+        """None: the log is damaged, or cannot be opened on a full disk, and the node is read-only."""
         self.replayed_changes: Final = replayed
 
     @classmethod
@@ -79,7 +81,7 @@ class Node:
             read_row=_row_reader(memtable.active, store),
         )
         log: Log | None = None
-        damage: Corruption | None = None
+        refused: EdgeKVError | None = None
         try:
             log = recover(
                 disk,
@@ -91,7 +93,11 @@ class Node:
                 on_frame=replay.frame,
             )
         except Corruption as error:
-            damage = error
+            refused = error
+        except LogFailed as error:
+            if not _is_full(error):
+                raise
+            refused = DiskFull("the disk has no room for a segment of the log. Free space, then start the node again.")
         replay.finish()
         engine = Engine(
             actor=identity.actor,
@@ -99,18 +105,23 @@ class Node:
             memtable=memtable,
             store=store,
             replay=replay,
-            log=log or DamagedLog(applied.lsn),
+            log=log or NoLog(applied.lsn),
             memory_bytes=config.memory_bytes,
             segment_bytes=config.wal.segment_bytes,
             now_ms=now_ms,
             effects=effects,
         )
-        if damage is not None:
-            engine.admission.read_only = damage
+        if refused is not None:
+            engine.admission.read_only = refused
         elif not any(identity.actor in keyspace.vector for keyspace in keyspaces.all):
             engine.commit.mark(pack_incarnation(identity.actor))
         operations = Operations(engine, value_bytes_max=config.limits.value_bytes_max)
         return cls(identity, engine, operations, log, replay.changes)
+
+
+def _is_full(error: LogFailed) -> bool:
+    """Whether the log failed for want of space. All that was read is durable then: opening a segment is the last step of a recovery."""
+    return isinstance(error.__cause__, OSError) and error.__cause__.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def _row_reader(layer: Layer, store: LmdbStore) -> Callable[[Keyspace, bytes, bytes], Row | None]:

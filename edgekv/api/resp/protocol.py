@@ -13,7 +13,8 @@ Invariants
   when too many replies wait for a sync, or while a slow command runs. Then reading is paused and the commands already parsed stay in
   `_commands`; nothing is processed until no reason is left. Other connections go on. `_hold` and `_free` are the only mutators.
 - *Bounds.* Input: door.py, and a bound over all connections. Output: commands are processed only while little output is pending, so
-  what a connection has in memory is the high-water mark and the replies of one read call (READ_RUN_BYTES_MAX and one value).
+  what a connection has in memory is the high-water mark and the replies of one read call (READ_RUN_BYTES_MAX and one value), and
+  there is a bound over all connections. Above one of these two, a connection that has more than its share is closed.
 - *Continuing* is always scheduled, never done inside `release` or a room callback: the engine is in the middle of its own step there,
   and further payloads of this connection may be about to be released.
 """
@@ -36,7 +37,9 @@ from edgekv.limits import (
     RESP_HELD_BYTES_MAX,
     RESP_INPUT_BYTES_TOTAL_MAX,
     RESP_INPUT_SHARE_BYTES,
+    RESP_OUTPUT_BYTES_TOTAL_MAX,
     RESP_OUTPUT_HIGH_BYTES,
+    RESP_OUTPUT_SHARE_BYTES,
     RESP_READ_RUN_KEYS,
 )
 
@@ -92,6 +95,7 @@ class Connection(asyncio.Protocol):
         "_at_end",
         "_commands",
         "_counted_input",
+        "_counted_output",
         "_door",
         "_ended",
         "_engine",
@@ -140,6 +144,8 @@ class Connection(asyncio.Protocol):
         self._paused = False
         self._counted_input = 0
         """What this connection contributes to `Shared.input_bytes`."""
+        self._counted_output = 0
+        """And to `Shared.output_bytes`."""
         self._at_end = False
         """The client will send no more; it may still read."""
         self._ended = True
@@ -167,6 +173,7 @@ class Connection(asyncio.Protocol):
             self._ended = True
             self._commands = []
             self._count_input(0)
+            self._count_output(0)
             self._shared.leave(self._session)
             self._listener.left(self)
 
@@ -212,17 +219,25 @@ class Connection(asyncio.Protocol):
             self._commands += commands  # type: ignore[arg-type] # of any type inside until they are checked, run by run
             if not self._holds and not self._scheduled:
                 self._process()
-        if door.pending or self._counted_input:
-            self._count_input(door.pending)
+        pending = self._counted_input + len(data) if self._commands else door.pending
+        if pending or self._counted_input:
+            self._count_input(pending)
         if door.fault is not None and not self._commands and not self._holds:
             self._break(door.fault)
 
     def _count_input(self, pending: int) -> None:
-        """Incomplete commands of all connections share one bound; above it each keeps a small one."""
+        """Commands of all connections that are incomplete or wait share one bound; above it each keeps a small one."""
         self._shared.input_bytes += pending - self._counted_input
         self._counted_input = pending
         if pending > RESP_INPUT_SHARE_BYTES and self._shared.input_bytes > RESP_INPUT_BYTES_TOTAL_MAX:
-            self._break("too many bytes of incomplete commands on this node")
+            self._break("too many bytes of unprocessed commands on this node")
+
+    def _count_output(self, pending: int) -> None:
+        """Likewise for replies. The client does not read, so it cannot be told why it is cut off."""
+        self._shared.output_bytes += pending - self._counted_output
+        self._counted_output = pending
+        if pending > RESP_OUTPUT_SHARE_BYTES and self._shared.output_bytes > RESP_OUTPUT_BYTES_TOTAL_MAX:
+            self.abort()
 
     def _break(self, sentence: str) -> None:
         """A protocol error: say so and hang up, because what follows cannot be understood."""
@@ -484,6 +499,8 @@ class Connection(asyncio.Protocol):
         self._scheduled = False
         if self._commands and not (self._holds or self._ended):
             self._process()
+        if not self._commands and self._counted_input:
+            self._count_input(self._door.pending)
         if self._holds or self._ended:
             return
         if self._door.fault is not None:
@@ -500,9 +517,13 @@ class Connection(asyncio.Protocol):
     def pause_writing(self) -> None:
         """The client does not take its replies."""
         self._hold(_SOCKET)
+        if not self._ended:
+            self._count_output(self._transport.get_write_buffer_size())
 
     def resume_writing(self) -> None:
         """It does again."""
+        if not self._ended:
+            self._count_output(0)
         self._free(_SOCKET)
 
 
