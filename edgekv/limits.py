@@ -58,10 +58,15 @@ APPLIER_LOG_BYTES_MAX: Final = 1 * MIB  # what the child's stderr may have grown
 
 # Clients.
 CONNECTIONS_MAX: Final = 10_000
+DESCRIPTORS_OWN: Final = (
+    64  # what a node opens besides connections: log, LMDB, pipes, listeners; and connections being refused
+)
 CONNECTION_INPUT_BYTES_MAX: Final = 64 * MIB  # bytes fed since the last complete command
 COMMAND_ARGUMENTS_MAX: Final = 1 << 20
 CONNECTION_OUTPUT_BYTES_MAX: Final = 64 * MIB
-READ_RUN_BYTES_MAX: Final = 1 * MIB  # values per read call, and one: what a connection may have in memory beyond its output
+READ_RUN_BYTES_MAX: Final = (
+    1 * MIB
+)  # values per read call, and one: what a connection may have in memory beyond its output
 SCAN_CURSORS_MAX: Final = 10_000
 SCAN_EXAMINED_KEYS_MAX: Final = 2_000  # beyond its own that a page may look at: deleted ones
 SCAN_LIMIT_MAX: Final = 10_000

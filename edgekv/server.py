@@ -9,6 +9,7 @@ import asyncio
 import gc
 import logging
 import os
+import resource
 import signal
 import time
 from collections.abc import Callable
@@ -24,7 +25,15 @@ from edgekv.engine.engine import Engine
 from edgekv.engine.frame import Frame
 from edgekv.errors import EdgeKVError, LogFailed, Unavailable
 from edgekv.ids import Lsn
-from edgekv.limits import BUFFERED_SYNC_INTERVAL_MS, READER_AGE_MS, SLICE_MS, SPARE_SEGMENTS
+from edgekv.limits import (
+    BUFFERED_SYNC_INTERVAL_MS,
+    CONNECTIONS_MAX,
+    DESCRIPTORS_OWN,
+    MIB,
+    READER_AGE_MS,
+    SLICE_MS,
+    SPARE_SEGMENTS,
+)
 from edgekv.metrics import Metrics
 from edgekv.node import identity, keyspace_file
 from edgekv.node.directory import DataDirectory
@@ -33,7 +42,7 @@ from edgekv.node.operations import Operations
 from edgekv.store.applied import Ended, Failed, Opened, Progress, Stable
 from edgekv.store.applier import Applier
 from edgekv.store.applier_process import ApplierProcess, InlineApplier
-from edgekv.store.lmdb_store import LmdbStore
+from edgekv.store.lmdb_store import LmdbStore, StoreError, disk_is_full
 from edgekv.wal.disk import RealDisk
 from edgekv.wal.group_commit import CloseJob, Flusher, FrameJob, Outcome, PromiseJob, RecycleJob, SyncJob, Written
 from edgekv.wal.group_commit import Failed as FlushFailed
@@ -44,10 +53,14 @@ _log: Final = logging.getLogger("edgekv.server")
 
 TICK_S: Final = min(READER_AGE_MS, BUFFERED_SYNC_INTERVAL_MS) / 1000
 DISK_CHECK_TICKS: Final = 10
+DISK_CHECK_BYTES: Final = MIB
+"""Of changes between two looks at the disk: in a second a fast writer fills what LMDB needs for what is acknowledged."""
 PROBE_S: Final = 0.02
 APPLIER_OPEN_S: Final = 30.0
 APPLIER_RESTART_S: Final = (0.1, 0.5, 2.0, 5.0)
 STOP_S: Final = 30.0
+FEW_CONNECTIONS: Final = 1_000
+"""A limit of open files that leaves fewer per listener is worth a warning."""
 IDLE_COLLECT_S: Final = 60.0
 IDLE_COLLECT_ROWS_MAX: Final = 50_000
 """A full garbage collection walks the memtable, 120 to 300 ms for a large one: only when idle and small."""
@@ -111,7 +124,7 @@ class Server:
         self.site_name: Final = config.site
         self.version: Final = edgekv.__version__
         self.started_ms: Final = now_ms()
-        self._failure: LogFailed | None = None
+        self._failure: EdgeKVError | None = None
         self._effects: Final = Flush()
         self._stopping: Final = asyncio.Event()
         self._stopped_flushing: Final = asyncio.Event()
@@ -120,6 +133,7 @@ class Server:
         self._closing = False
         self._applier_restarts = 0
         self._ticks = 0
+        self._unchecked_bytes = 0
         self._last_frame_s = 0.0
         self._promised = True
         self._collected_s = time.monotonic()
@@ -204,9 +218,10 @@ class Server:
         gc.set_threshold(10_000, 50, 1 << 30)
 
     async def _serve(self, announce: Callable[[str], None]) -> None:
+        connections_max = allowed_connections()
         for name, listener, address in (
-            ("http", HttpServer(self), self.config.http),
-            ("resp", RespServer(self), self.config.resp),
+            ("http", HttpServer(self, connections_max=connections_max), self.config.http),
+            ("resp", RespServer(self, connections_max=connections_max), self.config.resp),
         ):
             try:
                 host, port = await listener.listen(address.host, address.port)
@@ -279,6 +294,9 @@ class Server:
         self._last_frame_s, self._promised = self._loop.time(), False
         self.metrics.wal_frame(frame.changes, frame.bytes, int(outcome.sync_s * 1e9) if frame.sync else None)
         self.engine.written(frame)
+        self._unchecked_bytes += frame.bytes
+        if self._unchecked_bytes >= DISK_CHECK_BYTES:
+            self._check_disk()
 
     def _fail(self, error: LogFailed) -> None:
         """Rule L8: nothing is acknowledged any more; say so, and end."""
@@ -338,23 +356,53 @@ class Server:
         ended.close()
         self._effects.applier = None
         if not self._closing:
-            wait_s = APPLIER_RESTART_S[min(self._applier_restarts, len(APPLIER_RESTART_S) - 1)]
-            self._applier_restarts += 1
-            self._loop.call_later(wait_s, self._respawn_applier, ended)
+            self._loop.call_later(self._back_off_s(), self._respawn_applier, ended)
+
+    def _back_off_s(self) -> float:
+        """How long to wait before the next applier."""
+        wait_s = APPLIER_RESTART_S[min(self._applier_restarts, len(APPLIER_RESTART_S) - 1)]
+        self._applier_restarts += 1
+        return wait_s
 
     def _respawn_applier(self, ended: ApplierProcess) -> None:
         ended.poll()  # reap it
         if self._closing:
             return
-        applier = ApplierProcess.spawn(self._directory.path, self._directory.lock_descriptor)
+        try:
+            applier = ApplierProcess.spawn(self._directory.path, self._directory.lock_descriptor)
+        except OSError as error:
+            _log.warning("the applier cannot be started: %s; it is tried again", error.strerror)
+            self._loop.call_later(APPLIER_RESTART_S[-1], self._respawn_applier, ended)
+            return
         self._effects.applier = applier
         self._watch_applier(applier)
         self.engine.checkpoints.repeat_requests()
 
     def _step_inline_applier(self, applier: InlineApplier) -> None:
-        progress = applier.step()
+        try:
+            progress = applier.step()
+        except (StoreError, EdgeKVError, OSError) as error:
+            _log.warning("the applier failed and will be restarted: %s", error)
+            self._effects.applier = None
+            self._check_disk(lacking=disk_is_full(self._directory.store))
+            self._loop.call_later(self._back_off_s(), self._renew_inline_applier)
+            return
         if progress is not None:
+            self._applier_restarts = 0
             self.engine.applied(progress)
+
+    def _renew_inline_applier(self) -> None:
+        """What a new process is to the other kind of applier: LMDB does not go on with an environment that has failed."""
+        if self._closing:
+            return
+        try:
+            self._store.reopen()
+        except Unavailable as error:
+            self._failure = error  # there is nothing to read from
+            self._stopping.set()
+            return
+        self._effects.applier = InlineApplier(Applier(self._store, self._disk))
+        self.engine.checkpoints.repeat_requests()
 
     # -- timers
 
@@ -379,6 +427,7 @@ class Server:
             self._collect_when_idle()
 
     def _check_disk(self, *, lacking: bool = False) -> None:
+        self._unchecked_bytes = 0
         if self.node.log is not None:
             free = 0 if lacking else self._disk.free_bytes()
             full = self._spares.full and self.node.log.spares <= 2
@@ -420,6 +469,26 @@ class Server:
     def _take_loop_delay(self) -> float:
         worst, self._loop_delay_s_max = self._loop_delay_s_max, 0.0
         return worst
+
+
+def allowed_connections() -> int:
+    """How many connections each of the two listeners may have: CONNECTIONS_MAX, if the process may open so many files.
+
+    The soft limit is raised as far as the hard one lets it.
+    """
+    wanted = 2 * CONNECTIONS_MAX + DESCRIPTORS_OWN
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return CONNECTIONS_MAX
+    allowed = max((soft - DESCRIPTORS_OWN) // 2, 1)
+    if allowed < FEW_CONNECTIONS:
+        _log.warning(
+            "the limit of open files, %d, leaves %d connections per listener: raise it (ulimit -n)", soft, allowed
+        )
+    return allowed
 
 
 def run(config: Config, announce: Callable[[str], None]) -> None:

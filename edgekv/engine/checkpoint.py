@@ -95,9 +95,12 @@ class Checkpoints:
             self._freeze()
 
     def tick(self, now_ms: int, *, blocked: bool) -> None:
-        """Freeze what has become old, or anything at all when writers are blocked; let the applier purge now and then."""
+        """Freeze what has become old, or anything at all when writers wait or are refused; let the applier purge now and then.
+
+        While nothing can be frozen nothing is logged: on a full disk these marks would use up the reserve.
+        """
         if self._memtable.active.rows:
-            if blocked or now_ms - self._frozen_at_ms >= GENERATION_AGE_MS:
+            if self._memtable.can_freeze and (blocked or now_ms - self._frozen_at_ms >= GENERATION_AGE_MS):
                 self._log_ttl(now_ms)
                 self._freeze()
                 self._frozen_at_ms = now_ms

@@ -172,7 +172,7 @@ class Engine:
 
     def tick(self) -> None:
         """About ten times a second: freezes that no commit triggers, and the bounds."""
-        self.checkpoints.tick(self._now_ms(), blocked=self.admission.blocked)
+        self.checkpoints.tick(self._now_ms(), blocked=self.admission.blocked or self.admission.disk_full)
         self.memtable.sweep(_SWEEP_IDLE_ROWS)
         self.commit.kick()
         self._judge()

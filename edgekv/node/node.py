@@ -120,7 +120,7 @@ class Node:
 
 
 def _is_full(error: LogFailed) -> bool:
-    """Whether the log failed for want of space. All that was read is durable then: opening a segment is the last step of a recovery."""
+    """Whether the log failed for want of space. All that was read is durable then: a segment is opened last in a recovery."""
     return isinstance(error.__cause__, OSError) and error.__cause__.errno in (errno.ENOSPC, errno.EDQUOT)
 
 

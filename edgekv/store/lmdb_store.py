@@ -49,18 +49,37 @@ class LmdbStore:
     get: Callable[[bytes], bytes | None]
     """The row under an LMDB key. Rebound by ``renew``: fetch it from the store each time, never keep it. Raises StoreError."""
 
-    def __init__(self, environment: lmdb.Environment, data_file: Path, *, readonly: bool) -> None:
-        self._environment = environment
-        self._data_file = data_file
-        self.path = data_file.parent
-        self._databases = {name: environment.open_db(name, create=not readonly) for name in _DATABASES}
+    def __init__(self, path: Path, *, readonly: bool, map_bytes: int) -> None:
+        self.path = path
+        self._data_file = path / "data.mdb"
+        self._readonly = readonly
+        self._map_bytes = map_bytes
+        self._attach()
+
+    def _attach(self) -> None:
+        self._environment = environment = lmdb.open(
+            str(self.path),
+            map_size=self._map_bytes,
+            readonly=self._readonly,
+            metasync=False,
+            sync=True,
+            writemap=False,
+            max_readers=LMDB_READERS_MAX,
+            max_dbs=len(_DATABASES),
+            max_spare_txns=2,
+            lib_version=ENGINE_0_9,
+        )
+        self._databases = {name: environment.open_db(name, create=not self._readonly) for name in _DATABASES}
         self._main = environment.open_db(None)
         self._rows = self._databases[layout.DB_ROWS]
         self._failure: str | None = None
         self._reader: lmdb.Transaction[bytes] | None = None
         self._actors: list[Actor] = []
         self._page_bytes: int = environment.stat()["psize"]
-        self._reserve_fd = -1 if readonly else os.open(data_file, os.O_RDWR | os.O_CLOEXEC)
+        self._reserve_fd = -1 if self._readonly else os.open(self._data_file, os.O_RDWR | os.O_CLOEXEC)
+        if not self._readonly:
+            self._begin_format()
+        self.renew()
 
     @classmethod
     def open(cls, path: Path, *, readonly: bool, map_bytes: int = LMDB_MAP_BYTES) -> "LmdbStore":
@@ -71,28 +90,22 @@ class LmdbStore:
         if not readonly:
             path.mkdir(parents=True, exist_ok=True)
         try:
-            environment = lmdb.open(
-                str(path),
-                map_size=map_bytes,
-                readonly=readonly,
-                metasync=False,
-                sync=True,
-                writemap=False,
-                max_readers=LMDB_READERS_MAX,
-                max_dbs=len(_DATABASES),
-                max_spare_txns=2,
-                lib_version=ENGINE_0_9,
-            )
-            store = cls(environment, path / "data.mdb", readonly=readonly)
-            if not readonly:
-                store._begin_format()
-            store.renew()
+            store = cls(path, readonly=readonly, map_bytes=map_bytes)
         except lmdb.Error as error:
-            raise Unavailable(
-                f"{path} cannot be opened: {error}. Check the disk and the directory's permissions."
-            ) from error
+            raise _cannot_open(path, error) from error
         store._check_format(path)
         return store
+
+    def reopen(self) -> None:
+        """A new environment in place of one that failed, as a new process would have it; what was committed is there.
+
+        Raises Unavailable when LMDB cannot open it: the store is closed then.
+        """
+        self.close()
+        try:
+            self._attach()
+        except lmdb.Error as error:
+            raise _cannot_open(self.path, error) from error
 
     # Reading.
 
@@ -304,6 +317,10 @@ class WriteTransaction:
     def index_is_empty(self, index: bytes) -> bool:
         """Whether an index holds nothing."""
         return self._transaction.stat(self._databases[index])["entries"] == 0
+
+
+def _cannot_open(path: Path, error: lmdb.Error) -> Unavailable:
+    return Unavailable(f"{path} cannot be opened: {error}. Check the disk and the directory's permissions.")
 
 
 def disk_is_full(path: Path) -> bool:

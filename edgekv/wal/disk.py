@@ -11,7 +11,9 @@ What the rules rely on, and what an implementation has to keep:
 """
 
 import contextlib
+import errno
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final, Protocol
@@ -22,6 +24,8 @@ UNFINISHED_SUFFIX: Final = ".new"
 """Names of files that `Disk.create` had not finished when the process ended. Recovery unlinks them."""
 
 _ZEROS: Final = bytes(ZERO_CHUNK_BYTES)
+_OPEN_ATTEMPTS: Final = 500
+_OPEN_PAUSE_S: Final = 0.01
 
 
 def no_pause() -> None:
@@ -119,7 +123,7 @@ class RealDisk:
 
     def create(self, name: str, size: int, pause: Callable[[], None] = no_pause) -> RealFile:
         unfinished = name + UNFINISHED_SUFFIX
-        file = RealFile(os.open(unfinished, self._flags | os.O_CREAT | os.O_EXCL, 0o600, dir_fd=self._directory))
+        file = self._open(unfinished, self._flags | os.O_CREAT | os.O_EXCL)
         try:
             for offset in range(0, size, ZERO_CHUNK_BYTES):
                 if offset:
@@ -135,7 +139,20 @@ class RealDisk:
         return file
 
     def open(self, name: str) -> RealFile:
-        return RealFile(os.open(name, self._flags, dir_fd=self._directory))
+        return self._open(name, self._flags)
+
+    def _open(self, name: str, flags: int) -> RealFile:
+        """Clients may use up the descriptors for a moment, until those beyond the limit are turned away. The disk is well then, and to
+        end the process would be their doing: wait.
+        """
+        for _ in range(_OPEN_ATTEMPTS):
+            try:
+                return RealFile(os.open(name, flags, 0o600, dir_fd=self._directory))
+            except OSError as error:
+                if error.errno not in (errno.EMFILE, errno.ENFILE):
+                    raise
+                time.sleep(_OPEN_PAUSE_S)
+        return RealFile(os.open(name, flags, 0o600, dir_fd=self._directory))
 
     def rename(self, old: str, new: str) -> None:
         os.rename(old, new, src_dir_fd=self._directory, dst_dir_fd=self._directory)

@@ -2,11 +2,11 @@
 
     python -m tests.integration.kill_rounds --rounds 100
 
-A round: start the load (tests/integration/ledger.py), kill after a random time, start the node again, read everything back. Checked after
-each: nothing acknowledged is lost, no delete undone, counters right, and the keys of each connection as after a prefix of what it
-sent; the applied LSN never lower than once seen; the node ready within `READY_S`; exactly one applier, and never that of a dead node;
-and in the log, which `LogAudit` reads between two rounds, no dot given twice. A round takes other sizes of log and memory than the one
-before it, so that small generations, rolls and recycling are hit as well. Everything random comes from the seed, but for the scheduler.
+A round: start the load (tests/integration/ledger.py), kill after a random time, start the node again, read everything back. Checked
+after each: nothing acknowledged is lost, no delete undone, counters right, and the keys of each connection as after a prefix of what
+it sent; the applied LSN never lower than once seen; the node ready within `READY_S`; exactly one applier, never that of a dead node;
+and in the log, which `LogAudit` reads between two rounds, no dot given twice. Sizes of log and memory change from round to round, so
+that small generations, rolls and recycling are hit as well. Everything random comes from the seed, but for the scheduler.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, Literal, NamedTuple
+from typing import Final, Literal, NamedTuple, Self
 
 from edgekv.checksum import chain_next
 from edgekv.cli.node_http import NodeHttp
@@ -75,7 +75,9 @@ class LogAudit:
             actor = record.keyspace, record.actor
             run = Run(record.first_seq, record.changes, record.base_hlc, record.chain, hash(record.body))
             seq, hlc, chain = expected.get(actor, (run.first_seq, 0, run.chain))
-            assert (run.first_seq, run.chain) == (seq, chain), f"LSN {lsn}: {run} does not follow seq {seq - 1} of {actor}"
+            assert (run.first_seq, run.chain) == (seq, chain), (
+                f"LSN {lsn}: {run} does not follow seq {seq - 1} of {actor}"
+            )
             assert run.base_hlc > hlc, f"LSN {lsn}: the HLC of {run} is not above {hlc}"
             seq = run.first_seq + run.changes
             expected[actor] = seq, run.base_hlc + run.changes - 1, chain_next(run.chain, record.body)
@@ -102,7 +104,9 @@ def enumerate_records(wal: Path) -> "list[tuple[int, object]]":
         for number in numbers:
             segment = Segment.open(disk, segment_name(number))
             assert segment is not None, f"the header of {segment_name(number)} is damaged"
-            assert walk is None or walk.sealed_by(segment.header), f"{segment_name(number)} does not follow its predecessor"
+            assert walk is None or walk.sealed_by(segment.header), (
+                f"{segment_name(number)} does not follow its predecessor"
+            )
             walk = SegmentWalk(segment)
             while (step := walk.step()) is not None:
                 header, payload = step
@@ -212,7 +216,7 @@ class KillRounds:
         self._applied = 0
         self.summary = Summary()
 
-    def __enter__(self) -> "KillRounds":
+    def __enter__(self) -> Self:
         self._start()
         return self
 

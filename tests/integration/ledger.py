@@ -1,8 +1,8 @@
 """Load on a node, a ledger of what it acknowledged, and the judge of what it holds after a disaster.
 
 `Load` runs `python -m tests.integration.ledger` as a process of its own, which outlives the node. It keeps a few connections (lanes)
-full of pipelined SET, MSET, DEL and INCRBY, each lane on keys of its own, and compares every reply with what the lane's history makes it.
-Per read it appends one line per lane, `LANE ACKNOWLEDGED SENT`, to the ledger, and fdatasyncs it before it reads on.
+full of pipelined SET, MSET, DEL and INCRBY, each lane on keys of its own, and compares every reply with what the lane's history makes
+it. After each read a lane appends one line, `LANE ACKNOWLEDGED SENT`, to the ledger, and fdatasyncs it before it reads on.
 
 What a lane does is a function of its seed, so the ledger holds two numbers and not the operations. A lane's operations reach the log
 in their order, and a crash takes a suffix of the log: so after it the lane's keys must look as after the first n of them, for ONE n

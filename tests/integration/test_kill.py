@@ -28,11 +28,12 @@ VALUE = b"v" * 100
 
 
 def check_rounds(directory: Path, rounds: int, seed: str) -> None:
+    print(f"seed {seed}")
     with KillRounds(directory, seed) as killed:
         for number in range(rounds):
             killed.round(VICTIMS[number % len(VICTIMS)])
-    print(f"seed {seed}: {killed.summary}")
-    assert killed.summary.failures == 0, f"seed {seed}: {killed.summary}"
+    print(killed.summary)
+    assert killed.summary.failures == 0
 
 
 def test_kill_9_of_node_applier_both_and_of_a_starting_node_loses_nothing_acknowledged(tmp_path: Path) -> None:
@@ -46,7 +47,7 @@ def test_thirty_kills_of_one_directory_lose_nothing_acknowledged(tmp_path: Path)
 
 @pytest.mark.slow  # about 30 s
 def test_an_orphaned_applier_in_a_big_transaction_does_not_keep_the_next_node_from_being_ready(tmp_path: Path) -> None:
-    """The whole generation stays in the log first (the applier is stopped), so that the next node's applier takes it in one transaction."""
+    """The generation stays in the log first (the applier is stopped), so that the next node's applier takes it in one transaction."""
     node = NodeProcess(tmp_path / "node", "--memory-bytes", str(GIB))
     killed_in_the_middle = 0
     ready_s = []
@@ -58,7 +59,7 @@ def test_an_orphaned_applier_in_a_big_transaction_does_not_keep_the_next_node_fr
             connection.send_all((command(b"SET", b"row:%d" % number, VALUE) for number in range(ROWS)), lambda _: None)
         node.kill()
         os.kill(applier, signal.SIGKILL)
-        for moment_s in (0.2, 0.6, 1.0, 1.5, 2.0):
+        for moment_s in (0.1, 0.2, 0.4, 0.6, 0.9, 1.3):
             ready_s.append(start(node))
             time.sleep(moment_s)
             in_the_middle = applied_lsn(node.http) == 0
@@ -73,5 +74,5 @@ def test_an_orphaned_applier_in_a_big_transaction_does_not_keep_the_next_node_fr
         node.kill()
         wait_for_no_applier(node.data_dir)
     print(f"{killed_in_the_middle} orphans in the middle; ready after {', '.join(f'{s:.2f}' for s in ready_s)} s")
-    assert killed_in_the_middle >= 2
+    assert killed_in_the_middle
     assert max(ready_s) < READY_S

@@ -70,7 +70,7 @@ def test_redis_py_works_unchanged(node: NodeProcess, protocol: int) -> None:
             sorted(client.scan_iter("p*", count=50)) == sorted(client.keys("p*")) == [b"p%03d" % i for i in range(500)]
         )
         assert client.dbsize() == 504
-        assert client.config_get("maxclients") == {"maxclients": str(CONNECTIONS_MAX)}
+        assert 0 < int(client.config_get("maxclients")["maxclients"]) <= CONNECTIONS_MAX
         assert client.info()["redis_version"] == "7.0.15"
         assert client.command_count() > 50
         assert client.client_getname() in ("test", b"test")

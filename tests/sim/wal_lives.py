@@ -13,7 +13,6 @@ The oracle, after each recovery:
 - damage that no rule excuses is never silent, and there is no alarm without damage.
 """
 
-
 import argparse
 import sys
 import time

@@ -14,7 +14,7 @@ connections, the request line and headers, the time for both, bodies and replies
 
 import asyncio
 import time
-from typing import Final
+from typing import Final, cast
 
 from aiohttp import web
 
@@ -117,7 +117,7 @@ class HttpServer:
 class Refused(asyncio.Protocol):
     """A connection above the limit: told so, and closed."""
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.WriteTransport)
+    def connection_made(self, made: asyncio.BaseTransport) -> None:
+        transport = cast("asyncio.WriteTransport", made)  # uvloop's is one by shape only
         transport.write(_FULL)
         transport.close()

@@ -77,3 +77,24 @@ def test_a_read_only_node_refuses_even_deletes_and_says_why() -> None:
     admission.read_only = Corruption("records 7 to 9 are gone.", path="seg-1", first_lsn=7, last_lsn=9)
     with pytest.raises(ReadOnly, match="records 7 to 9 are gone"):
         admission.check_relief()
+
+
+def test_deletes_are_refused_when_the_disk_is_full_and_the_reserve_of_the_log_is_used_up() -> None:
+    admission = Admission(CAP)
+    admission.reserve_has_room = lambda: False
+    admission.check_relief()
+    admission.disk(free_bytes=0, reusable_bytes=0, unapplied_bytes=0, spares_failed=True)
+    with pytest.raises(DiskFull, match="reserve"):
+        admission.check_relief()
+    admission.reserve_has_room = lambda: True
+    admission.check_relief()
+
+
+def test_on_a_full_disk_nobody_waits_for_memory_either() -> None:
+    admission = Admission(CAP)
+    admission.disk(free_bytes=0, reusable_bytes=0, unapplied_bytes=CAP, spares_failed=False)
+    admission.update(unapplied_bytes=CAP, log_has_room=True)
+    assert not admission.blocked
+    admission.disk(free_bytes=PLENTY, reusable_bytes=0, unapplied_bytes=CAP, spares_failed=False)
+    admission.update(unapplied_bytes=CAP, log_has_room=True)
+    assert admission.blocked

@@ -274,6 +274,9 @@ class FakeTransport:
     def set_write_buffer_limits(self, high: int) -> None:
         self.high = high
 
+    def get_write_buffer_size(self) -> int:
+        return self.untaken
+
     def get_extra_info(self, name: str) -> tuple[str, int]:
         return ("127.0.0.1", 50_000 if name == "peername" else 7481)
 
