@@ -24,6 +24,8 @@ from edgekv.store.memtable import Memtable
 from edgekv.wal.record import Checkpoint, KeyspaceState, pack_checkpoint, pack_ttl
 
 _PURGE_INTERVAL_MS: Final = 60_000
+_PURGE_HURRY_MS: Final = 3_000
+"""On a full disk, where what has expired is the room that writers wait for."""
 _GENERATIONS: Final = 3
 """The cap on memory is shared by the active generation and two frozen ones."""
 
@@ -104,11 +106,8 @@ class Checkpoints:
                 self._log_ttl(now_ms)
                 self._freeze()
                 self._frozen_at_ms = now_ms
-        elif not self.requests and now_ms - self._purged_at_ms >= _PURGE_INTERVAL_MS:
-            self._log_ttl(now_ms)
-            self._ask(self._commit.durable_lsn)
-        if now_ms - self._purged_at_ms >= _PURGE_INTERVAL_MS:
-            self._purged_at_ms = now_ms
+        elif not self.requests:
+            self._purge(now_ms, _PURGE_HURRY_MS if blocked else _PURGE_INTERVAL_MS)
 
     def applied(self, progress: Progress) -> None:
         """The applier committed."""
@@ -128,6 +127,17 @@ class Checkpoints:
         """The applier was restarted: ask again for what it had not committed."""
         for request in self.requests:
             self._request(request.lsn, request.stable)
+
+    def _purge(self, now_ms: int, interval_ms: int) -> None:
+        """Without anything to store: log the TTL time, and have the applier purge by it as soon as it is durable."""
+        if self._ttl_frame is not None:
+            if self._ttl_frame.done:
+                self._ask(self._commit.durable_lsn)
+        elif now_ms - self._purged_at_ms >= interval_ms:
+            self._purged_at_ms = now_ms
+            self._log_ttl(now_ms)
+            if self._ttl_frame is None:  # the clock was set back: tombstones can go all the same
+                self._ask(self._commit.durable_lsn)
 
     def _freeze(self) -> None:
         if not self._memtable.can_freeze:
