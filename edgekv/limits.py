@@ -104,7 +104,7 @@ RESP_READ_RUN_KEYS: Final = 64  # keys per read call
 RESP_SLOW_COMMANDS_MAX: Final = 4  # KEYS, DBSIZE, FLUSHDB in progress at once; more wait their turn
 RESP_CLOSE_WAIT_S: Final = 2.0  # for clients to take their last replies at shutdown
 RESP_PAGE_KEYS: Final = 1_000  # keys per step of those
-RESP_WAKE_CONNECTIONS: Final = 64  # of those that waited for room, per turn of the loop: all at once would overshoot it
+RESP_WAKE_CONNECTIONS: Final = 16  # of those that waited for room, per turn of the loop: all at once would overshoot it
 
 COUNTER_BYTES_MAX: Final = 64  # of one counter total; a merged sum may leave 64 bits, never this
 

@@ -132,6 +132,8 @@ class Server:
         self._kick_due = False
         self._closing = False
         self._applier_restarts = 0
+        self._inline_resting = False
+        """The inline applier has more to do, and will."""
         self._ticks = 0
         self._unchecked_bytes = 0
         self._last_frame_s = 0.0
@@ -226,8 +228,11 @@ class Server:
             try:
                 host, port = await listener.listen(address.host, address.port)
             except OSError as error:
+                # uvloop's own text repeats the address; a name that cannot be resolved has a negative number and a good text.
+                number = error.errno or 0
+                reason = os.strerror(number) if number > 0 else error.strerror
                 raise Unavailable(
-                    f"cannot listen on {address} for {name}: {error.strerror}. Stop what uses it, or choose another with --{name}."
+                    f"cannot listen on {address} for {name}: {reason}. Stop what uses it, or choose another with --{name}."
                 ) from error
             self._listeners.append(listener)
             announce(f"{name} {host}:{port}")
@@ -379,6 +384,11 @@ class Server:
         self.engine.checkpoints.repeat_requests()
 
     def _step_inline_applier(self, applier: InlineApplier) -> None:
+        """One transaction, and the next after a pause as long as this one took: half of the time is for clients."""
+        started_s = self._loop.time()
+        self._inline_resting = False
+        if self._closing or self._effects.applier is not applier:
+            return
         try:
             progress = applier.step()
         except (StoreError, EdgeKVError, OSError) as error:
@@ -390,6 +400,8 @@ class Server:
         if progress is not None:
             self._applier_restarts = 0
             self.engine.applied(progress)
+            self._inline_resting = True
+            self._loop.call_later(self._loop.time() - started_s, self._step_inline_applier, applier)
 
     def _renew_inline_applier(self) -> None:
         """What a new process is to the other kind of applier: LMDB does not go on with an environment that has failed."""
@@ -420,7 +432,7 @@ class Server:
             elif not self._promised and self._loop.time() - self._last_frame_s > TICK_S:
                 self._promised = True
                 flusher.submit(PromiseJob(HOUSEKEEPING))
-        if isinstance(self._effects.applier, InlineApplier):
+        if isinstance(self._effects.applier, InlineApplier) and not self._inline_resting:
             self._step_inline_applier(self._effects.applier)
         if self._ticks % DISK_CHECK_TICKS == 0:
             self._check_disk()

@@ -11,12 +11,14 @@ import redis
 
 from edgekv.cli.node_process import NodeProcess
 from edgekv.limits import MIB
-from tests.integration.flood import Flood, Report
+from tests.integration.flood import DEPTH, Flood, Report
 from tests.integration.witnesses import MemoryWatch, another_client, metric, pings, probes
 
 SMALL: Final = ("--small-memory", "true", "--memory-bytes")
 PROMPT_S: Final = 0.1
-TYPICAL_S: Final = 0.03
+CROWDED_S: Final = 0.5
+"""When a turn of the loop reads from 500 clients, or writes LMDB as well."""
+VALUE_BYTES: Final = 10_000
 RATE_LEFT: Final = 0.4  # of two measurements on a machine with other work
 
 
@@ -26,7 +28,9 @@ def small_writes(node: NodeProcess) -> Report:
         return flood.report()
 
 
-def under_pressure(node: NodeProcess, *, memory_bytes: int, connections: int, seconds: float) -> Report:
+def under_pressure(
+    node: NodeProcess, *, memory_bytes: int, connections: int, seconds: float, worst_s: float = PROMPT_S
+) -> Report:
     """Flood the node and hold it to what must be true meanwhile and afterwards."""
     before = small_writes(node)
     with (
@@ -34,17 +38,20 @@ def under_pressure(node: NodeProcess, *, memory_bytes: int, connections: int, se
         probes(node) as probe,
         another_client(node) as client,
         MemoryWatch(node) as memory,
-        Flood(node.resp, connections=connections, value_bytes=10_000, seconds=seconds) as flood,
+        Flood(node.resp, connections=connections, value_bytes=VALUE_BYTES, seconds=seconds) as flood,
     ):
         report = flood.report()
     assert report.refused == 0 and report.answered > 0
     assert metric(node, "edgekv_write_blocks_total") > 3
     for witness in (ping, probe):
-        assert witness.worst_s < PROMPT_S and witness.percentile_s(99) < TYPICAL_S
+        assert witness.worst_s < worst_s and witness.percentile_s(99) < worst_s / 2
         assert len(witness.seconds) > 10 * seconds
-    assert client.worst_s < 10 * PROMPT_S, "a single writer waits its turn, never for ever"
-    # The cap bounds what is not in LMDB; beside it are reads in progress, LMDB's dirty pages and the applier's rows.
-    assert memory.grown_bytes < 3 * memory_bytes + 96 * MIB
+    assert client.worst_s < 1.0 + 2 * connections * DEPTH / report.rate, (
+        "a single writer waits for those before it, no longer"
+    )
+    # The cap bounds what is not in LMDB; beside it are reads in progress, LMDB's dirty pages, the applier's rows and what each
+    # client has sent before it waits.
+    assert memory.grown_bytes < 3 * memory_bytes + 96 * MIB + 3 * connections * DEPTH * VALUE_BYTES
     after = small_writes(node)
     assert after.rate > RATE_LEFT * before.rate
     return report
@@ -100,11 +107,11 @@ def test_a_delete_waits_its_turn_and_a_client_that_leaves_while_it_waits_harms_n
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("memory_mib", "connections"), [(64, 50), (8, 500)])
-def test_a_long_flood_changes_nothing(tmp_path: Path, memory_mib: int, connections: int) -> None:
+@pytest.mark.parametrize(("memory_mib", "connections", "worst_s"), [(64, 50, PROMPT_S), (8, 500, CROWDED_S)])
+def test_a_long_flood_changes_nothing(tmp_path: Path, memory_mib: int, connections: int, worst_s: float) -> None:
     memory_bytes = memory_mib * MIB
     with NodeProcess(tmp_path / "node", *SMALL, str(memory_bytes)) as node:
-        under_pressure(node, memory_bytes=memory_bytes, connections=connections, seconds=20.0)
+        under_pressure(node, memory_bytes=memory_bytes, connections=connections, seconds=20.0, worst_s=worst_s)
         _drains(node)
         assert node.stop() == 0
 
@@ -112,6 +119,6 @@ def test_a_long_flood_changes_nothing(tmp_path: Path, memory_mib: int, connectio
 @pytest.mark.slow
 def test_the_node_that_writes_lmdb_itself_bears_it_too(tmp_path: Path) -> None:
     with NodeProcess(tmp_path / "node", *SMALL, str(8 * MIB), "--applier", "inline") as node:
-        under_pressure(node, memory_bytes=8 * MIB, connections=50, seconds=5.0)
+        under_pressure(node, memory_bytes=8 * MIB, connections=50, seconds=5.0, worst_s=CROWDED_S)
         _drains(node)
         assert node.stop() == 0

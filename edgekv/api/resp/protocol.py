@@ -101,6 +101,7 @@ class Connection(asyncio.Protocol):
         "_engine",
         "_holds",
         "_host",
+        "_its_turn",
         "_keyspaces",
         "_last",
         "_listener",
@@ -137,6 +138,8 @@ class Connection(asyncio.Protocol):
         self._waiting_bytes = 0
         """Of payloads that wait for frames; 0: none waits."""
         self._holds = 0
+        self._its_turn = False
+        """It was woken, and what it has parsed goes before those who still wait for room."""
         self._commands: list[Arguments] = []
         """Parsed and not processed yet."""
         self._scheduled = False
@@ -298,7 +301,7 @@ class Connection(asyncio.Protocol):
         return self._session.dialect.null if value is None else b"$%d\r\n%b\r\n" % (len(value), value)
 
     def _plain_set(self, command: Arguments) -> bytes | None:
-        if len(command) != 3 or self._engine.write_blocked:
+        if len(command) != 3 or self._lacks_room():
             return None
         _, key, value = command
         if (
@@ -348,7 +351,7 @@ class Connection(asyncio.Protocol):
             return self._each(run)
         if b"" in names or max(map(len, names)) > KEY_BYTES_MAX or max(map(len, values)) > self._value_bytes_max:
             return self._each(run)
-        if self._engine.write_blocked:
+        if self._lacks_room():
             self._hold(_ROOM)
             return 0
         try:
@@ -379,7 +382,7 @@ class Connection(asyncio.Protocol):
                 return i
             entry = find(command)
             if isinstance(entry, Command):
-                if entry.writes and self._engine.write_blocked:
+                if entry.writes and self._lacks_room():
                     self._hold(_ROOM)
                     return i
                 reply: Reply = self._call(entry, command)
@@ -476,6 +479,10 @@ class Connection(asyncio.Protocol):
 
     # -- holding
 
+    def _lacks_room(self) -> bool:
+        """Whether a write has to wait: there is no room, or others wait for it and it is not this one's turn."""
+        return self._engine.write_blocked or (not self._its_turn and bool(self._shared.without_room))
+
     def _hold(self, reason: int) -> None:
         if reason & self._holds:
             return
@@ -499,6 +506,7 @@ class Connection(asyncio.Protocol):
         self._scheduled = False
         if self._commands and not (self._holds or self._ended):
             self._process()
+            self._its_turn = False
         if not self._commands and self._counted_input:
             self._count_input(self._door.pending)
         if self._holds or self._ended:
@@ -511,7 +519,8 @@ class Connection(asyncio.Protocol):
             self._transport.resume_reading()
 
     def room(self) -> None:
-        """There is room for writes again. Called by the server."""
+        """There is room for the writes that wait here. Called by the server."""
+        self._its_turn = True
         self._free(_ROOM)
 
     def pause_writing(self) -> None:

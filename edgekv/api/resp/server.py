@@ -7,21 +7,17 @@ import asyncio
 from collections.abc import Callable
 from functools import partial
 from itertools import islice
-from typing import Final, Protocol
+from typing import Final
 
 from edgekv.api.resp.host import Host
 from edgekv.api.resp.protocol import Connection
-from edgekv.api.resp.session import Shared, Slices
+from edgekv.api.resp.session import Shared, Slices, Waiting
 from edgekv.api.resp.slow import SlowCommand
 from edgekv.limits import CONNECTIONS_MAX, RESP_CLOSE_WAIT_S, RESP_SLOW_COMMANDS_MAX, RESP_WAKE_CONNECTIONS
 
 _BACKLOG: Final = 1024
 _WAKE_PAUSE_S: Final = 0.001
 _CLOSE_POLL_S: Final = 0.005
-
-
-class _Waiting(Protocol):
-    def room(self) -> None: ...
 
 
 class RespServer:
@@ -32,7 +28,6 @@ class RespServer:
         self._host: Final = host
         self._engine: Final = host.operations.engine
         self._connections: Final[set[Connection]] = set()
-        self._without_room: Final[dict[_Waiting, None]] = {}
         self._tasks: Final[set[asyncio.Task[None]]] = set()
         self._turns: Final = asyncio.Semaphore(RESP_SLOW_COMMANDS_MAX)
         self._server: asyncio.Server | None = None
@@ -70,27 +65,27 @@ class RespServer:
     def left(self, connection: Connection) -> None:
         """It is not any more."""
         self._connections.discard(connection)
-        self._without_room.pop(connection, None)
+        self.shared.without_room.pop(connection, None)
 
     def call_soon(self, callback: Callable[[], None]) -> None:
         """Call it in the next turn of the loop."""
         self._loop.call_soon(callback)
 
-    def wait_for_room(self, waiting: _Waiting) -> None:
+    def wait_for_room(self, waiting: Waiting) -> None:
         """Call ``waiting.room`` when writes find room again. One callback at the engine stands for everybody here."""
-        if not self._without_room:
+        if not self.shared.without_room:
             self._engine.on_room.append(self._wake)
-        self._without_room[waiting] = None
+        self.shared.without_room[waiting] = None
 
     def _wake(self) -> None:
         """Wake some, in the order in which they began to wait, and the next ones a little later if there is still room."""
         if self._engine.write_blocked:
             self._engine.on_room.append(self._wake)
             return
-        for waiting in list(islice(self._without_room, RESP_WAKE_CONNECTIONS)):
-            del self._without_room[waiting]
+        for waiting in list(islice(self.shared.without_room, RESP_WAKE_CONNECTIONS)):
+            del self.shared.without_room[waiting]
             waiting.room()
-        if self._without_room:
+        if self.shared.without_room:
             self._loop.call_later(_WAKE_PAUSE_S, self._wake)
 
     def run_slow(self, connection: Connection, slices: Slices) -> None:

@@ -6,7 +6,7 @@ protocol.py creates them and enforces what they say; commands read and change th
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 from edgekv.api.resp.cursors import Cursors
 from edgekv.api.resp.host import Host, Operations
@@ -14,6 +14,12 @@ from edgekv.api.resp.replies import RESP2, Dialect
 from edgekv.limits import CONNECTIONS_MAX, SCAN_CURSORS_MAX
 
 _FIRST_CURSOR_BITS: Final = 47
+
+
+class Waiting(Protocol):
+    """Somebody who waits for room."""
+
+    def room(self) -> None: ...
 
 
 class Shared:
@@ -30,6 +36,8 @@ class Shared:
         self.connections_refused = 0
         self.commands_total = 0
         self.protocol_errors = 0
+        self.without_room: Final[dict[Waiting, None]] = {}
+        """Who waits for room, in the order of their coming."""
         self.input_bytes = 0
         """Of commands that are incomplete or wait, over all connections."""
         self.output_bytes = 0

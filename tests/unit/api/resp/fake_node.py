@@ -307,14 +307,13 @@ class FakeListener:
         self.shared = Shared(node, connections_max)
         self.due: list[Callable[[], None]] = []
         self.slow: list[tuple[Connection, Slices]] = []
-        self.without_room: list[Connection] = []
 
     def joined(self, connection: Connection) -> None: ...
 
     def left(self, connection: Connection) -> None: ...
 
     def wait_for_room(self, connection: Connection) -> None:
-        self.without_room.append(connection)
+        self.shared.without_room[connection] = None
 
     def run_slow(self, connection: Connection, slices: Slices) -> None:
         self.slow.append((connection, slices))
@@ -329,7 +328,8 @@ class FakeListener:
             callback()
 
     def make_room(self) -> None:
-        waiting, self.without_room = self.without_room, []
+        waiting = list(self.shared.without_room)
+        self.shared.without_room.clear()
         for connection in waiting:
             connection.room()
         self.turn()

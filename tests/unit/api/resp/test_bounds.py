@@ -74,3 +74,20 @@ def test_above_the_bound_a_client_that_takes_nothing_is_cut_off_and_its_share_is
     assert client.is_closed() and not small.is_closed()
     small.connection.connection_lost(None)
     assert listener.shared.output_bytes == RESP_OUTPUT_BYTES_TOTAL_MAX
+
+
+def test_a_writer_that_comes_while_others_wait_for_room_waits_behind_them(
+    node: FakeNode, listener: FakeListener
+) -> None:
+    node.operations.engine.write_blocked = True
+    first, second, third = Client(listener), Client(listener), Client(listener)
+    first.feed(encode("SET", "first", "v"))
+    second.feed(encode("SET", "second", "v"))
+    node.operations.engine.write_blocked = False
+    third.feed(encode("SET", "third", "v"))
+    assert list(node.operations.values) == []
+    listener.make_room()
+    assert list(node.operations.values) == [b"first", b"second", b"third"]
+    third.feed(encode("SET", "third", "w"))
+    node.flush()
+    assert third.replies() == b"+OK\r\n+OK\r\n"

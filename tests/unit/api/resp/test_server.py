@@ -116,7 +116,7 @@ def test_flushdb_waits_for_room_between_its_changes_and_others_go_on(monkeypatch
         monkeypatch.setattr(operations, "delete", delete_until_full)
         flusher, other = await site.connect(), await site.connect()
         flusher.send(("FLUSHDB",))
-        await until(lambda: bool(server._without_room))
+        await until(lambda: bool(server.shared.without_room))
         assert len(operations.values) == 1
         assert await other.ask("PING") == b"+PONG\r\n"
         operations.engine.make_room()
@@ -160,7 +160,7 @@ def test_a_crowd_that_waits_for_room_is_served_in_the_end() -> None:
         peers = [await site.connect() for _ in range(150)]
         for i, peer in enumerate(peers):
             peer.send(("SET", f"k{i}", "v"))
-        await until(lambda: len(server._without_room) == len(peers))
+        await until(lambda: len(server.shared.without_room) == len(peers))
         assert len(node.operations.engine.on_room) == 1
         node.operations.engine.make_room()
         assert [await peer.line() for peer in peers] == [b"+OK\r\n"] * len(peers)
