@@ -255,7 +255,7 @@ class Server:
             if self.engine.commit.error is None:
                 await self._flush_all()
             self._spares.close()
-            flusher.close()
+            await asyncio.to_thread(flusher.close)  # its last outcome, perhaps a failure, is heard before the process ends
         if isinstance(self._effects.applier, ApplierProcess):
             self._loop.remove_reader(self._effects.applier.fileno())
             self._effects.applier.close()

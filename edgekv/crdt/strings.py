@@ -112,8 +112,10 @@ def add_operations(
     """INCR by ``delta`` in the own change ``next_seq``. Whether value and sum are 64-bit integers is the caller's check."""
     gone, cell = state.gone(now), state.visible_register(now)
     operations: list[Operation] = []
+    if cell is None:  # hidden by its own expiry, perhaps: a clock that is set back must not add it to this sum
+        operations += _delete_register(state, key)
     if gone:
-        operations += [*(_delete_register(state, key) if cell is None else []), *_reset(state, key, besides=own_actor)]
+        operations += _reset(state, key, besides=own_actor)
     if cell is not None and cell.expiry_ms and (gone or state.key_end == NEVER):
         operations.append((EXPIRE, key, cell.expiry_ms))
     elif gone:

@@ -102,7 +102,7 @@ class Checkpoints:
         While nothing can be frozen nothing is logged: on a full disk these marks would use up the reserve.
         """
         if self._memtable.active.rows:
-            if self._memtable.can_freeze and (blocked or now_ms - self._frozen_at_ms >= GENERATION_AGE_MS):
+            if self._memtable.can_freeze and (blocked or _passed(GENERATION_AGE_MS, self._frozen_at_ms, now_ms)):
                 self._log_ttl(now_ms)
                 self._freeze()
                 self._frozen_at_ms = now_ms
@@ -133,7 +133,7 @@ class Checkpoints:
         if self._ttl_frame is not None:
             if self._ttl_frame.done:
                 self._ask(self._commit.durable_lsn)
-        elif now_ms - self._purged_at_ms >= interval_ms:
+        elif _passed(interval_ms, self._purged_at_ms, now_ms):
             self._purged_at_ms = now_ms
             self._log_ttl(now_ms)
             if self._ttl_frame is None:  # the clock was set back: tombstones can go all the same
@@ -157,3 +157,8 @@ class Checkpoints:
         if self._ttl_frame is None and now_ms > self.ttl_ms:
             self._ttl_frame, self._ttl_frame_ms = self._commit.filling, now_ms
             self._commit.mark(pack_ttl(now_ms))
+
+
+def _passed(interval_ms: int, since_ms: int, now_ms: int) -> bool:
+    """Whether an interval is over; after a step back of the clock it is, or nothing would happen until the clock has caught up."""
+    return not 0 <= now_ms - since_ms < interval_ms

@@ -41,9 +41,9 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Final, Protocol
 
 from edgekv.checksum import FAST, chain_next
-from edgekv.crdt.operation import SUFFIX_REGISTER, Operation, Row, merge_row, rows_of
+from edgekv.crdt.operation import SUFFIX_REGISTER, Operation, merge_row, rows_of
 from edgekv.crdt.register import Cell
-from edgekv.engine.frame import Frame, Run, newer
+from edgekv.engine.frame import Frame, RowReader, Run, newer, put_row
 from edgekv.engine.keyspaces import Head, Keyspace
 from edgekv.errors import EdgeKVError, LogFailed
 from edgekv.ids import Actor, Lsn
@@ -77,9 +77,6 @@ class Flush(Protocol):
     """Hand one encoded frame to the flusher; `Commit.written` or `Commit.failed` answers, later, in order."""
 
     def __call__(self, frame: Frame, payload: bytes, records: int, *, sync: bool, roll: bool) -> None: ...
-
-
-RowReader = Callable[[Keyspace, bytes, bytes], Row | None]
 
 
 class Commit:
@@ -165,7 +162,7 @@ class Commit:
                 keyspace.mixed = True
                 row = merge_row(self.read_row(keyspace, key, suffix), delta)
                 if row is not None:
-                    frame.layer.put_row(key, suffix, row)
+                    put_row(frame.layer, keyspace, key, suffix, row, self.read_row)
         self._grew(frame, 1, frame.layer.payload_bytes - before + _OPERATION_FRAMING_BYTES * len(operations))
 
     def mark(self, record: bytes) -> None:

@@ -55,7 +55,7 @@ class Effects(Protocol):
 
 
 class Engine:
-    """See the module docstring. Built by `Recovered.open` in node/node.py."""
+    """See the module docstring. Built by `Node.recover` in node/node.py."""
 
     def __init__(
         self,
@@ -78,6 +78,7 @@ class Engine:
         self._segment_bytes: Final = segment_bytes
         self._client_room_bytes: Final = segment_bytes // 8
         self._now_ms: Final = now_ms
+        self._ttl_ms = 0
         self.admission: Final = Admission(memory_bytes)
         self._relief_bytes_max: Final = memory_bytes + memory_bytes // _RELIEF_SHARE
         self.admission.reserve_has_room = self._reserve_has_room
@@ -136,8 +137,9 @@ class Engine:
     newer = staticmethod(newer)
 
     def ttl_now_ms(self) -> int:
-        """TTL time: the larger of the wall clock and what the log has learned; expiries are judged by it."""
-        return max(self._now_ms(), self.checkpoints.ttl_logged_ms)
+        """TTL time: the larger of the wall clock and what the log has learned, never lower than before; expiries are judged by it."""
+        self._ttl_ms = max(self._ttl_ms, self._now_ms(), self.checkpoints.ttl_logged_ms)
+        return self._ttl_ms
 
     def kick(self) -> None:
         """Start a flush if none is running. Called once per turn of the loop in which something was changed."""

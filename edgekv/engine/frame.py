@@ -5,12 +5,17 @@ follow each other form a *run*, one CHANGES record: change i of a run has the do
 small SET costs no metadata of its own. A run is either *plain* (one SET without expiry per change: two columns) or a list of changes.
 """
 
+from collections.abc import Callable
 from typing import Final, Protocol
 
-from edgekv.crdt.operation import Operation
+from edgekv.crdt.operation import SUFFIX_EXPIRY, Operation, Row
+from edgekv.crdt.register import Cell
 from edgekv.engine.keyspaces import Head, Keyspace
 from edgekv.errors import EdgeKVError
 from edgekv.store.memtable import Layer
+
+RowReader = Callable[[Keyspace, bytes, bytes], Row | None]
+"""The newest version of one row, by key and suffix, anywhere below the layer that is being filled."""
 
 
 class Waiter(Protocol):
@@ -89,6 +94,19 @@ class Frame:
     @property
     def empty(self) -> bool:
         return not self.runs and not self.marks
+
+
+def put_row(layer: Layer, keyspace: Keyspace, key: bytes, suffix: bytes, row: Row, read_row: RowReader) -> None:
+    """Put a row that is no register into a layer, beside the key's expiry.
+
+    A layer that has some of a key's rows has its live expiry cell as well: the applier may remove that cell from LMDB together with
+    all that it hides there, and what a layer above still holds of those rows must stay hidden.
+    """
+    layer.put_row(key, suffix, row)
+    if SUFFIX_EXPIRY not in layer.composites[key]:
+        expiry = read_row(keyspace, key, SUFFIX_EXPIRY)
+        if isinstance(expiry, Cell) and expiry.value is not None:
+            layer.put_row(key, SUFFIX_EXPIRY, expiry)
 
 
 def newer(a: Frame | None, b: Frame | None) -> Frame | None:

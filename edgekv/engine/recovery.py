@@ -5,12 +5,12 @@ which keyspaces are mixed); records from there on move it. A run must continue i
 of one actor have met in this log, and that is corruption, never a thing to skip.
 """
 
-from collections.abc import Callable
 from typing import Final
 
 from edgekv.checksum import chain_next
 from edgekv.crdt.operation import SUFFIX_REGISTER, Row, merge_row, rows_of
 from edgekv.crdt.register import Cell, newest
+from edgekv.engine.frame import RowReader, put_row
 from edgekv.engine.keyspaces import Head, Keyspace, Keyspaces
 from edgekv.errors import Corruption
 from edgekv.ids import Actor, KeyspaceId
@@ -29,7 +29,7 @@ class Replay:
         keyspaces: Keyspaces,
         layer: Layer,
         applied: Applied,
-        read_row: Callable[[Keyspace, bytes, bytes], Row | None],
+        read_row: RowReader,
     ) -> None:
         self._actor: Final = actor
         self._keyspaces: Final = keyspaces
@@ -108,4 +108,4 @@ class Replay:
         keyspace.mixed = True
         row = merge_row(self._read_row(keyspace, key, suffix), delta)
         if row is not None:
-            self._layer.put_row(key, suffix, row)
+            put_row(self._layer, keyspace, key, suffix, row, self._read_row)

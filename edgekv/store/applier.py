@@ -77,7 +77,10 @@ class Applier:
         self._store = store
         self._reader = LogReader(disk)
         self._purge = Purge()
-        self._previous_lsn = 0  # of the commit before the last one; 0 until this process has committed
+        self._own_lsn = 0  # of the last commit of this process
+        self._previous_lsn = 0
+        """Of its last commit but one: what a power cut leaves at least. 0 until there are two: if the process before this one ended
+        because an fdatasync failed, the kernel may have dropped the meta page of that one's last commit, though reads still show it."""
         self.purge_more = False
         """The last transaction left something to purge: apply once more, to the same LSN."""
 
@@ -91,7 +94,7 @@ class Applier:
     ) -> Progress | None:
         """One transaction towards the durable ``upto_lsn``; None when there was nothing to store.
 
-        ``poll`` is asked every APPLIER_POLL_ROWS rows; True raises Aborted. Raises Corruption, CursorLost, FormatUnknown
+        ``poll`` is asked every APPLIER_POLL_ROWS rows; True raises AbortedError. Raises Corruption, CursorLost, FormatUnknown
         for the log, StoreError and OSError for the disk; nothing was stored then.
         """
         while True:
@@ -123,7 +126,7 @@ class Applier:
             if applied == before and not transaction.changed:
                 raise _NothingToStoreError
             transaction.put_applied(applied)
-        self._previous_lsn = before.lsn
+        self._previous_lsn, self._own_lsn = self._own_lsn, applied.lsn
         self._store.renew()
         return self._report(applied.lsn, cleared=purged.cleared)
 

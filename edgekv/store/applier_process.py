@@ -29,6 +29,9 @@ class Step(Protocol):
     def apply(self, upto_lsn: int, stable: Stable | None, *, rows_max: int) -> Progress | None:
         """One transaction; None when there was nothing to do."""
 
+    def progress(self) -> Progress:
+        """Where the store stands."""
+
 
 class ApplierProcess:
     """A running applier child. Made by ``spawn``; ``receive`` whenever ``fileno`` is readable."""
@@ -144,13 +147,17 @@ class InlineApplier:
         self._request = lsn, stable
 
     def step(self) -> Progress | None:
-        """One transaction of about APPLIER_INLINE_ROWS rows (at least one record); None when the request is done."""
+        """One transaction of about APPLIER_INLINE_ROWS rows (at least one record); None when nothing is asked for.
+
+        A request ends with a report in any case: the commit may have been made before and its report lost with an error.
+        """
         if self._request is None:
             return None
         lsn, stable = self._request
         progress = self._applier.apply(lsn, stable, rows_max=APPLIER_INLINE_ROWS)
         if progress is None:
             self._request = None
+            progress = self._applier.progress()
         return progress
 
 
