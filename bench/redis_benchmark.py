@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from bench.servers import Address
+from edgekv.config import Address
 
 CONNECTIONS: Final = 50
 VALUE_BYTES: Final = 100

@@ -22,7 +22,8 @@ from bench import servers
 from bench.results import Table, save
 from bench.run import Run, argument_parser, measured_run, step
 from bench.samples import Ratio, Spread
-from bench.servers import Address, Server, ServerError
+from bench.servers import Server, ServerError
+from edgekv.config import Address
 
 CONNECTIONS: Final = 50
 VALUE_BYTES: Final = 100

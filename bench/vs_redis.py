@@ -25,6 +25,7 @@ from bench.results import Table, save
 from bench.run import Run, argument_parser, measured_run, step
 from bench.samples import Ratio, Spread, verdict
 from bench.servers import Server
+from edgekv.cli.resp_client import RespConnection
 
 SUSTAINED_PIPELINE: Final = 16
 SUSTAINED_MEMORY_BYTES: Final = 512 << 20
@@ -193,8 +194,8 @@ def _wait_idle(redis: Server, node: Server) -> None:
 
 
 def _redis_is_idle(redis: Server) -> bool:
-    with resp_client.Connection(redis.resp_address()) as connection:
-        (information,) = connection.call([(b"INFO", b"persistence")])
+    with RespConnection(redis.resp_address(), IDLE_TIMEOUT_S) as connection:
+        information = connection.call(b"INFO", b"persistence")
     assert isinstance(information, bytes)
     return b"aof_rewrite_in_progress:0" in information
 

@@ -7,20 +7,18 @@ program is the limit, and redis-benchmark (docs/BENCHMARKS.md) the better judge.
 
 import random
 import selectors
-import socket
 import time
+from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Final, NamedTuple, NoReturn
+from typing import Final, NamedTuple
 
 import click
-import hiredis
 
 from edgekv.cli.options import Output, output_option, print_json, print_table, resp_option
-from edgekv.cli.resp_client import command
+from edgekv.cli.resp_client import PENDING, RespConnection, command
 from edgekv.config import Address
-from edgekv.errors import Unavailable
+from edgekv.errors import EdgeKVError, Unavailable
 
-READ_BYTES: Final = 1 << 18
 SILENCE_MAX_S: Final = 30.0
 TESTS: Final = ("set", "get", "incr")
 
@@ -52,18 +50,10 @@ class Outcome(NamedTuple):
 class Client:
     """One connection with at most one batch in flight."""
 
-    __slots__ = ("latencies", "reader", "sent_at", "socket", "waiting")
+    __slots__ = ("connection", "latencies", "sent_at", "waiting")
 
-    def __init__(self, address: Address, latencies: list[float]) -> None:
-        try:
-            self.socket = socket.create_connection(address, SILENCE_MAX_S)
-        except OSError as error:
-            reason = (error.strerror or str(error)).lower()
-            raise Unavailable(
-                f"no node answers at {address} ({reason}): start one, or name another with --resp"
-            ) from error
-        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.reader = hiredis.Reader()
+    def __init__(self, connection: RespConnection, latencies: list[float]) -> None:
+        self.connection = connection
         self.latencies = latencies
         self.waiting = 0
         self.sent_at = 0.0
@@ -72,17 +62,12 @@ class Client:
         """Send a batch. It may block for a moment: the node reads while its replies wait."""
         self.waiting = len(batch)
         self.sent_at = time.perf_counter()
-        self.socket.sendall(b"".join(batch))
+        self.connection.send(b"".join(batch))
 
     def receive(self) -> bool:
         """Take what has arrived; True when the batch is complete."""
-        data = self.socket.recv(READ_BYTES)
-        if not data:
-            _stopped("the node closed a connection")
-        self.reader.feed(data)
-        while self.waiting and (reply := self.reader.gets()) is not False:
-            if isinstance(reply, hiredis.ReplyError):
-                _stopped(f"the node refused a command: {reply}")
+        self.connection.receive()
+        while self.waiting and self.connection.reply_nowait() is not PENDING:
             self.waiting -= 1
         if self.waiting:
             return False
@@ -91,7 +76,14 @@ class Client:
 
 
 @click.command()
-@click.option("--test", "tests", type=click.Choice(TESTS), multiple=True, help="Default: set, then get. Repeatable.")
+@click.option(
+    "--test",
+    "tests",
+    type=click.Choice(TESTS),
+    multiple=True,
+    envvar="EDGEKV_BENCH_TEST",
+    help="Default: set, then get. Repeatable.",
+)
 @click.option("--requests", type=click.IntRange(min=1), default=100_000, show_default=True)
 @click.option("--connections", type=click.IntRange(1, 10_000), default=50, show_default=True)
 @click.option(
@@ -128,7 +120,10 @@ def bench(
         value_bytes=value_bytes,
         keys=keys,
     )
-    outcomes = [measure(load, test) for test in tests or ("set", "get")]
+    try:
+        outcomes = [measure(load, test) for test in tests or ("set", "get")]
+    except EdgeKVError as error:
+        raise type(error)(f"{error} (the test is not complete)") from error
     if output == "json":
         print_json([outcome._asdict() for outcome in outcomes])
         return
@@ -150,35 +145,36 @@ def measure(load: Load, test: str) -> Outcome:
     latencies: list[float] = []
     dice = random.Random(load.requests)
     value = bytes(dice.randrange(33, 127) for _ in range(load.value_bytes))
-    selector = selectors.DefaultSelector()
-    clients = [Client(load.address, latencies) for _ in range(load.connections)]
-    left = load.requests
-    busy = 0
-    started = time.perf_counter()
-    for client in clients:
-        selector.register(client.socket, selectors.EVENT_READ, client)
-        if left:
-            size = min(load.pipeline, left)
-            client.send(_batch(test, size, value, load.keys, dice))
-            left, busy = left - size, busy + 1
-    while busy:
-        ready = selector.select(SILENCE_MAX_S)
-        if not ready:
-            _stopped(f"no reply for {SILENCE_MAX_S:.0f} s")
-        for key, _ in ready:
-            client = key.data
-            if not client.receive():
-                continue
-            size = min(load.pipeline, left)
-            if size:
+    with ExitStack() as opened:
+        selector = opened.enter_context(selectors.DefaultSelector())
+        clients = [
+            Client(opened.enter_context(RespConnection(load.address, SILENCE_MAX_S)), latencies)
+            for _ in range(load.connections)
+        ]
+        left = load.requests
+        busy = 0
+        started = time.perf_counter()
+        for client in clients:
+            selector.register(client.connection, selectors.EVENT_READ, client)
+            if left:
+                size = min(load.pipeline, left)
                 client.send(_batch(test, size, value, load.keys, dice))
-                left -= size
-            else:
-                busy -= 1
-    seconds = time.perf_counter() - started
-    for client in clients:
-        client.socket.close()
-    selector.close()
+                left, busy = left - size, busy + 1
+        while busy:
+            ready = selector.select(SILENCE_MAX_S)
+            if not ready:
+                raise Unavailable(f"no reply for {SILENCE_MAX_S:.0f} s")
+            for key, _ in ready:
+                client = key.data
+                if not client.receive():
+                    continue
+                size = min(load.pipeline, left)
+                if size:
+                    client.send(_batch(test, size, value, load.keys, dice))
+                    left -= size
+                else:
+                    busy -= 1
+        seconds = time.perf_counter() - started
     return _outcome(test, load.requests, seconds, latencies)
 
 
@@ -198,7 +194,3 @@ def _outcome(test: str, requests: int, seconds: float, latencies: list[float]) -
         return latencies[min(len(latencies) - 1, int(fraction * len(latencies)))] * 1e3
 
     return Outcome(test, requests, seconds, requests / seconds, at(0.5), at(0.99), latencies[-1] * 1e3)
-
-
-def _stopped(reason: str) -> NoReturn:
-    raise Unavailable(f"{reason}; the test is not complete: look at the node's log and try again")

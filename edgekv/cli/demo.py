@@ -21,6 +21,7 @@ import click
 from edgekv.cli.kv import scan_pages
 from edgekv.cli.node_http import NodeHttp, key_path
 from edgekv.cli.node_process import NodeProcess
+from edgekv.cli.options import PathType
 from edgekv.cli.progress import progress
 from edgekv.cli.resp_client import BATCH_COMMANDS, BATCHES_IN_FLIGHT, RespConnection, command
 from edgekv.cli.rows import Row, Shape, open_rows
@@ -50,7 +51,11 @@ class Reading:
 @click.command()
 @click.option("--seed", type=int, default=None, help="Chooses the moment of the kill. Default: by chance.")
 @click.option(
-    "--dir", "directory", type=click.Path(path_type=Path), help="Keep the node's files here. Default: nowhere."
+    "--dir",
+    "directory",
+    type=PathType(path_type=Path, file_okay=False),
+    envvar="EDGEKV_DEMO_DIR",
+    help="Keep the node's files here. Default: nowhere.",
 )
 def demo(seed: int | None, directory: Path | None) -> None:
     """Import a year of weather, kill the node while it writes, and check every acknowledged reading.

@@ -8,14 +8,17 @@ import json
 import os
 import sys
 from collections.abc import Iterator
-from typing import Any, BinaryIO, Final, NamedTuple
+from itertools import islice
+from typing import BinaryIO, Final, NamedTuple
 from urllib.parse import quote, urlsplit
 
 import click
 
 from edgekv.cli.node_http import NodeHttp, key_path
 from edgekv.cli.options import (
+    NumbersCommand,
     Output,
+    as_cell,
     as_json,
     as_text,
     from_json,
@@ -26,10 +29,10 @@ from edgekv.cli.options import (
     timeout_option,
 )
 from edgekv.config import Address
-from edgekv.errors import NotFound, Unavailable
+from edgekv.errors import NotANumber, NotFound, Unavailable
 from edgekv.limits import SCAN_LIMIT_MAX
 
-PAGE_ENTRIES: Final = 1_000
+PAGE_ENTRIES: Final = 1_001  # One request lists as many as the default --limit, and tells whether there are more.
 
 
 class KeyArgument(click.ParamType[bytes]):
@@ -78,7 +81,7 @@ def get(key: bytes, output: Output, http: Address, timeout_s: float) -> None:
         sys.stdout.buffer.write(b"\n")
 
 
-@click.command()
+@click.command(cls=NumbersCommand)
 @click.argument("key", type=KeyArgument())
 @click.argument("value", required=False)
 @click.option("--file", type=click.File("rb"), help='Take the value from a file; "-" is stdin.')
@@ -90,8 +93,10 @@ def put(
 ) -> None:
     """Store VALUE under KEY. Returns when it would survive a power cut.
 
+    A VALUE that begins with a dash and is no number goes after "--".
+
     \b
-    edgekv put room/7/temp 21.5
+    edgekv put room/7/temp -5
     edgekv put session/9 open --ttl-s 3600
     edgekv put photo/1 --file photo.jpg
     """
@@ -124,7 +129,7 @@ def delete(keys: tuple[bytes, ...], http: Address, timeout_s: float) -> None:
         raise NotFound(f"no such key: {', '.join(missing)}")
 
 
-@click.command(context_settings={"ignore_unknown_options": True})
+@click.command(cls=NumbersCommand)
 @click.argument("key", type=KeyArgument())
 @click.argument("amount", type=int, default=1)
 @output_option
@@ -139,7 +144,15 @@ def incr(key: bytes, amount: int, output: Output, http: Address, timeout_s: floa
     """
     body = json.dumps({"add": amount}).encode()
     with NodeHttp(http, timeout_s) as node:
-        reply = node.change("POST", key_path("counter", key), body, {"Content-Type": "application/json"})
+        try:
+            reply = node.change(
+                "POST", key_path("counter", key), body, {"Content-Type": "application/json"}, status=200
+            )
+        except NotANumber as error:
+            name = as_text(key)
+            raise NotANumber(
+                f"{name} is not a whole number, or the sum would leave 64 bits: edgekv get {name} shows what it is"
+            ) from error
     value = reply.json().get("value")
     if output == "json":
         print_json({"key": as_json(key), "value": value})
@@ -150,7 +163,13 @@ def incr(key: bytes, amount: int, output: Output, http: Address, timeout_s: floa
 @click.command()
 @click.argument("prefix", default="")
 @click.option("--start", default="", help="Begin at this key.")
-@click.option("--limit", type=click.IntRange(min=1), default=1_000, show_default=True, help="Stop after so many.")
+@click.option(
+    "--limit",
+    type=click.IntRange(min=1),
+    default=1_000,
+    show_default=True,
+    help="Stop after so many keys, and say so when there are more.",
+)
 @click.option("--keys-only", is_flag=True, help="Do not print values.")
 @output_option
 @http_option
@@ -158,7 +177,8 @@ def incr(key: bytes, amount: int, output: Output, http: Address, timeout_s: floa
 def scan(prefix: str, start: str, limit: int, keys_only: bool, output: Output, http: Address, timeout_s: float) -> None:
     """List the keys that begin with PREFIX (default: all), in byte order.
 
-    The list is read page by page; each page is consistent, the whole is not a snapshot.
+    The list is read page by page; each page is consistent, the whole is not a snapshot. The table cuts long values and
+    shows bytes that are no text as \\x..; -o json is exact.
 
     \b
     edgekv scan room/
@@ -166,14 +186,17 @@ def scan(prefix: str, start: str, limit: int, keys_only: bool, output: Output, h
     edgekv scan room/ -o json
     """
     with NodeHttp(http, timeout_s) as node:
-        found = scan_pages(node, os.fsencode(prefix), os.fsencode(start), limit)
+        found = scan_pages(node, os.fsencode(prefix), os.fsencode(start), limit + 1)
+        shown = islice(found, limit)
         if output == "json":
-            print_json([{"key": as_json(entry.key), "value": as_json(entry.value)} for entry in found])
+            print_json([{"key": as_json(entry.key), "value": as_json(entry.value)} for entry in shown])
         elif keys_only:
-            for entry in found:
+            for entry in shown:
                 click.echo(as_text(entry.key))
         else:
-            print_table(("KEY", "VALUE"), [(as_text(entry.key), as_text(entry.value)) for entry in found])
+            print_table(("KEY", "VALUE"), [(as_text(entry.key), as_cell(entry.value)) for entry in shown])
+        if next(found, None) is not None:
+            click.echo(f"edgekv: stopped at --limit {limit}; there are more", err=True)
 
 
 def scan_pages(node: NodeHttp, prefix: bytes, start: bytes = b"", limit: int | None = None) -> Iterator[Listed]:
@@ -184,7 +207,7 @@ def scan_pages(node: NodeHttp, prefix: bytes, start: bytes = b"", limit: int | N
     while path is not None and left != 0:
         reply = node.read(path, {"Accept": "application/x-ndjson"})
         for line in reply.body.splitlines():
-            yield _listed(json.loads(line))
+            yield _listed(line)
             if left is not None:
                 left -= 1
                 if left == 0:
@@ -201,8 +224,12 @@ def _next(link: str) -> str | None:
     return f"{parts.path}?{parts.query}"
 
 
-def _listed(entry: dict[str, Any]) -> Listed:
-    key, value = from_json(entry.get("key")), from_json(entry.get("value"))
-    if key is None or value is None:
-        raise Unavailable("the answer is not a page of a scan: is this the HTTP listener of an EdgeKV node?")
-    return Listed(key, value, int(entry.get("expiry_ms") or 0))
+def _listed(line: bytes) -> Listed:
+    try:
+        entry = json.loads(line)
+        key, value = from_json(entry["key"]), from_json(entry["value"])
+        if key is None or value is None:
+            raise ValueError("neither text nor base64")
+        return Listed(key, value, int(entry.get("expiry_ms") or 0))
+    except (ValueError, TypeError, KeyError) as error:
+        raise Unavailable("the answer is not a page of a scan: is this the HTTP listener of an EdgeKV node?") from error

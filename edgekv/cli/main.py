@@ -2,7 +2,7 @@
 
 A command's module is imported only when it is called, so ``edgekv --help`` costs click alone (no aiohttp, no rich, no LMDB).
 Exit codes (docs/CLI.md): 0 ok, 1 error, 2 usage, 3 not found, 4 conflict, 5 unavailable, 6 denied, 7 outcome unknown; an
-EdgeKVError carries its own. A traceback is shown with ``--debug`` only.
+EdgeKVError carries its own. ``--debug`` adds a traceback and changes nothing else.
 """
 
 import difflib
@@ -74,8 +74,8 @@ class LazyGroup(click.Group):
             formatter.write_dl([(name, entry.summary) for name, entry in COMMANDS.items()])
 
 
-@click.command(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(__version__, message="edgekv %(version)s")
+@click.command(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "EDGEKV"})
+@click.version_option(__version__, message="edgekv %(version)s", allow_from_autoenv=False)
 @click.option(
     "--debug",
     is_flag=True,
@@ -106,6 +106,9 @@ def run(arguments: list[str]) -> int:
     try:
         result = edgekv.main(arguments, prog_name="edgekv", standalone_mode=False)
         sys.stdout.flush()
+    except click.exceptions.NoArgsIsHelpError as error:
+        print(error.format_message(), file=sys.stderr)  # ``edgekv`` or ``edgekv wal`` alone: the help is the answer
+        return InvalidRequest.exit_status
     except click.UsageError as error:
         return _fail(_usage(error), InvalidRequest.exit_status)
     except click.ClickException as error:
@@ -117,13 +120,12 @@ def run(arguments: list[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except EdgeKVError as error:
-        if debug:
-            raise
-        return _fail(str(error), error.exit_status)
+        return _fail(str(error), error.exit_status, error if debug else None)
     except OSError as error:
-        if debug:
-            raise
-        return _fail(_system(error), 1)
+        return _fail(_system(error), 1, error if debug else None)
+    except Exception as error:  # noqa: BLE001 - A fault of ours is one line too: a traceback tells a user nothing to do.
+        message = f"internal error ({type(error).__name__}: {error}); run with edgekv --debug for the traceback"
+        return _fail(message, EdgeKVError.exit_status, error if debug else None)
     return result if isinstance(result, int) else 0
 
 
@@ -139,6 +141,9 @@ def _system(error: OSError) -> str:
     return f"{error.filename}: {reason}" if error.filename else reason
 
 
-def _fail(message: str, exit_code: int) -> int:
-    print(f"edgekv: {message}", file=sys.stderr)
+def _fail(message: str, exit_code: int, traced: Exception | None = None) -> int:
+    """One line on stderr, below the traceback of ``traced``."""
+    if traced is not None:
+        sys.excepthook(type(traced), traced, traced.__traceback__)  # as Python would, without importing traceback
+    print(f"edgekv: {' '.join(message.splitlines())}", file=sys.stderr)  # another program's words may have line ends
     return exit_code

@@ -25,21 +25,27 @@ from edgekv.errors import (
 )
 
 BODY_BYTES_MAX: Final = 256 << 20  # A page of a scan is far below it; anything above is not a node's answer.
+# How a server answers that has no such path or method. An EdgeKV node does so with a ``code``.
+FOREIGN: Final = {http.client.NOT_FOUND, http.client.METHOD_NOT_ALLOWED, http.client.NOT_IMPLEMENTED}
+REDIS_ERROR: Final = "-ERR "  # The answer of a RESP listener, the node's other port, to a request line. It did nothing.
 
 
 class Reply(NamedTuple):
-    """A successful answer."""
+    """What a server answered."""
 
     status: int
     headers: dict[str, str]  # names in lower case
     body: bytes
 
-    def json(self) -> Any:
-        """The body as JSON; Unavailable when it is not (something else listens there)."""
+    def json(self) -> dict[str, Any]:
+        """The body as a JSON object; Unavailable when it is none (something else listens there)."""
         try:
-            return json.loads(self.body)
-        except ValueError as error:
-            raise Unavailable("the answer is not JSON: is this the HTTP listener of an EdgeKV node?") from error
+            document = json.loads(self.body)
+        except ValueError:
+            document = None
+        if not isinstance(document, dict):
+            raise Unavailable("the answer is not a JSON object: is this the HTTP listener of an EdgeKV node?")
+        return document
 
 
 class NodeHttp:
@@ -59,11 +65,33 @@ class NodeHttp:
 
     def read(self, path: str, headers: dict[str, str] | None = None) -> Reply:
         """GET; raises the node's error, or Unavailable when it cannot be reached."""
-        return self._request("GET", path, b"", headers or {}, changes=False)
+        return self._expect(http.client.OK, self._request("GET", path, b"", headers or {}, changes=False))
 
-    def change(self, method: str, path: str, body: bytes = b"", headers: dict[str, str] | None = None) -> Reply:
-        """A request that changes something; OutcomeUnknown when the answer is lost."""
-        return self._request(method, path, body, headers or {}, changes=True)
+    def change(
+        self,
+        method: str,
+        path: str,
+        body: bytes = b"",
+        headers: dict[str, str] | None = None,
+        *,
+        status: int = http.client.NO_CONTENT,
+    ) -> Reply:
+        """A request that changes something, answered with ``status``; OutcomeUnknown when the answer is lost."""
+        return self._expect(status, self._request(method, path, body, headers or {}, changes=True))
+
+    def _expect(self, status: int, reply: Reply) -> Reply:
+        """Only a node's own success counts: a web server that answers 200 to everything has stored nothing."""
+        if reply.status >= http.client.BAD_REQUEST:
+            raise _problem(reply) or self._foreign(reply.status)
+        if reply.status != status:
+            raise self._foreign(reply.status)
+        return reply
+
+    def _foreign(self, status: int) -> Unavailable:
+        return Unavailable(
+            f"what listens at {self.address} is not an EdgeKV node (it answered {status}): "
+            "give the node's HTTP listener with --http"
+        )
 
     def _request(self, method: str, path: str, body: bytes, headers: dict[str, str], *, changes: bool) -> Reply:
         if self._connection.sock is None:
@@ -74,6 +102,10 @@ class NodeHttp:
             content = response.read(BODY_BYTES_MAX)
         except (OSError, http.client.HTTPException) as error:
             self._connection.close()
+            if isinstance(error, http.client.BadStatusLine) and str(error).startswith(REDIS_ERROR):
+                raise Unavailable(
+                    f"what listens at {self.address} speaks the Redis protocol: give the node's HTTP listener with --http"
+                ) from error
             reason = str(error) or type(error).__name__
             if changes:
                 raise OutcomeUnknown(
@@ -81,8 +113,6 @@ class NodeHttp:
                     "the change may or may not have happened; read it back before you try again"
                 ) from error
             raise Unavailable(f"{self.address} did not answer ({reason}): try again") from error
-        if response.status >= http.client.BAD_REQUEST:
-            raise _problem(response.status, response.reason, content)
         return Reply(response.status, {name.lower(): value for name, value in response.getheaders()}, content)
 
     def _connect(self) -> None:
@@ -100,17 +130,18 @@ def key_path(kind: str, key: bytes) -> str:
     return f"/v1/{kind}/{quote(key, safe='')}"
 
 
-def _problem(status: int, reason: str, content: bytes) -> EdgeKVError:
-    """The error that a response stands for: by its ``code``, or by its status when it carries none."""
+def _problem(reply: Reply) -> EdgeKVError | None:
+    """The error that a reply stands for: by its ``code``, or by its status when it carries none (a proxy's); None: foreign."""
     try:
-        problem = json.loads(content)
-    except ValueError:
+        problem = reply.json()
+    except Unavailable:
         problem = {}
-    if not isinstance(problem, dict):
-        problem = {}
-    message = str(problem.get("detail") or problem.get("title") or f"the node answered {status} {reason}")
+    if "code" not in problem and reply.status in FOREIGN:
+        return None
+    message = str(problem.get("detail") or problem.get("title") or f"the node answered {reply.status}")
     known = {kind.code: kind for kind in _taxonomy(EdgeKVError)}
-    return known.get(str(problem.get("code")), _by_status(status))(message)
+    other = OutcomeUnknown if problem.get("outcome") == OutcomeUnknown.outcome else _by_status(reply.status)
+    return known.get(str(problem.get("code")), other)(message)
 
 
 def _taxonomy(kind: type[EdgeKVError]) -> list[type[EdgeKVError]]:

@@ -6,6 +6,8 @@ not UTF-8 appear as ``{"base64": "..."}`` as in the HTTP API.
 
 import base64
 import json
+import os
+import re
 from collections.abc import Iterable, Sequence
 from typing import Final, Literal
 
@@ -15,6 +17,10 @@ from edgekv.config import Address
 from edgekv.errors import ConfigError
 
 Output = Literal["table", "json"]
+
+CELL_CHARACTERS_MAX: Final = 500  # A row of JSON is shown whole; a photo would fill the terminal for minutes.
+OTHER_THAN_ASCII: Final = re.compile(r"[^ -~]")
+NEGATIVE_NUMBER: Final = re.compile(r"-\.?[0-9][0-9.eE+-]*")
 
 
 class AddressType(click.ParamType[Address]):
@@ -27,9 +33,34 @@ class AddressType(click.ParamType[Address]):
         if isinstance(value, Address):
             return value
         try:
-            return Address.parse(str(value))
+            address = Address.parse(str(value))
+            address.host.encode("idna")  # As connecting will: it fails there with an error that is no OSError.
         except ConfigError as error:
             self.fail(str(error), param, ctx)
+        except UnicodeError as error:
+            self.fail(f'"{value}" does not name a host ({error})', param, ctx)
+        return address
+
+
+class PathType(click.Path):
+    """A path on the command line. An empty one is refused: Path("") is the working directory, which nobody meant."""
+
+    def convert(
+        self, value: str | os.PathLike[str], param: click.Parameter | None, ctx: click.Context | None
+    ) -> str | bytes | os.PathLike[str]:
+        """As click does; a usage error for an empty one."""
+        if value == "":
+            self.fail("it is empty: give a path", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+class NumbersCommand(click.Command):
+    """A command of which an argument may be a negative number: ``-5`` would be an unknown option to click."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """As click does. Unknown options pass only beside a negative number: a mistyped option must not become a value."""
+        ctx.ignore_unknown_options = any(NEGATIVE_NUMBER.fullmatch(argument) for argument in args)
+        return super().parse_args(ctx, args)
 
 
 ADDRESS: Final = AddressType()
@@ -82,20 +113,28 @@ def as_json(value: bytes) -> str | dict[str, str]:
 
 def from_json(value: object) -> bytes | None:
     """The inverse of ``as_json``; None when it is neither form."""
-    if isinstance(value, str):
-        return value.encode()
-    if isinstance(value, dict) and list(value) == ["base64"] and isinstance(value["base64"], str):
-        try:
+    try:
+        if isinstance(value, str):
+            return value.encode()
+        if isinstance(value, dict) and list(value) == ["base64"] and isinstance(value["base64"], str):
             return base64.b64decode(value["base64"], validate=True)
-        except ValueError:
-            return None
+    except ValueError:  # not base64, or half of a surrogate pair
+        return None
     return None
 
 
 def as_text(value: bytes) -> str:
     """Bytes for a person: UTF-8, anything else and control characters as ``\\x..`` escapes."""
-    text = value.decode("utf-8", "backslashreplace")
-    return "".join(character if character.isprintable() else _escape(character) for character in text)
+    return _printable(value.decode("utf-8", "surrogateescape"))
+
+
+def as_cell(value: bytes) -> str:
+    """``as_text`` for a table: a long value is cut, and its size is told."""
+    head = value[: 4 * CELL_CHARACTERS_MAX]  # A character has at most four bytes.
+    text = head.decode("utf-8", "surrogateescape")
+    if len(head) == len(value) and len(text) <= CELL_CHARACTERS_MAX:
+        return _printable(text)
+    return f"{_printable(text[:CELL_CHARACTERS_MAX])}... ({len(value)} bytes)"
 
 
 def print_json(value: object) -> None:
@@ -104,12 +143,18 @@ def print_json(value: object) -> None:
 
 
 def print_table(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Aligned columns, the last one as wide as it is."""
+    """Aligned columns; the last one is not padded, so that one long cell does not make every line long."""
     lines = [list(headings), *([str(cell) for cell in row] for row in rows)]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(headings))]
-    for line in lines:
-        click.echo("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+    widths = [max(len(line[column]) for line in lines) for column in range(len(headings) - 1)]
+    for *cells, last in lines:
+        click.echo("  ".join([*(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)), last]).rstrip())
 
 
-def _escape(character: str) -> str:
-    return "".join(f"\\x{byte:02x}" for byte in character.encode())
+def _printable(text: str) -> str:
+    return text if text.isprintable() else OTHER_THAN_ASCII.sub(_escape, text)
+
+
+def _escape(match: re.Match[str]) -> str:
+    if match[0].isprintable():
+        return match[0]
+    return "".join(f"\\x{byte:02x}" for byte in match[0].encode("utf-8", "surrogateescape"))

@@ -1,4 +1,4 @@
-"""The command line's RESP client: pipelined commands over one blocking socket, used where speed matters (import, demo).
+"""The command line's RESP client: pipelined commands over one blocking socket, used where speed matters (import, demo, bench).
 
 Replies come in the order of the commands, so the number of replies read is the number of commands acknowledged: a prefix,
 whatever happens to the connection afterwards. Commands in flight are bounded by ``BATCHES_IN_FLIGHT``: one batch is being synced by
@@ -32,6 +32,7 @@ BATCHES_IN_FLIGHT: Final = 2
 READ_BYTES: Final = 1 << 16
 
 Reply = bytes | int | float | bool | list["Reply"] | None
+PENDING: Final = object()  # No whole reply has arrived. hiredis' own word for it is False, which is a reply too.
 
 # The first word of an error reply, as docs/RESP.md lists them; ERR and what is not listed is the caller's mistake.
 ERROR_WORDS: Final[dict[str, type[EdgeKVError]]] = {
@@ -65,7 +66,7 @@ class RespConnection:
                 "start one with edgekv serve, or name another with --resp"
             ) from error
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._reader = hiredis.Reader()
+        self._reader = hiredis.Reader(notEnoughData=PENDING)
 
     def __enter__(self) -> Self:
         return self
@@ -73,7 +74,15 @@ class RespConnection:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the connection. Idempotent."""
         self._socket.close()
+
+    def fileno(self) -> int:
+        """For a selector."""
+        return self._socket.fileno()
 
     def send(self, commands: bytes) -> None:
         """Hand whole commands to the node; OutcomeUnknown when the connection breaks."""
@@ -83,20 +92,35 @@ class RespConnection:
             raise self._ended(error) from error
 
     def reply(self) -> Reply:
-        """The next reply. An error reply is raised as the EdgeKVError it stands for."""
-        while (reply := self._reader.gets()) is False:
-            try:
-                data = self._socket.recv(READ_BYTES)
-            except OSError as error:
-                raise self._ended(error) from error
-            if not data:
-                raise self._ended(None)
-            self._reader.feed(data)
+        """Wait for the next reply. An error reply is raised as the EdgeKVError it stands for."""
+        while (reply := self.reply_nowait()) is PENDING:
+            self.receive()
+        answer: Reply = reply  # type: ignore[assignment] # not PENDING, which has no type of its own
+        return answer
+
+    def reply_nowait(self) -> object:
+        """The next reply among what was received, or PENDING. Raises as ``reply`` does."""
+        try:
+            reply: object = self._reader.gets()
+        except hiredis.ProtocolError as error:
+            self._socket.close()
+            raise Unavailable(
+                f"what listens at {self.address} does not speak the Redis protocol: give the node's RESP listener with --resp"
+            ) from error
         if isinstance(reply, hiredis.ReplyError):
             word, _, rest = str(reply).partition(" ")
             raise ERROR_WORDS.get(word, InvalidRequest)(rest or word)
-        answer: Reply = reply
-        return answer
+        return reply
+
+    def receive(self) -> None:
+        """Take what has arrived, or wait for some; OutcomeUnknown when the connection breaks."""
+        try:
+            data = self._socket.recv(READ_BYTES)
+        except OSError as error:
+            raise self._ended(error) from error
+        if not data:
+            raise self._ended(None)
+        self._reader.feed(data)
 
     def call(self, *arguments: bytes) -> Reply:
         """Send one command and wait for its reply."""

@@ -4,7 +4,7 @@ A row is a dict from column to value. ``Shape`` turns it into one SET: the key f
 ``weather/{origin}/{time_hour}`` (``{{`` and ``}}`` stand for the braces themselves), the value from one column or, without one, the
 whole row as compact JSON. Lines that ``edgekv export`` wrote (``key``, ``value``, ``expiry_ms``) need no template.
 
-What is wrong with the file is an InvalidRequest that names the row.
+What is wrong with the file or the template is a BadInput, which says where.
 """
 
 import csv
@@ -13,6 +13,8 @@ import gzip
 import json
 import re
 import sys
+import zlib
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -29,6 +31,12 @@ Format = Literal["csv", "jsonl"]
 Row = dict[str, object]
 
 PLACEHOLDER: Final = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
+
+
+class BadInput(InvalidRequest):
+    """The file or the template cannot be imported. The sentence names the row, where there is one."""
+
+    code = "bad-input"
 
 
 class Source(NamedTuple):
@@ -57,44 +65,48 @@ class Shape:
         key = self.row_key(row, number)
         value = self.row_value(row, number)
         if not 1 <= len(key) <= KEY_BYTES_MAX:
-            raise InvalidRequest(f"row {number}: its key has {len(key)} bytes; a key has 1 to {KEY_BYTES_MAX}")
+            raise BadInput(f"row {number}: its key has {len(key)} bytes; a key has 1 to {KEY_BYTES_MAX}")
         if self.ttl_s:
             return command(b"SET", key, value, b"EX", b"%d" % self.ttl_s)
         if self.key is None and row.get("expiry_ms"):
-            return command(b"SET", key, value, b"PXAT", str(row["expiry_ms"]).encode())
+            return command(b"SET", key, value, b"PXAT", _encoded(str(row["expiry_ms"]), number))
         return command(b"SET", key, value)
 
     def row_key(self, row: Row, number: int) -> bytes:
         """The key of a row."""
         if self.key is None:
+            if "key" not in row:
+                example = f"--key 'row/{{{next(iter(row), 'column')}}}'"
+                raise BadInput(f'row {number} has no column "key": say how its columns make a key, such as {example}')
             return _column(row, "key", number)
 
         def fill(match: re.Match[str]) -> str:
             if match[0] in {"{{", "}}"}:
                 return match[0][0]
             if not match[1]:
-                raise InvalidRequest(
-                    f'the key template "{self.key}" has a lone or empty brace: write {{column}} or {{{{'
-                )
+                raise BadInput(f'the key template "{self.key}" has a lone or empty brace: write {{column}} or {{{{')
             return _column(row, match[1], number).decode("utf-8", "surrogateescape")
 
-        return PLACEHOLDER.sub(fill, self.key).encode("utf-8", "surrogateescape")
+        return _encoded(PLACEHOLDER.sub(fill, self.key), number)
 
     def row_value(self, row: Row, number: int) -> bytes:
         """The value of a row."""
         column = "value" if self.key is None and self.value is None else self.value
         if column is not None:
             return _column(row, column, number)
-        return json.dumps(row, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogateescape")
+        return _json(row, number)
 
 
 @contextmanager
 def open_rows(path: Path, kind: Format | None, delimiter: str = ",") -> Iterator[Source]:
-    """Open a file ("-": stdin; ``.gz``: decompressed on the way). ``kind`` None: by the name's ending."""
+    """Open a file ("-": stdin; ``.gz``: decompressed on the way). ``kind`` None: by the name's ending.
+
+    Lines without anything on them are no rows.
+    """
     if str(path) == "-":
         if kind is None:
-            raise InvalidRequest("say what stdin carries: --format csv or --format jsonl")
-        yield Source(_rows(_text(sys.stdin.buffer), kind, delimiter), lambda: 0, 0)
+            raise BadInput("say what stdin carries: --format csv or --format jsonl")
+        yield Source(_rows(_text(sys.stdin.buffer), kind, delimiter, path), lambda: 0, 0)
         return
     plain = path.name.lower().removesuffix(".gz")
     kind = kind or _format_of(plain)
@@ -102,7 +114,7 @@ def open_rows(path: Path, kind: Format | None, delimiter: str = ",") -> Iterator
         stream: IO[bytes] | gzip.GzipFile = raw if plain == path.name.lower() else gzip.GzipFile(fileobj=raw)
         # Held until the end: a text layer that is let go closes the file below it.
         with _text(stream) as text:
-            yield Source(_rows(text, kind, delimiter), raw.tell, path.stat().st_size)
+            yield Source(_rows(text, kind, delimiter, path), raw.tell, path.stat().st_size)
 
 
 def _format_of(name: str) -> Format:
@@ -110,7 +122,7 @@ def _format_of(name: str) -> Format:
         return "csv"
     if name.endswith((".jsonl", ".ndjson")):
         return "jsonl"
-    raise InvalidRequest(f'cannot tell the format of "{name}": say --format csv or --format jsonl')
+    raise BadInput(f'cannot tell the format of "{name}": say --format csv or --format jsonl')
 
 
 def _text(stream: IO[bytes] | gzip.GzipFile) -> TextIOWrapper:
@@ -118,8 +130,11 @@ def _text(stream: IO[bytes] | gzip.GzipFile) -> TextIOWrapper:
     return TextIOWrapper(stream, encoding="utf-8-sig", errors="surrogateescape", newline="")
 
 
-def _rows(text: TextIOWrapper, kind: Format, delimiter: str) -> Iterator[Row]:
-    return _csv(text, delimiter) if kind == "csv" else _json_lines(text)
+def _rows(text: TextIOWrapper, kind: Format, delimiter: str, path: Path) -> Iterator[Row]:
+    try:
+        yield from _csv(text, delimiter) if kind == "csv" else _json_lines(text)
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise BadInput(f"{path} cannot be decompressed ({error}): is it a whole .gz file?") from error
 
 
 def _csv(text: TextIOWrapper, delimiter: str) -> Iterator[Row]:
@@ -127,25 +142,32 @@ def _csv(text: TextIOWrapper, delimiter: str) -> Iterator[Row]:
     reader = csv.DictReader(text, delimiter=delimiter, strict=True)
     number = 0
     try:
+        for name, count in Counter(reader.fieldnames or []).items():
+            if count > 1:
+                raise BadInput(f'the header names the column "{name}" {count} times: give each its own name')
         for row in reader:
             number += 1
             if None in row or None in row.values():
-                raise InvalidRequest(
-                    f"row {number} (line {reader.line_num}) does not have as many columns as the header"
-                )
+                raise BadInput(f"row {number} (line {reader.line_num}) does not have as many columns as the header")
             yield dict(row)
     except csv.Error as error:
-        raise InvalidRequest(f"row {number + 1} is not CSV: {error}") from error
+        raise BadInput(f"row {number + 1} is not CSV: {error}") from error
 
 
 def _json_lines(text: TextIOWrapper) -> Iterator[Row]:
-    for number, line in enumerate(text, start=1):
+    number = 0
+    for line in text:
+        if not line.strip():
+            continue
+        number += 1
         try:
             row = json.loads(line)
-        except ValueError as error:
-            raise InvalidRequest(f"row {number} is not JSON: {error}") from error
+        except json.JSONDecodeError as error:
+            raise BadInput(f"row {number} is not JSON: {error.msg} at column {error.colno}") from error
+        except (ValueError, RecursionError) as error:  # an endless number, an endless nest
+            raise BadInput(f"row {number} cannot be read: {error}") from error
         if not isinstance(row, dict):
-            raise InvalidRequest(f"row {number} is not a JSON object: write one object on each line")
+            raise BadInput(f"row {number} is not a JSON object: write one object on each line")
         yield row
 
 
@@ -154,9 +176,26 @@ def _column(row: Row, column: str, number: int) -> bytes:
     if column not in row:
         close = difflib.get_close_matches(column, row, n=1)
         hint = f'did you mean "{close[0]}"?' if close else f"it has {', '.join(row)}"
-        raise InvalidRequest(f'row {number} has no column "{column}": {hint}')
+        raise BadInput(f'row {number} has no column "{column}": {hint}')
     value = row[column]
     if isinstance(value, str):
-        return value.encode("utf-8", "surrogateescape")
+        return _encoded(value, number)
     decoded = from_json(value)
-    return decoded if decoded is not None else json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+    return decoded if decoded is not None else _json(value, number)
+
+
+def _json(value: object, number: int) -> bytes:
+    """Compact JSON."""
+    try:
+        return _encoded(json.dumps(value, ensure_ascii=False, separators=(",", ":")), number)
+    except RecursionError as error:
+        raise BadInput(f"row {number} is nested too deeply") from error
+
+
+def _encoded(text: str, number: int) -> bytes:
+    """Text as it was in the file, also where it was not UTF-8. JSON can name halves of characters, which are no bytes."""
+    try:
+        return text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError as error:
+        half = f"\\u{ord(text[error.start]):04x}"
+        raise BadInput(f"row {number} has {half}, which is half of a character: write the whole pair") from error

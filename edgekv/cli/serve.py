@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import click
 
-from edgekv.cli.options import Output, output_option, print_table
+from edgekv.cli.options import Output, PathType, output_option, print_table
 from edgekv.config import KEYS, Config, Loaded, environment_name, flag_name, load
 
 # After each fdatasync the flusher thread needs the GIL to say so. With Python's 5 ms it waits that long for a busy event loop:
@@ -43,13 +43,21 @@ def setting_options(command: click.Command) -> click.Command:
     """One flag for each key of the configuration. Its variable is read by ``config.load``, which knows the precedence."""
     for key, (metavar, text) in HELP.items():
         help_text = f"{text}  [env var: {environment_name(key)}]"
-        command.params.append(click.Option([flag_name(key), key.replace(".", "__")], metavar=metavar, help=help_text))
+        command.params.append(
+            click.Option(
+                [flag_name(key), key.replace(".", "__")],
+                type=PathType() if key == "data_dir" else None,
+                metavar=metavar,
+                help=help_text,
+                allow_from_autoenv=False,
+            )
+        )
     return command
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.option(
-    "--config", "file", type=click.Path(path_type=Path), envvar="EDGEKV_CONFIG", show_envvar=True, help="TOML file."
+    "--config", "file", type=PathType(path_type=Path), envvar="EDGEKV_CONFIG", show_envvar=True, help="TOML file."
 )
 @click.option("--check-config", is_flag=True, help="Say what would be in force, and where it was set; start nothing.")
 @output_option

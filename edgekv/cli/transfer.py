@@ -21,10 +21,10 @@ import click
 
 from edgekv.cli.kv import Listed, scan_pages
 from edgekv.cli.node_http import NodeHttp
-from edgekv.cli.options import as_json, http_option, resp_option, timeout_option
+from edgekv.cli.options import PathType, as_json, http_option, resp_option, timeout_option
 from edgekv.cli.progress import progress
 from edgekv.cli.resp_client import RespConnection
-from edgekv.cli.rows import Format, Shape, Source, open_rows
+from edgekv.cli.rows import BadInput, Format, Shape, Source, open_rows
 from edgekv.config import Address
 from edgekv.errors import EdgeKVError, InvalidRequest, OutcomeUnknown
 
@@ -45,13 +45,16 @@ class State:
             return
         try:
             content = json.loads(self.path.read_text())
-            job, rows = content["job"], int(content["rows"])
+            job, rows = dict(content["job"]), int(content["rows"])
+            if rows < 0:
+                raise ValueError(rows)
         except (ValueError, KeyError, TypeError) as error:
             raise InvalidRequest(f"{self.path} is not the state of an import: remove it or use --restart") from error
         if job != self.job:
             different = sorted(key for key in self.job if job.get(key) != self.job[key])
+            verb = "differs" if len(different) == 1 else "differ"
             raise InvalidRequest(
-                f"{self.path} belongs to another import ({', '.join(different)} differ): finish that one, or use --restart"
+                f"{self.path} belongs to another import ({', '.join(different)} {verb}): finish that one, or use --restart"
             )
         self.rows = rows
 
@@ -62,15 +65,17 @@ class State:
             self.save()
 
     def save(self) -> None:
-        """Write it now, as a whole or not at all."""
-        if self.path is not None:
+        """Write it now, as a whole or not at all. No row, no state: the right command after a mistake is another import."""
+        if self.rows == 0:
+            self.finish()
+        elif self.path is not None:
             temporary = self.path.with_name(self.path.name + ".tmp")
             temporary.write_text(json.dumps({"job": self.job, "rows": self.rows}))
             temporary.replace(self.path)
         self._saved_at = time.monotonic()
 
     def finish(self) -> None:
-        """Remove it: the import is complete."""
+        """Remove it: the import is complete, or has not begun."""
         if self.path is not None:
             self.path.unlink(missing_ok=True)
 
@@ -79,10 +84,16 @@ class State:
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False, exists=True, allow_dash=True))
 @click.option("--key", help="Template of the key, such as weather/{origin}/{time_hour}.")
 @click.option("--value", help="The column that is the value. Default: the whole row as JSON.")
-@click.option("--format", "kind", type=click.Choice(["csv", "jsonl"]), help="Default: by the name of the file.")
+@click.option(
+    "--format",
+    "kind",
+    type=click.Choice(["csv", "jsonl"]),
+    envvar="EDGEKV_IMPORT_FORMAT",
+    help="Default: by the name of the file.",
+)
 @click.option("--delimiter", default=",", show_default=True, help="Of CSV.")
 @click.option("--ttl-s", type=click.IntRange(min=1), default=None, help="Expire what is written after so many seconds.")
-@click.option("--state", type=click.Path(path_type=Path), help="State file. Default: FILE.import-state.")
+@click.option("--state", type=PathType(path_type=Path, dir_okay=False), help="State file. Default: FILE.import-state.")
 @click.option("--restart", is_flag=True, help="Begin at the first row, whatever an earlier run did.")
 @resp_option
 @timeout_option
@@ -128,7 +139,7 @@ def import_file(
 
 @click.command("export")
 @click.argument("prefix", default="")
-@click.option("--file", type=click.Path(path_type=Path, dir_okay=False), help="Default: stdout.")
+@click.option("--file", type=PathType(path_type=Path, dir_okay=False), help="Default: stdout.")
 @http_option
 @timeout_option
 def export_file(prefix: str, file: Path | None, http: Address, timeout_s: float) -> None:
@@ -161,8 +172,9 @@ def _import(connection: RespConnection, source: Source, shape: Shape, state: Sta
             connection.send_all((shape.set_command(row, number) for number, row in rows), acknowledged)
         except InvalidRequest as error:
             state.save()
-            place = "" if str(error).startswith(("row ", "the key template")) else f"row {state.rows + 1}: "
-            raise type(error)(f"{place}{error}") from error
+            if isinstance(error, BadInput):
+                raise
+            raise type(error)(f"row {state.rows + 1}: {error}") from error  # the node's words, which know no rows
         except OutcomeUnknown as error:
             state.save()
             raise OutcomeUnknown(
@@ -189,11 +201,20 @@ def _whole(file: Path | None) -> Iterator[IO[bytes]]:
         yield sys.stdout.buffer
         return
     partial = file.with_name(file.name + ".partial")
-    with partial.open("wb") as out:
-        yield out
-        out.flush()
-        os.fsync(out.fileno())
-    partial.replace(file)
+    try:
+        out = partial.open("wb")
+    except OSError as error:
+        raise InvalidRequest(
+            f"cannot write {file} ({(error.strerror or str(error)).lower()}): choose another --file"
+        ) from error
+    try:
+        with out:
+            yield out
+            out.flush()
+            os.fsync(out.fileno())
+        partial.replace(file)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def _line(entry: Listed) -> bytes:

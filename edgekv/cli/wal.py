@@ -14,7 +14,7 @@ from typing import Final
 
 import click
 
-from edgekv.cli.options import Output, output_option, print_json, print_table
+from edgekv.cli.options import Output, PathType, output_option, print_json, print_table
 from edgekv.errors import ConfigError, Corruption, InvalidRequest
 from edgekv.ids import actor_text
 from edgekv.node import identity
@@ -25,7 +25,7 @@ from edgekv.wal.salvage import Inspection, Salvaged, SegmentReport, inspect, sal
 
 data_dir_option: Final = click.option(
     "--data-dir",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=PathType(path_type=Path, file_okay=False),
     required=True,
     envvar="EDGEKV_DATA_DIR",
     show_envvar=True,
@@ -68,7 +68,7 @@ def inspect_log(data_dir: Path, output: Output) -> None:
         first = inspection.damage[0]
         raise Corruption(
             f"{first.name} at offset {first.offset}: {first.what}; records from LSN {first.lsn} on may be gone. "
-            "Join again from a hub, or see edgekv wal salvage --help.",
+            "Restore a backup, or see edgekv wal salvage --help.",
             path=str(directory.wal / first.name),
             first_lsn=first.lsn,
         )
@@ -77,13 +77,16 @@ def inspect_log(data_dir: Path, output: Output) -> None:
 @wal.command("salvage")
 @data_dir_option
 @click.option(
-    "--accept-data-loss", is_flag=True, help="Give up what the damage made unreadable. Without it: only say what."
+    "--accept-data-loss",
+    is_flag=True,
+    allow_from_autoenv=False,  # A variable that is still set would give up the next log's records too.
+    help="Give up what the damage made unreadable. Without it: only say what.",
 )
 @output_option
 def salvage_log(data_dir: Path, accept_data_loss: bool, output: Output) -> None:
     """Make a damaged log one that a node starts with. What is cut off is kept as wal/lost-*.
 
-    Acknowledged writes may be lost. Joining again from a hub loses nothing that the hub has: try that first.
+    Acknowledged writes may be lost. If there is a recent backup, restore that instead.
 
     \b
     edgekv wal salvage --data-dir ./data                        say what would be lost

@@ -10,7 +10,6 @@ from tests.unit.cli.conftest import Program
 SMALL = (
     "--limits-value-bytes-max=65536",
     "--wal-segment-bytes=1048576",
-    "--wal-retain-bytes=2097152",
     "--memory-bytes=4194304",
     "--small-memory=true",
 )

@@ -24,6 +24,8 @@ class FakeNode:
         self.expiries: dict[bytes, bytes] = {}
         self.requests: list[str] = []
         self.problem: tuple[int, dict[str, object]] | None = None
+        self.foreign: tuple[int, bytes] | None = None
+        """What it answers to any HTTP request when it is no node at all."""
         self.hang_up_after_request = False
         self.commands = 0
         self.answer: Callable[[int, list[bytes]], bytes | None] = lambda number, arguments: None
@@ -110,6 +112,8 @@ def _http_handler(node: FakeNode) -> type[BaseHTTPRequestHandler]:
 
         def handle_call(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length", "0")))
+            if node.foreign:
+                return self.reply(*node.foreign)
             if node.problem:
                 status, problem = node.problem
                 return self.reply(status, json.dumps(problem).encode(), Content_Type="application/problem+json")

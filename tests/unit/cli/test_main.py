@@ -2,11 +2,14 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
+import click
 import pytest
 
 from edgekv import __version__
 from edgekv.cli.main import COMMANDS
+from edgekv.cli.main import edgekv as edgekv_program
 from tests.unit.cli.conftest import Program
 from tests.unit.cli.fake_node import FakeNode
 
@@ -44,6 +47,23 @@ def test_the_version_is_printed(edgekv: Program) -> None:
             ["get", "a", "--http", "x"],
             "Invalid value for '--http' (env var: 'EDGEKV_HTTP'): \"x\" is not an address: write HOST:PORT",
         ),
+        (
+            ["get", "a", "--http", "a..b:80"],
+            "Invalid value for '--http' (env var: 'EDGEKV_HTTP'): \"a..b:80\" does not name",
+        ),
+        (
+            ["bench", "--resp", "a..b:80"],
+            "Invalid value for '--resp' (env var: 'EDGEKV_RESP'): \"a..b:80\" does not name",
+        ),
+        (
+            ["serve", "--data-dir", ""],
+            "Invalid value for '--data-dir': it is empty: give a path. See edgekv serve --help.",
+        ),
+        (
+            ["wal", "inspect", "--data-dir", ""],
+            "Invalid value for '--data-dir' (env var: 'EDGEKV_DATA_DIR'): it is empty",
+        ),
+        (["export", "--file", ""], "Invalid value for '--file': it is empty"),
         (["put", "a"], "give either VALUE or --file. See edgekv put --help."),
         (["serve"], "no data directory: give --data-dir DIR"),
         (["serve", "--data-dir", "d", "--http", "0.0.0.0:1"], "http (from --http): 0.0.0.0:1 can be reached from"),
@@ -83,6 +103,11 @@ def test_the_exit_code_tells_what_kind_of_error_the_node_reported(
     assert (ended.exit_code, ended.err) == (exit_code, "edgekv: a sentence.\n")
 
 
+def test_an_error_of_unknown_outcome_is_that_also_when_its_code_is_new(node: FakeNode, edgekv: Program) -> None:
+    node.problem = (500, {"code": "internal", "outcome": "unknown", "detail": "a sentence."})
+    assert edgekv("put", "a", "b").exit_code == 7
+
+
 def test_no_node_is_unavailable_and_says_how_to_start_one(edgekv: Program) -> None:
     ended = edgekv("get", "a", "--http", "127.0.0.1:1")
     assert ended.exit_code == 5
@@ -99,13 +124,59 @@ def test_a_connection_that_ends_after_a_write_was_sent_leaves_the_outcome_unknow
     assert edgekv("get", "a").exit_code == 5  # A read that was lost changed nothing.
 
 
-def test_a_traceback_is_shown_with_debug_only() -> None:
-    def call(*arguments: str) -> str:
-        command = [sys.executable, "-m", "edgekv", *arguments, "get", "a", "--http", "127.0.0.1:1"]
-        return subprocess.run(command, capture_output=True, text=True, check=False).stderr
+@pytest.mark.parametrize(
+    ("arguments", "exit_code"), [(["get", "nokey"], 3), (["get", "a", "--http", "127.0.0.1:1"], 5), (["scan"], 0)]
+)
+def test_debug_adds_a_traceback_and_changes_nothing_else(
+    node: FakeNode, edgekv: Program, arguments: list[str], exit_code: int
+) -> None:
+    plain, debug = edgekv(*arguments), edgekv("--debug", *arguments)
+    assert plain.exit_code == debug.exit_code == exit_code
+    assert "Traceback" not in plain.err
+    assert ("Traceback" in debug.err) == (exit_code != 0)
+    assert debug.err.endswith(plain.err)
 
-    assert "Traceback" not in call()
-    assert "Traceback" in call("--debug")
+
+def test_a_fault_of_ours_is_one_line_and_a_traceback_with_debug(
+    node: FakeNode, edgekv: Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise LookupError("two\nlines")
+
+    monkeypatch.setattr("edgekv.cli.kv.key_path", broken)
+    line = "edgekv: internal error (LookupError: two lines); run with edgekv --debug for the traceback\n"
+    assert edgekv("get", "a") == (1, b"", line)
+    debug = edgekv("--debug", "get", "a")
+    assert debug.exit_code == 1 and "Traceback" in debug.err and debug.err.endswith(line)
+
+
+def test_each_flag_has_a_variable(
+    node: FakeNode, edgekv: Program, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("EDGEKV_PUT_TTL_S", "60")
+    edgekv("put", "a", "1")
+    assert node.requests == ["PUT /v1/kv/a?ttl_s=60 HTTP/1.1"]
+    monkeypatch.setenv("EDGEKV_SCAN_KEYS_ONLY", "1")
+    assert edgekv("scan").text == "a\n"
+    monkeypatch.setenv("EDGEKV_IMPORT_FORMAT", "csv")
+    monkeypatch.setenv("EDGEKV_IMPORT_KEY", "{n}")
+    assert edgekv("import", "-", stdin=b"n\n7\n").exit_code == 0
+    assert node.rows[b"7"] == b'{"n":"7"}'
+    monkeypatch.setenv("EDGEKV_VERSION", "1")
+    monkeypatch.setenv("EDGEKV_SERVE_DATA_DIR", str(tmp_path))
+    assert "no data directory" in edgekv("serve").err, "a setting has one variable, EDGEKV_DATA_DIR"
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_flag_s_variable_is_named_as_the_flag(command: str) -> None:
+    """click makes it of the parameter's name: where that is another, the variable is given."""
+    context = click.Context(edgekv_program)
+    found = edgekv_program.get_command(context, command)
+    assert found is not None
+    known = [*found.params, *(option for sub in getattr(found, "commands", {}).values() for option in sub.params)]
+    for option in known:
+        if isinstance(option, click.Option) and option.allow_from_autoenv and option.envvar is None:
+            assert f"--{option.name}".replace("_", "-") in option.opts
 
 
 def test_a_reader_that_leaves_early_is_no_error_worth_a_message(node: FakeNode) -> None:

@@ -75,7 +75,8 @@ def test_an_export_to_a_file_appears_when_it_is_complete(node: FakeNode, edgekv:
     ]
     node.problem = (503, {"code": "unavailable", "detail": "no."})
     assert edgekv("export", "--file", str(tmp_path / "more.jsonl")).exit_code == 5
-    assert not (tmp_path / "more.jsonl").exists()
+    assert edgekv("export", "--file", str(tmp_path / "more.jsonl"), "--http", "127.0.0.1:1").exit_code == 5
+    assert [file.name for file in tmp_path.iterdir()] == ["all.jsonl"]
 
 
 @pytest.mark.parametrize(
@@ -89,6 +90,7 @@ def test_an_export_to_a_file_appears_when_it_is_complete(node: FakeNode, edgekv:
         ("a,b\n1,2,3\n", ["--key", "{a}"], "row 1 (line 2) does not have as many columns as the header"),
         ("a\n\n" + "x" * 5000 + "\n", ["--key", "{a}"], "row 1: its key has 5000 bytes"),
         ('a,b\n1,"2', ["--key", "{a}"], "row 1 is not CSV"),
+        ("a,b,a\n1,2,3\n", ["--key", "{b}"], 'the header names the column "a" 2 times: give each its own name\n'),
     ],
 )
 def test_a_bad_row_is_named(
@@ -104,6 +106,42 @@ def test_a_line_that_is_no_json_object_is_named(node: FakeNode, edgekv: Program,
     ended = edgekv("import", "-", "--format", "jsonl", "--key", "{a}", stdin=b'{"a": 1}\n' + line.encode() + b"\n")
     assert ended.err.startswith("edgekv: row 2 is not ")
     assert node.rows == {b"1": b'{"a":1}'}
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (b"{ ", "row 2 is not JSON: Expecting property name enclosed in double quotes at column"),
+        (b'{"a": "x\\ud800"}', "row 2 has \\ud800, which is half of a character"),
+        (b'{"a": 1, "b": {"c": "\\udc00\\ud800"}}', "row 2 has \\udc00, which is half of a character"),
+        (b'{"a": ' + b"[" * 100_000, "row 2 cannot be read: maximum recursion depth exceeded"),
+        (b'{"a": ' + b"9" * 5_000 + b"}", "row 2 cannot be read: Exceeds the limit"),
+    ],
+    ids=["cut", "half a pair", "half a pair inside", "deep", "long number"],
+)
+def test_json_that_cannot_be_stored_is_one_line_with_one_position(
+    node: FakeNode, edgekv: Program, line: bytes, message: str
+) -> None:
+    ended = edgekv("import", "-", "--format", "jsonl", "--key", "{a}", stdin=b'{"a": 1}\n\n \n' + line + b"\n")
+    assert ended.exit_code == 2
+    assert ended.err.startswith(f"edgekv: {message}") and ended.err.count("\n") == 1
+    assert node.rows == {b"1": b'{"a":1}'}
+
+
+def test_bytes_that_are_not_utf_8_go_through_json_unchanged(node: FakeNode, edgekv: Program) -> None:
+    edgekv("import", "-", "--format", "jsonl", stdin=b'{"key": "a\xff", "value": {"x": "\xff"}}\n')
+    assert node.rows == {b"a\xff": b'{"x":"\xff"}'}
+
+
+@pytest.mark.parametrize("content", [b"a\n1\n", gzip.compress(b"a\n" + bytes(range(48, 58)) * 999)[:-9]])
+def test_a_gzip_file_that_is_none_or_is_cut_is_named(
+    node: FakeNode, edgekv: Program, tmp_path: Path, content: bytes
+) -> None:
+    file = tmp_path / "rows.csv.gz"
+    file.write_bytes(content)
+    ended = edgekv("import", str(file), "--key", "{a}")
+    assert (ended.exit_code, ended.err.count("\n")) == (2, 1)
+    assert ended.err.startswith(f"edgekv: {file} cannot be decompressed")
 
 
 def test_rows_before_a_bad_one_are_stored(node: FakeNode, edgekv: Program, tmp_path: Path) -> None:
@@ -164,12 +202,43 @@ def test_the_state_of_another_import_is_refused_unless_restarted(
     node: FakeNode, edgekv: Program, tmp_path: Path
 ) -> None:
     file = csv_file(tmp_path)
-    node.answer = lambda number, arguments: b""
-    edgekv("import", file, "--key", "{origin}")
+    node.answer = lambda number, arguments: b"" if number == 2 else None
+    assert edgekv("import", file, "--key", "{origin}").exit_code == 7
     node.answer = lambda number, arguments: None
     refused = edgekv("import", file, "--key", "other/{origin}")
     assert refused.exit_code == 2
-    assert "belongs to another import (key differ)" in refused.err
-    assert node.rows == {}
+    assert "belongs to another import (key differs)" in refused.err
+    refused = edgekv("import", file, "--key", "other/{origin}", "--value", "temp")
+    assert "belongs to another import (key, value differ)" in refused.err
+    assert node.rows == {b"EWR": b'{"origin":"EWR","hour":"1","temp":"39.02"}'}
+    node.rows.clear()
     assert edgekv("import", file, "--key", "other/{origin}", "--restart").exit_code == 0
     assert node.rows.keys() == {b"other/EWR", b"other/JFK"}
+
+
+@pytest.mark.parametrize(
+    "first", [b"-DENIED no\r\n", b"-OVERLOADED wait\r\n", b"-UNKNOWN lost\r\n", b"-ERR no\r\n", b"-CORRUPT no\r\n", b""]
+)
+def test_an_import_of_which_nothing_is_acknowledged_leaves_no_state(
+    node: FakeNode, edgekv: Program, tmp_path: Path, first: bytes
+) -> None:
+    file = csv_file(tmp_path)
+    node.answer = lambda number, arguments: first
+    assert edgekv("import", file, "--key", "_meta/{origin}").exit_code != 0
+    assert not Path(file + ".import-state").exists()
+    node.answer = lambda number, arguments: None
+    assert edgekv("import", file, "--key", "{origin}").exit_code == 0
+
+
+@pytest.mark.parametrize(
+    "content", ['{"job": 5, "rows": 1}', '{"job": {}, "rows": -3}', '{"job": {}, "rows": null}', "[]", "", "\udcff"]
+)
+def test_a_file_that_is_no_state_is_said_to_be_none(
+    node: FakeNode, edgekv: Program, tmp_path: Path, content: str
+) -> None:
+    file = csv_file(tmp_path)
+    Path(file + ".import-state").write_text(content, errors="surrogateescape")
+    ended = edgekv("import", file, "--key", "{origin}")
+    assert ended.exit_code == 2
+    assert "is not the state of an import: remove it or use --restart" in ended.err
+    assert node.rows == {}
