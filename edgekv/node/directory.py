@@ -12,9 +12,28 @@ from pathlib import Path
 from typing import Final
 
 from edgekv.errors import ConfigError, DirectoryInUse
+from edgekv.store.applied import store_path, wal_path
+from edgekv.wal.segment import segment_number
 
 LOCK_ATTEMPTS: Final = 100
 LOCK_PAUSE_S: Final = 0.05  # 5 s in all: an orphaned applier gives up its transaction within a few thousand rows
+
+
+def has_log(path: Path) -> bool:
+    """Whether the data directory holds a segment of a log."""
+    return any(segment_number(name) is not None for name in _names(wal_path(path)))
+
+
+def has_store(path: Path) -> bool:
+    """Whether the data directory holds anything of LMDB."""
+    return bool(_names(store_path(path)))
+
+
+def _names(folder: Path) -> list[str]:
+    try:
+        return os.listdir(folder)
+    except FileNotFoundError:
+        return []
 
 
 class DataDirectory:
@@ -22,8 +41,8 @@ class DataDirectory:
 
     def __init__(self, path: Path, lock_descriptor: int) -> None:
         self.path: Final = path
-        self.wal: Final = path / "wal"
-        self.store: Final = path / "store"
+        self.wal: Final = wal_path(path)
+        self.store: Final = store_path(path)
         self.lock_descriptor: Final = lock_descriptor
 
     @classmethod
@@ -33,9 +52,13 @@ class DataDirectory:
         Raises DirectoryInUse when another process keeps it, ConfigError when the path cannot be used.
         """
         try:
-            for folder in (path, path / "wal", path / "store"):
+            for folder in (path, wal_path(path), store_path(path)):
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             descriptor = os.open(path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except (FileExistsError, NotADirectoryError) as error:
+            raise ConfigError(
+                f"the data directory {path} cannot be used: {error.filename} is a file, or below one. Choose another with --data-dir."
+            ) from error
         except OSError as error:
             raise ConfigError(
                 f"the data directory {path} cannot be used: {error.strerror}. Choose another with --data-dir, or mend its permissions."

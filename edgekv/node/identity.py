@@ -2,8 +2,9 @@
 
 A dot is issued once, for one content. A directory that was restored or copied may have forgotten dots that it issued, so a node
 takes a new *incarnation* (a u32 counter and 32 random bits: one backup can be restored twice) whenever ``identity.json`` is not
-the inode with the birth time that it records. The new incarnation is fsynced here before it is first used (REPLICATION.md
-section 5). A machine id is not judged: a rescheduled container is the same node.
+the inode with the birth time that it records, and whenever the log beside it is gone, which knew what was issued. The new
+incarnation is fsynced here before it is first used (REPLICATION.md section 5). A machine id is not judged: a rescheduled container is
+the same node.
 
 ``identity.json`` (format 1): ``cluster``, ``node`` (16 bytes, hex), ``incarnation`` (8 bytes, hex), ``name``, ``site``, ``inode``,
 ``birth_ns`` (null where the file system has none), ``past`` (earlier incarnations, newest last).
@@ -11,6 +12,7 @@ section 5). A machine id is not judged: a rescheduled container is the same node
 
 import ctypes
 import json
+import logging
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -18,7 +20,11 @@ from pathlib import Path
 from typing import Final
 
 from edgekv.errors import ConfigError, Corruption, FormatUnknown
-from edgekv.ids import ID_BYTES, INCARNATION_BYTES, Actor, node_actor
+from edgekv.ids import ID_BYTES, INCARNATION_BYTES, Actor, actor_text, node_actor
+from edgekv.node.directory import has_log
+from edgekv.node.json_file import replace_file
+
+_log: Final = logging.getLogger("edgekv.node")
 
 FORMAT: Final = 1
 FILE: Final = "identity.json"
@@ -48,10 +54,11 @@ class Identity:
 
 
 def load_or_create(directory: Path, *, name: str, site: str, entropy: Entropy) -> Identity:
-    """The identity of the directory; a new one is created, and a copied or restored one gets a new incarnation.
+    """The identity of the directory; a new one is created, and one that was copied, restored or robbed of its log is renewed.
 
-    On return what it says is fsynced. Raises ConfigError when the configured name or site is not the directory's,
-    FormatUnknown for a newer file, Corruption for one that cannot be read.
+    Call it before the log is opened. A log never loses its last segment, but the very first start may have died before it had one:
+    then a new incarnation does no harm. On return what the identity says is fsynced. Raises ConfigError when the configured name or
+    site is not the directory's, FormatUnknown for a newer file, Corruption for one that cannot be read.
     """
     path = directory / FILE
     if not path.exists():
@@ -71,7 +78,12 @@ def load_or_create(directory: Path, *, name: str, site: str, entropy: Entropy) -
                 f"{path} belongs to {word} {held!r}, but this process was started as {word} {asked!r}. "
                 f"Start it with --{word} {held}, or give {asked!r} another --data-dir."
             )
-    return identity if is_original else reincarnate(directory, identity, entropy)
+    if is_original and has_log(directory):
+        return identity
+    renewed = reincarnate(directory, identity, entropy)
+    reason = "there is no log beside it" if is_original else "the directory was copied or restored"
+    _log.warning("%s: %s; the node goes on as %s", path, reason, actor_text(renewed.actor))
+    return renewed
 
 
 def reincarnate(directory: Path, identity: Identity, entropy: Entropy) -> Identity:
@@ -92,10 +104,9 @@ def _incarnation(counter: int, entropy: Entropy) -> bytes:
 
 
 def _write(path: Path, identity: Identity) -> None:
-    temporary = path.with_suffix(".tmp")
-    with open(temporary, "w", encoding="utf-8") as file:
-        inode, birth_ns = _birth(file.fileno())
-        record = {
+    def record(descriptor: int) -> dict[str, object]:
+        inode, birth_ns = _birth(descriptor)
+        return {
             "format": FORMAT,
             "cluster": identity.cluster.hex(),
             "node": identity.node.hex(),
@@ -106,15 +117,8 @@ def _write(path: Path, identity: Identity) -> None:
             "birth_ns": birth_ns,
             "past": [incarnation.hex() for incarnation in identity.past],
         }
-        json.dump(record, file, indent=1)
-        file.flush()
-        os.fsync(file.fileno())
-    os.rename(temporary, path)
-    directory = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
+
+    replace_file(path, record)
 
 
 def _read(path: Path) -> tuple[Identity, bool]:
@@ -139,7 +143,7 @@ def _read(path: Path) -> tuple[Identity, bool]:
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise Corruption(
             f"{path} cannot be read ({error}). Restore it from a backup of this directory, "
-            "or move the directory away and join again.",
+            "or move the directory away and start with an empty one.",
             path=str(path),
         ) from error
 

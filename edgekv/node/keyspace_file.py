@@ -9,7 +9,6 @@ the default keyspace, id 1 is ``_meta/``, where EdgeKV keeps what belongs to its
 """
 
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -18,25 +17,45 @@ from edgekv.config import KeyspaceConfig
 from edgekv.engine.keyspaces import DEFAULT_ID, META_ID, META_NAME, META_PREFIX, KeyspacePolicy
 from edgekv.errors import ConfigError, Corruption, FormatUnknown
 from edgekv.ids import KeyspaceId
+from edgekv.node.directory import has_log, has_store
+from edgekv.node.json_file import replace_file
 
 FORMAT: Final = 1
 FILE: Final = "keyspaces.json"
 
 Entry = dict[str, object]
 
+_FIELDS: Final = {
+    "id": int,
+    "name": str,
+    "prefix": str,
+    "durability": str,
+    "consistency": str,
+    "conflict": str,
+    "ttl_s": int,
+}
+
 
 def load_or_seed(directory: Path, configured: Sequence[KeyspaceConfig]) -> list[KeyspacePolicy]:
     """The keyspaces of the directory; on its first start those of the configuration, written down and fsynced.
 
-    Raises ConfigError when the configuration names a keyspace that differs from the one held.
+    Call it before a log or a store is made: beside one, a missing file was lost, and what a configuration says today may give its ids
+    to other prefixes. Raises Corruption then, and when the file cannot be read; ConfigError when the configuration names a keyspace
+    that differs from the one held.
     """
     path = directory / FILE
     if path.exists():
-        entries = _read(path)
+        entries, policies = _read(path)
         _compare(path, entries, configured)
-    else:
-        entries = _seed(configured)
-        _write(path, entries)
+        return policies
+    if has_log(directory) or has_store(directory):
+        raise Corruption(
+            f"{path} is missing, and the log and the store beside it name keyspaces by the ids it gave them. Restore it from a "
+            "backup of this directory, or move the directory away and start with an empty one.",
+            path=str(path),
+        )
+    entries = _seed(configured)
+    replace_file(path, lambda _: {"format": FORMAT, "keyspaces": entries})
     return [_policy(entry) for entry in entries]
 
 
@@ -78,6 +97,10 @@ def _compare(path: Path, entries: list[Entry], configured: Sequence[KeyspaceConf
 
 
 def _policy(entry: Entry) -> KeyspacePolicy:
+    """KeyError, TypeError or ValueError when a field is missing or is none that `_entry` makes."""
+    for field, kind in _FIELDS.items():
+        if not isinstance(entry[field], kind):
+            raise TypeError(f"{field} = {entry[field]!r}")
     number, name, prefix, ttl_s = entry["id"], entry["name"], entry["prefix"], entry["ttl_s"]
     assert isinstance(number, int) and isinstance(name, str) and isinstance(prefix, str) and isinstance(ttl_s, int)
     return KeyspacePolicy(
@@ -90,26 +113,18 @@ def _policy(entry: Entry) -> KeyspacePolicy:
     )
 
 
-def _read(path: Path) -> list[Entry]:
+def _read(path: Path) -> tuple[list[Entry], list[KeyspacePolicy]]:
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
         if record["format"] != FORMAT:
             raise FormatUnknown(f"{path} has format {record['format']!r}; this release reads format {FORMAT}.")
         entries: list[Entry] = record["keyspaces"]
-        return entries
+        policies = [_policy(entry) for entry in entries]
+        if not {DEFAULT_ID, META_ID} <= {policy.id for policy in policies}:
+            raise ValueError(f"ids {DEFAULT_ID} and {META_ID} are not both there")
+        return entries, policies
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise Corruption(f"{path} cannot be read ({error}). Restore it from a backup.", path=str(path)) from error
-
-
-def _write(path: Path, entries: list[Entry]) -> None:
-    temporary = path.with_suffix(".tmp")
-    with open(temporary, "w", encoding="utf-8") as file:
-        json.dump({"format": FORMAT, "keyspaces": entries}, file, indent=1)
-        file.flush()
-        os.fsync(file.fileno())
-    os.rename(temporary, path)
-    descriptor = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        raise Corruption(
+            f"{path} cannot be read ({type(error).__name__}: {error}). Restore it from a backup of this directory.",
+            path=str(path),
+        ) from error

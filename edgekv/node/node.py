@@ -7,6 +7,8 @@ serves what it has, and says which LSNs are gone and what to do. So does one who
 """
 
 import errno
+import logging
+import shlex
 from collections.abc import Callable
 from typing import Final
 
@@ -26,6 +28,8 @@ from edgekv.wal.disk import Disk
 from edgekv.wal.log import Log
 from edgekv.wal.record import pack_incarnation
 from edgekv.wal.recovery import recover
+
+_log: Final = logging.getLogger("edgekv.node")
 
 
 class NoLog:
@@ -91,7 +95,15 @@ class Node:
                 segment_bytes=config.wal.segment_bytes,
                 entropy=entropy,
                 on_frame=replay.frame,
+                data_dir=shlex.quote(str(config.data_dir)),
             )
+            if log.stale:
+                _log.warning(
+                    "a header in %s is damaged, or a segment between them and %s is gone. The store has applied all that they held: "
+                    "they are removed when its commits after this start make that sure. Look after the disk.",
+                    ", ".join(log.stale),
+                    log.segments[0].name,
+                )
         except Corruption as error:
             refused = error
         except LogFailed as error:

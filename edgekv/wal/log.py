@@ -52,6 +52,7 @@ class Log:
         entropy: Callable[[int], bytes],
         segments: Sequence[SegmentInfo],
         spares: Sequence[str],
+        stale: Sequence[str] = (),
     ) -> None:
         self._disk = disk
         self._node_id = node_id
@@ -60,6 +61,7 @@ class Log:
         self._entropy = entropy
         self._segments = list(segments)
         self._spares = list(spares)
+        self._stale = list(stale)
         self._failure = ""
 
     # Where the log is.
@@ -68,6 +70,11 @@ class Log:
     def segments(self) -> list[SegmentInfo]:
         """Oldest first; the last one is active."""
         return list(self._segments)
+
+    @property
+    def stale(self) -> list[str]:
+        """Segment files before a damaged header or a missing segment. Nobody reads them; `recycle` removes them."""
+        return list(self._stale)
 
     @property
     def spares(self) -> int:
@@ -83,11 +90,6 @@ class Log:
     def at_segment_start(self) -> bool:
         """No record is in the active segment yet: the next payload must begin with a CHECKPOINT mark."""
         return self.next_lsn == self._active.header.base_lsn
-
-    @property
-    def unsynced_bytes(self) -> int:
-        """Written to the active segment and not known to be durable."""
-        return self._offset - self._synced
 
     @property
     def room_bytes(self) -> int:
@@ -178,8 +180,13 @@ class Log:
 
         `below_lsn` is the applied LSN of LMDB's last commit BUT ONE (with metasync=False a power cut may take the last one), or less
         when somebody still reads below it. The newest `retain_bytes` of the log stay for those who may come later.
+
+        What lies before a hole goes as soon as all of the hole is below `below_lsn`. Not earlier: when a power cut takes LMDB back
+        into the hole, those files are what a salvage, or a second try to read the damaged header, works with.
         """
         self._check()
+        if self._stale and self._segments[0].base_lsn <= below_lsn:
+            self._remove_stale()
         recycled = 0
         retained = sum(segment.file_bytes for segment in self._segments)
         while len(self._segments) > SEGMENTS_MIN and self._segments[1].base_lsn <= below_lsn:
@@ -191,8 +198,13 @@ class Log:
         return recycled
 
     def retire_empty(self) -> None:
-        """The last segment holds no frame and goes back to the spares; the next one gets its number and another salt (L5)."""
+        """The last segment holds no frame and goes back to the spares; the next one gets its number and another salt (L5).
+
+        Never the only one: what it says about where the log begins would be gone until the next one is opened, and after a crash in
+        between for ever.
+        """
         self._check()
+        assert len(self._segments) >= SEGMENTS_MIN, "a log without its only segment does not say where it begins"
         self._retire(self._segments.pop())
 
     def open_segment(self, number: int, base_lsn: int, chain: int) -> None:
@@ -229,6 +241,16 @@ class Log:
             raise self._latch("recycling a log segment", error) from error
         if not surplus:
             self._spares.append(spare)
+
+    def _remove_stale(self) -> None:
+        """Unlinked, never used again: a file whose header could not be read may lie on a bad sector."""
+        try:
+            for name in self._stale:
+                self._disk.unlink(name)
+            self._disk.sync_directory()
+        except OSError as error:
+            raise self._latch("removing old log segments", error) from error
+        self._stale.clear()
 
     def _take_spare(self) -> str:
         if self._spares:

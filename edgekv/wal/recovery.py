@@ -7,13 +7,15 @@ The order, and why a crash at any point of it is harmless:
 
 1. fsync of the directory: the entries that a killed process left may be in the cache only.
 2. The newest run of consecutive segments with good headers is the log. What lies before a hole was applied to LMDB, or it is
-   corruption (L6). Reading starts at the segment that holds LMDB's applied LSN: damage in older ones costs their readers only.
+   corruption (L6). It stays until LMDB's last commit but one has passed the hole (L7): a power cut may take the last one back.
+   Reading starts at the segment that holds LMDB's applied LSN: damage in older ones costs their readers only.
 3. In a segment with a successor all frames up to the one its successor names must be good (L2). In the last one the log ends at the
    first bad frame, unless a later header promises more (L3). Nothing on disk was changed so far, and nothing is when this fails.
 4. What was read from the last promise to the end is written again in place and fdatasynced (L4). The bytes are those that were
    checked: pages that an earlier fdatasync failed to write are clean, may be evicted at any moment, and then read differently.
 5. Without a clean mark a new segment is opened, an empty last segment going back to the spares first (L5). A crash between the two
-   leaves a log that ends in its predecessor, which is where it ended before.
+   leaves a log that ends in its predecessor, which is where it ended before. Without a predecessor it stays, and has a successor with
+   the same base LSN: it alone says that the log begins there.
 
 Damage raises Corruption with the LSNs that are gone and leaves the files as they are.
 """
@@ -26,7 +28,7 @@ from typing import Final
 from edgekv.errors import Corruption, LogFailed
 from edgekv.limits import SEGMENT_HEADER_BYTES, SPARE_SEGMENTS_MAX, TORN_TAIL_COPIES, TORN_TAIL_KEEP_BYTES
 from edgekv.wal.disk import UNFINISHED_SUFFIX, Disk
-from edgekv.wal.log import Log
+from edgekv.wal.log import SEGMENTS_MIN, Log
 from edgekv.wal.record import ends_clean
 from edgekv.wal.segment import SPARE_PREFIX, Segment, SegmentWalk, segment_name, segment_number
 
@@ -35,7 +37,9 @@ OnFrame = Callable[[int, int, bytes], None]
 
 TORN_PREFIX: Final = "torn-"
 
-_ADVICE: Final = "Join again from a hub, or run `edgekv wal salvage --accept-data-loss`."
+
+class _Damage(Corruption):
+    """Corruption that a salvage makes an end of; on its way to `recover`, which adds how."""
 
 
 def recover(
@@ -47,24 +51,23 @@ def recover(
     segment_bytes: int,
     entropy: Callable[[int], bytes],
     on_frame: OnFrame | None = None,
-    read_from_lsn: int | None = None,
+    data_dir: str = "DIR",
 ) -> Log:
     """Recover the log and open it for appending.
 
-    `on_frame` gets every frame that holds a record at or above `read_from_lsn` (default: `applied_lsn`, which is what LMDB lacks); all
-    of it is durable on return, not before. Raises Corruption when something below a promise is damaged or cannot be read, LogFailed
-    when the disk fails under a repair.
+    `on_frame` gets every frame that holds a record at or above `applied_lsn`, which is what LMDB lacks; all of it is durable on
+    return, not before. Raises Corruption when something below a promise is damaged or cannot be read, with what to do about it at
+    `data_dir`; LogFailed when the disk fails under a repair.
     """
-    from_lsn = applied_lsn if read_from_lsn is None else read_from_lsn
     try:
         disk.sync_directory()
         run, stale = _newest_run(disk, node_id, applied_lsn)
-        end = _read(disk, run, min(from_lsn, applied_lsn), from_lsn, on_frame) if run else None
+        end = _read(disk, run, applied_lsn, on_frame) if run else None
         if end and end.walk.lsn < applied_lsn:
             raise _corruption(
                 end.walk, f"the log ends at LSN {end.walk.lsn}, the store has applied {applied_lsn}", applied_lsn - 1
             )
-        spares = _sweep(disk, segment_bytes, stale)
+        spares = _sweep(disk, segment_bytes)
         log = Log(
             disk,
             node_id=node_id,
@@ -73,9 +76,18 @@ def recover(
             entropy=entropy,
             segments=[segment.info for segment in run],
             spares=spares,
+            stale=stale,
         )
         _open(disk, log, end, incarnation)
         return log
+    except _Damage as damage:
+        message = (
+            f"{damage} Restore a backup of the directory, or stop the node and give up what is lost: "
+            f"`edgekv wal salvage --data-dir {data_dir} --accept-data-loss`."
+        )
+        raise Corruption(
+            message, path=damage.path, first_lsn=damage.first_lsn, last_lsn=damage.last_lsn
+        ) from damage.__cause__
     except OSError as error:
         raise LogFailed(f"the log could not be recovered: {error}. Look after the disk, then start again.") from error
 
@@ -97,12 +109,11 @@ def _newest_run(disk: Disk, node_id: bytes, applied_lsn: int) -> tuple[list[Segm
         numbers.pop()
     start_lsn = run[0].header.base_lsn if run else None
     if damaged and start_lsn is None:
-        raise Corruption(
-            f"the header of {damaged}, the newest segment, is damaged. {_ADVICE}", path=damaged, first_lsn=applied_lsn
-        )
+        raise _Damage(f"the header of {damaged}, the newest segment, is damaged.", path=damaged, first_lsn=applied_lsn)
     if (start_lsn or 0) > applied_lsn or (start_lsn is None and applied_lsn):
-        raise Corruption(
-            f"the log begins at LSN {start_lsn}, the store has applied {applied_lsn}: segments are missing or damaged. {_ADVICE}",
+        begin = "the log is gone" if start_lsn is None else f"the log begins at LSN {start_lsn}"
+        raise _Damage(
+            f"{begin}, the store has applied {applied_lsn}: segments are missing or damaged.",
             path=damaged or (run[0].info.name if run else ""),
             first_lsn=applied_lsn,
             last_lsn=start_lsn and start_lsn - 1,
@@ -115,9 +126,9 @@ def _check_identity(segment: Segment, name: str, node_id: bytes) -> None:
     if segment.header.node_id != node_id:
         raise Corruption(f"{name} is of another node. Point data_dir at this node's own directory.", path=name)
     if segment.info.name != name:
-        raise Corruption(
+        raise _Damage(
             f"{name} holds the header of {segment.info.name}: it was renamed by hand, or the file system lost the fsync of a "
-            f"directory. {_ADVICE}",
+            "directory.",
             path=name,
         )
 
@@ -137,16 +148,14 @@ class _End:
         return ends_clean(self.last_payload) and not self.walk.salt_follows()
 
 
-def _read(disk: Disk, run: list[Segment], start_lsn: int, from_lsn: int, on_frame: OnFrame | None) -> _End:
-    """Walk and judge the segments from the one that holds `start_lsn`; deliver the frames; return the end, its file open."""
-    first = max((i for i, segment in enumerate(run) if segment.header.base_lsn <= start_lsn), default=0)
+def _read(disk: Disk, run: list[Segment], from_lsn: int, on_frame: OnFrame | None) -> _End:
+    """Walk and judge the segments from the one that holds `from_lsn`; deliver the frames; return the end, its file open."""
+    first = max((i for i, segment in enumerate(run) if segment.header.base_lsn <= from_lsn), default=0)
     end = None
     for index in range(first, len(run)):
         segment = Segment.open(disk, run[index].info.name)
         if segment is None:
-            raise Corruption(
-                f"the header of {run[index].info.name} cannot be read. {_ADVICE}", path=run[index].info.name
-            )
+            raise _Damage(f"the header of {run[index].info.name} cannot be read.", path=run[index].info.name)
         successor = run[index + 1] if index + 1 < len(run) else None
         end = _End(SegmentWalk(segment))
         try:
@@ -191,17 +200,17 @@ def _judge(walk: SegmentWalk, successor: Segment | None) -> None:
         raise _corruption(walk, message, promise.first_lsn - 1)
 
 
-def _corruption(walk: SegmentWalk, what: str, last_lsn: int | None) -> Corruption:
+def _corruption(walk: SegmentWalk, what: str, last_lsn: int | None) -> _Damage:
     name = walk.segment.info.name
-    message = f"{name} at offset {walk.offset}, LSN {walk.lsn}: {what}. {_ADVICE}"
-    return Corruption(message, path=name, first_lsn=walk.lsn, last_lsn=last_lsn)
+    message = f"{name} at offset {walk.offset}, LSN {walk.lsn}: {what}."
+    return _Damage(message, path=name, first_lsn=walk.lsn, last_lsn=last_lsn)
 
 
-def _sweep(disk: Disk, segment_bytes: int, stale: list[str]) -> list[str]:
-    """Unlink what no process will use: half-made files, segments before a hole, spares of another size. Return the spares."""
+def _sweep(disk: Disk, segment_bytes: int) -> list[str]:
+    """Unlink what no process will use: half-made files and spares of another size. Return the spares."""
     spares: list[str] = []
     for name in sorted(disk.names()):
-        if name.endswith(UNFINISHED_SUFFIX) or name in stale:
+        if name.endswith(UNFINISHED_SUFFIX):
             disk.unlink(name)
         elif name.startswith(SPARE_PREFIX):
             file = disk.open(name)
@@ -230,7 +239,7 @@ def _open(disk: Disk, log: Log, end: _End | None, incarnation: bytes) -> None:
     _keep_torn_tail(disk, walk)
     segment.close()
     number = segment.header.number
-    if walk.offset == SEGMENT_HEADER_BYTES:
+    if walk.offset == SEGMENT_HEADER_BYTES and len(log.segments) >= SEGMENTS_MIN:
         log.retire_empty()
         number -= 1
     log.open_segment(number + 1, walk.lsn, walk.chain)

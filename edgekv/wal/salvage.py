@@ -5,8 +5,9 @@
 - The damage lies at or above LMDB's applied LSN: the log is cut before it. Everything up to there is kept.
 - It lies below, so LMDB holds more than the log can prove: all of the log is set aside and an empty one begins at the applied LSN.
 
-Nothing is deleted: what is cut off is copied or renamed to ``lost-*`` first. The records behind a cut had been acknowledged, perhaps
-shipped: the caller must give the node a new incarnation (its sequence numbers go back) before it is started.
+Nothing is deleted: what is cut off is copied or renamed to ``lost-*`` first. After a crash at any point the log is still damaged, or
+it is salvaged: salvage it again. The records behind a cut had been acknowledged, perhaps shipped: the caller must give the node a new
+incarnation (its sequence numbers go back) before it is started.
 """
 
 from collections.abc import Callable
@@ -198,7 +199,7 @@ def _first_relevant(inspection: Inspection, applied_lsn: int) -> Damage | None:
     end_lsn = segments[-1].end_lsn if segments else 0
     if end_lsn < applied_lsn:
         return Damage(
-            segments[-1].name if segments else "", 0, end_lsn, "the log ends before what the store has applied"
+            segments[-1].name if segments else "wal", 0, end_lsn, "the log ends before what the store has applied"
         )
     return None
 
@@ -246,32 +247,36 @@ def _zero_from(disk: Disk, name: str, offset: int) -> str:
 def _begin_again(
     disk: Disk, inspection: Inspection, applied_lsn: int, incarnation: bytes, entropy: Callable[[int], bytes]
 ) -> list[str]:
-    """Set all of the log aside and begin an empty one at the applied LSN.
+    """Set all of the log aside and begin an empty one at the applied LSN: a header, which the next start gives a successor.
 
-    The new segment is published before the old ones go: with a gap in the numbers and an applied base it is the log at once (L6).
+    All old ones are aside, durably, before the new one is published. Beside it they would look like what LMDB has applied, and be
+    removed by the node one day. What a crash leaves of them is damaged still, or it is nothing, and LMDB is beyond that (L6).
     """
-    header = next((report.header for report in reversed(inspection.segments) if report.header), None)
-    if header is None:
+    last = _newest_header(disk, inspection)
+    if last is None:
         raise InvalidRequest(
-            "no segment says whose log this is. Remove the directory `wal` and let the node join again."
+            "no segment says whose log this is, so none can be begun for it. Restore a backup of the directory. Without one, "
+            "start the node as it is (read-only), save what it has with `edgekv export` and import that into a node with an empty one."
         )
-    file_bytes = _size(disk, segment_name(header.number))
     spare = f"spare-{entropy(8).hex()}"
-    disk.create(spare, file_bytes).close()
-    number = inspection.segments[-1].number + 2
-    salt = int.from_bytes(entropy(4), "little") or 1
-    Segment.publish(disk, spare, SegmentHeader(header.node_id, incarnation, number, applied_lsn, salt, 0)).close()
-    set_aside = [_rename_aside(disk, report.name) for report in inspection.segments]
+    disk.create(spare, SEGMENT_HEADER_BYTES).close()
+    set_aside = [_rename_aside(disk, report.name) for report in reversed(inspection.segments)]
     disk.sync_directory()
+    number = max([last.number, *(report.number for report in inspection.segments)]) + 1
+    salt = int.from_bytes(entropy(4), "little") or 1
+    Segment.publish(disk, spare, SegmentHeader(last.node_id, incarnation, number, applied_lsn, salt, 0)).close()
     return set_aside
 
 
-def _size(disk: Disk, name: str) -> int:
-    file = disk.open(name)
-    try:
-        return max(file.size(), SEGMENT_HEADER_BYTES)
-    finally:
-        file.close()
+def _newest_header(disk: Disk, inspection: Inspection) -> SegmentHeader | None:
+    """Of the log, or of what an earlier salvage, perhaps one that crashed, has set aside. None: all are damaged."""
+    headers = [report.header for report in inspection.segments if report.header]
+    if not headers:
+        lost = [Segment.open(disk, name) for name in inspection.others if name.startswith(LOST_PREFIX)]
+        for segment in filter(None, lost):
+            segment.close()
+            headers.append(segment.header)
+    return max(headers, key=lambda header: header.number, default=None)
 
 
 def _rename_aside(disk: Disk, name: str) -> str:

@@ -3,9 +3,10 @@
     python -m tests.sim.wal_lives --seeds 1000 [--start 0] [--jobs 2]
     python -m tests.sim.wal_lives --trace SEED            the disk operations of one seed
 
-One seed is several lives of a node: append (fsync or buffered), sync, idle promise, roll, apply, recycle, disk full, failed
-fdatasync, clean stop. A life ends at a random disk operation, by a kill (the page cache stays) or a power cut. Recovery itself is
-crashed, several times in a row, and meets I/O errors. In the end a bit of an acknowledged frame may rot.
+One seed is several lives of a node, on an empty directory or on a log that was salvaged: append (fsync or buffered), sync, idle
+promise, roll, apply, recycle, disk full, failed fdatasync, clean stop. A life ends at a random disk operation, by a kill (the page
+cache stays) or a power cut. Recovery itself is crashed, several times in a row, and meets I/O errors. In the end a bit of an
+acknowledged frame may rot.
 
 The oracle, after each recovery:
 - everything acknowledged at `fsync`, shipped, applied or served by an earlier recovery is there; after a kill also everything written;
@@ -25,13 +26,15 @@ from typing import Any, Final
 from edgekv.errors import Corruption, LogFailed
 from edgekv.limits import SEGMENT_HEADER_BYTES
 from edgekv.wal import group_commit, reader, recovery
-from edgekv.wal.frame import ALIGNMENT, FRAME_HEADER_BYTES, FrameHeader, unpack_frame_header
+from edgekv.wal.frame import ALIGNMENT, FRAME_HEADER_BYTES, FrameHeader, SegmentHeader, unpack_frame_header
 from edgekv.wal.record import CLEAN_RECORD, Checkpoint, pack_checkpoint
 from edgekv.wal.segment import Segment, SegmentWalk, segment_number
 from tests.sim.disk import Crash, Inode, SimDisk
 
 SEGMENT_BYTES: Final = SEGMENT_HEADER_BYTES + 1280
 LIVES: Final = 7
+SALVAGED_EVERY: Final = 8
+"""Of so many seeds one begins with a salvaged log."""
 NODE_ID: Final = b"simulated-node-0"
 INCARNATION: Final = b"incarn-1"
 RECORD_BYTES: Final = 8
@@ -103,6 +106,8 @@ class World:
         self.history: dict[int, int] = {}  # LSN -> the id written there last
         self.void: set[int] = set()  # ids whose clients were told "not applied"
         self.last_id = 256
+        if self.seed % SALVAGED_EVERY == 0:
+            self.begin_salvaged()
 
     def run(self) -> None:
         """All lives. Violation when a promise is broken."""
@@ -119,6 +124,12 @@ class World:
                 self.note("==== power cut")
         if self.rng.random() < 0.5:
             self.rot()
+
+    def begin_salvaged(self) -> None:
+        """The first life finds what a salvage leaves when it begins again: one segment, empty, at the LSN that LMDB has applied."""
+        lsn = self.store.last = self.store.before = self.must = 5
+        self.disk.create("spare-0", SEGMENT_HEADER_BYTES)
+        Segment.publish(self.disk, "spare-0", SegmentHeader(NODE_ID, b"incarn-0", 7, lsn, 1, 0))
 
     def note(self, line: str) -> None:
         """A line in the trace."""
@@ -236,7 +247,6 @@ class World:
             segment_bytes=SEGMENT_BYTES,
             entropy=self.rng.randbytes,
             on_frame=lambda *frame: frames.append(frame),
-            read_from_lsn=0 if everything else None,
         )
         end = log.next_lsn
         if end < self.must:
@@ -245,8 +255,11 @@ class World:
             )
         if end < self.written:
             raise Violation(f"LOST after a kill: the log ends at {end}, {self.written} were written")
+        start = self.store.last
+        if everything:  # what recovery does not read is there for those that are behind
+            start = log.segments[0].base_lsn
+            frames = list(self.code.reader.LogReader(self.disk).read(start, end))
         got = self.compare(frames)
-        start = log.segments[0].base_lsn if everything else self.store.last
         if not got.keys() >= set(range(start, end)):
             raise Violation(f"HOLE in the recovered LSNs [{start}, {end})")
         self.history = {lsn: i for lsn, i in self.history.items() if lsn < end}

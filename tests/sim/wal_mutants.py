@@ -94,7 +94,7 @@ MUTANTS: Final[dict[str, Mutant]] = {
                     "        _check"
                 ),
             ),
-            ("recovery", "if walk.offset == SEGMENT_HEADER_BYTES:", "if False:"),
+            ("recovery", "if walk.offset == SEGMENT_HEADER_BYTES and", "if False and"),
             ("reader", "segment.header.number != number", "segment.header.base_lsn != number"),
             ("reader", "self._open(info.number + 1)", "self._open(walk.lsn)"),
         ),
@@ -179,6 +179,14 @@ MUTANTS: Final[dict[str, Mutant]] = {
         "the directory entries of a killed process are trusted",
         (("recovery", "        disk.sync_directory()\n", ""),),
         seeds_max=20_000,
+    ),
+    "retire_only": Mutant(
+        "an empty last segment goes back to the spares also when it alone says where the log begins",
+        (
+            ("recovery", " and len(log.segments) >= SEGMENTS_MIN:", ":"),
+            ("log", "        assert len(self._segments) >= SEGMENTS_MIN, ", "        assert True, "),
+        ),
+        seeds_max=4_000,
     ),
     "recycle_early": Mutant(
         "a segment is recycled when its first record is applied, not when its last one is",

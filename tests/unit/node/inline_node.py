@@ -95,6 +95,7 @@ class InlineNode:
         directory = self.config.data_dir
         directory.mkdir(exist_ok=True)
         who = identity.load_or_create(directory, name="node-1", site="site-1", entropy=self._dice.randbytes)
+        policies = keyspace_file.load_or_seed(directory, self.config.all_keyspaces())
         self._jobs: deque[Job] = deque()
         self.frames_written = 0
         """The number of the last frame that is in the files, in this life."""
@@ -104,7 +105,7 @@ class InlineNode:
         self.node = Node.recover(
             self.config,
             identity=who,
-            policies=keyspace_file.load_or_seed(directory, self.config.all_keyspaces()),
+            policies=policies,
             disk=self._disk,
             store=self._store,
             effects=_Effects(self._jobs, self._applier),

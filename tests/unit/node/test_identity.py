@@ -10,6 +10,7 @@ import pytest
 
 from edgekv.errors import ConfigError, Corruption, FormatUnknown
 from edgekv.node.identity import FILE, Identity, load_or_create
+from edgekv.wal.segment import segment_name
 
 
 def entropy() -> Callable[[int], bytes]:
@@ -21,14 +22,35 @@ def load(directory: Path, name: str = "n", site: str = "s") -> Identity:
     return load_or_create(directory, name=name, site=site, entropy=entropy())
 
 
+def begin_log(directory: Path) -> None:
+    (directory / "wal").mkdir()
+    (directory / "wal" / segment_name(1)).touch()
+
+
 def test_a_restart_keeps_cluster_node_and_incarnation(tmp_path: Path) -> None:
-    assert load(tmp_path) == load(tmp_path)
+    first = load(tmp_path)
+    begin_log(tmp_path)
+    assert load(tmp_path) == first
+
+
+@pytest.mark.parametrize("left", [None, "spare-1", "torn-00000001-00001000", "lost-seg-00000001.wal"])
+def test_a_directory_without_its_log_takes_a_new_incarnation_and_says_so(
+    tmp_path: Path, left: str | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    original = load(tmp_path)
+    if left is not None:
+        (tmp_path / "wal").mkdir()
+        (tmp_path / "wal" / left).touch()
+    renewed = load(tmp_path)
+    assert renewed.node == original.node and renewed.past == (original.incarnation,)
+    assert "there is no log beside it" in caplog.text
 
 
 def test_a_copied_directory_takes_a_new_incarnation_of_the_same_node(tmp_path: Path) -> None:
     first, copy = tmp_path / "first", tmp_path / "copy"
     first.mkdir()
     original = load(first)
+    begin_log(first)
     shutil.copytree(first, copy)
     copied = load(copy)
     assert copied.node == original.node and copied.incarnation != original.incarnation

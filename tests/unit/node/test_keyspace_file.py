@@ -1,5 +1,6 @@
 """keyspaces.json: ids outlive configuration files, and a configuration that differs is refused."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from edgekv.config import KeyspaceConfig
 from edgekv.engine.keyspaces import DEFAULT_ID, META_ID
 from edgekv.errors import ConfigError, Corruption
 from edgekv.node.keyspace_file import FILE, load_or_seed
+from edgekv.wal.segment import segment_name
 
 DEFAULT = KeyspaceConfig(prefix=b"", name="default", durability="fsync")
 ROOMS = KeyspaceConfig(prefix=b"room/", name="rooms", durability="buffered", ttl_s=60)
@@ -44,3 +46,41 @@ def test_a_damaged_file_is_reported(tmp_path: Path) -> None:
     (tmp_path / FILE).write_text("{")
     with pytest.raises(Corruption):
         load_or_seed(tmp_path, [DEFAULT])
+
+
+@pytest.mark.parametrize("file", [f"wal/{segment_name(1)}", "store/data.mdb"])
+def test_a_file_that_was_lost_beside_a_log_or_a_store_is_not_seeded_again(tmp_path: Path, file: str) -> None:
+    """The configuration of today may give the ids to other prefixes."""
+    (tmp_path / file).parent.mkdir()
+    (tmp_path / file).touch()
+    with pytest.raises(Corruption, match=r"is missing.*Restore it from a backup"):
+        load_or_seed(tmp_path, [DEFAULT, ROOMS])
+    assert not (tmp_path / FILE).exists()
+
+
+def test_empty_folders_and_spares_are_what_a_first_start_may_find(tmp_path: Path) -> None:
+    for folder in ("wal", "store"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "wal" / "spare-1").touch()
+    assert load_or_seed(tmp_path, [DEFAULT])
+
+
+@pytest.mark.parametrize("field", ["id", "name", "prefix", "durability", "consistency", "conflict", "ttl_s"])
+@pytest.mark.parametrize("value", [None, []])
+def test_an_entry_that_lacks_a_field_is_reported(tmp_path: Path, field: str, value: object) -> None:
+    load_or_seed(tmp_path, [DEFAULT, ROOMS])
+    record = json.loads((tmp_path / FILE).read_text())
+    record["keyspaces"][2][field] = value
+    if value is None:
+        del record["keyspaces"][2][field]
+    (tmp_path / FILE).write_text(json.dumps(record))
+    with pytest.raises(Corruption, match=rf"{field}.*Restore it from a backup"):
+        load_or_seed(tmp_path, [DEFAULT, ROOMS])
+
+
+def test_a_file_without_the_default_keyspace_is_reported(tmp_path: Path) -> None:
+    load_or_seed(tmp_path, [DEFAULT])
+    record = json.loads((tmp_path / FILE).read_text())
+    (tmp_path / FILE).write_text(json.dumps({**record, "keyspaces": record["keyspaces"][1:]}))
+    with pytest.raises(Corruption, match="ids 0 and 1"):
+        load_or_seed(tmp_path, [])

@@ -33,7 +33,6 @@ def reopen(
     disk: SimDisk,
     *,
     applied_lsn: int = 0,
-    read_from_lsn: int | None = None,
     seed: int = 2,
     incarnation: bytes = INCARNATION,
     segment_bytes: int = SEGMENT_BYTES,
@@ -48,7 +47,6 @@ def reopen(
         segment_bytes=segment_bytes,
         entropy=entropy(seed),
         on_frame=lambda *frame: frames.append(frame),
-        read_from_lsn=read_from_lsn,
     )
     return log, frames
 

@@ -47,7 +47,7 @@ def try_recover(disk: SimDisk, *, applied_lsn: int = 0) -> Frames | None:
     """What is delivered, None for Corruption, which leaves all files as they are."""
     before = images(disk)
     try:
-        return reopen(disk, applied_lsn=applied_lsn, read_from_lsn=0)[1]
+        return reopen(disk, applied_lsn=applied_lsn)[1]
     except Corruption:
         assert images(disk) == before
         return None

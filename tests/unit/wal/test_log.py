@@ -171,8 +171,8 @@ def test_a_recycled_segment_is_the_next_one_to_be_used_and_none_of_its_frames_ar
     files = len(disk.names())
     written = fill(log, 15, start=1000)
     assert len(disk.names()) == files
-    _, frames = reopen(disk, applied_lsn=kept, read_from_lsn=written[0][0])
-    assert frames == written
+    _, frames = reopen(disk, applied_lsn=kept)
+    assert [frame for frame in frames if frame[0] >= written[0][0]] == written
 
 
 def test_what_is_retained_for_readers_is_not_recycled() -> None:

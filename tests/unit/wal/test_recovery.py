@@ -10,6 +10,7 @@ from tests.sim.disk import SimDisk
 from tests.unit.wal.logs import (
     CHECKPOINT,
     INCARNATION,
+    NODE_ID,
     SEGMENT_BYTES,
     clone,
     entropy,
@@ -61,11 +62,19 @@ def test_what_an_fdatasync_failed_to_write_is_written_again_by_recovery() -> Non
 
 def test_an_empty_last_segment_goes_back_to_the_spares_and_its_number_is_given_again_with_another_salt() -> None:
     disk = new_disk()
-    first = open_log(disk)
-    second = open_log(disk, seed=2)
-    assert [s.number for s in second.segments] == [s.number for s in first.segments] == [1]
-    assert second.segments[0].salt != first.segments[0].salt
-    assert sorted(disk.names()) == ["seg-00000001.wal"]
+    fill(open_log(disk), 1)
+    first = open_log(disk, seed=2)
+    second = open_log(disk, seed=3)
+    assert [s.number for s in second.segments] == [s.number for s in first.segments] == [1, 2]
+    assert second.segments[1].salt != first.segments[1].salt
+    assert sorted(disk.names()) == [segment_name(1), segment_name(2)]
+
+
+def test_an_empty_segment_without_a_predecessor_stays_for_it_alone_says_where_the_log_begins() -> None:
+    disk = new_disk()
+    lives = [open_log(disk, seed=seed) for seed in range(1, 5)]
+    assert [[s.number for s in log.segments] for log in lives] == [[1], [1, 2], [1, 2], [1, 2]]
+    assert lives[0].segments[0] == lives[3].segments[0]
 
 
 def test_nothing_is_written_after_a_torn_frame_that_follows_a_clean_mark() -> None:
@@ -127,7 +136,55 @@ def test_a_hole_in_the_numbers_is_corruption_only_above_the_applied_lsn() -> Non
         reopen(clone(disk), applied_lsn=applied - 1)
     again, _ = reopen(disk, applied_lsn=applied)
     assert again.segments[0].number == 4
-    assert segment_name(1) not in disk.names()
+    assert again.stale == [segment_name(1), segment_name(2)]
+
+
+@pytest.mark.parametrize("starts", [1, 2])
+def test_what_lies_before_a_hole_stays_until_the_last_commit_but_one_has_passed_it(starts: int) -> None:
+    disk = new_disk()
+    log = open_log(disk)
+    fill(log, 70)
+    bases = [segment.base_lsn for segment in log.segments]
+    flip(disk, segment_name(3), 20)
+    for _ in range(starts):
+        log = open_log(disk, applied_lsn=bases[4])
+    before = images(disk)
+    stale = [segment_name(number) for number in (1, 2, 3)]
+    assert log.stale == stale
+    log.recycle(bases[3] - 1)
+    assert images(disk) == before, "a power cut may take LMDB back to a place in the damaged segment"
+    spares = log.spares
+    log.recycle(bases[3])
+    assert before.keys() - images(disk).keys() == set(stale)
+    assert log.stale == [] and log.spares == spares, "a file whose header could not be read is not used again"
+
+
+def test_a_header_that_can_be_read_again_fills_the_hole() -> None:
+    """As when a bad sector was a bad cable. LMDB's last commit, which had passed the hole, is gone since."""
+    disk = new_disk()
+    log = open_log(disk)
+    written = fill(log, 70)
+    applied = log.segments[1].base_lsn + 3
+    flip(disk, segment_name(2), 20)
+    fill(open_log(disk, applied_lsn=log.durable_lsn), 1)
+    flip(disk, segment_name(2), 20)
+    _, frames = reopen(disk, applied_lsn=applied)
+    assert frames[:-1] == [frame for frame in written if frame[0] + frame[1] > applied]
+
+
+def test_the_advice_names_the_directory() -> None:
+    with pytest.raises(
+        Corruption, match=r"the log is gone.* `edgekv wal salvage --data-dir /data --accept-data-loss`\.$"
+    ):
+        recover(
+            new_disk(),
+            node_id=NODE_ID,
+            incarnation=INCARNATION,
+            applied_lsn=1,
+            segment_bytes=SEGMENT_BYTES,
+            entropy=entropy(),
+            data_dir="/data",
+        )
 
 
 def test_a_log_that_ends_below_the_applied_lsn_is_corruption() -> None:

@@ -118,6 +118,27 @@ def test_damage_below_the_applied_lsn_sets_the_log_aside_and_begins_at_it() -> N
     assert fill(log, 1)[0][0] == applied
 
 
+def test_a_salvage_that_crashed_with_all_of_the_log_set_aside_is_done_again() -> None:
+    disk, _, bases = log_of_five_segments()
+    damage(disk, 4)
+    applied = bases[3] + 5
+    for number in range(1, 6):
+        disk.rename(segment_name(number), "lost-" + segment_name(number))
+    assert do_salvage(disk, applied)[2] == []
+    log, _ = reopen(disk, applied_lsn=applied, incarnation=b"incarn-2")
+    assert log.next_lsn == applied and [segment.number for segment in log.segments] == [6, 7]
+
+
+def test_a_log_of_which_no_header_is_left_is_not_begun_again_and_the_way_out_is_one_there_is() -> None:
+    disk = new_disk()
+    fill(open_log(disk), 3)
+    damage(disk, 1, 5)
+    before = images(disk)
+    with pytest.raises(InvalidRequest, match=r"no segment says whose log this is.*edgekv export"):
+        do_salvage(disk, 9)
+    assert images(disk) == before
+
+
 def test_damage_in_segments_that_recovery_does_not_read_is_no_reason_to_salvage() -> None:
     disk, _, bases = log_of_five_segments()
     damage(disk, 1)
