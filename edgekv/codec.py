@@ -1,8 +1,13 @@
-"""msgpack in strict mode: bytes stay bytes, text stays text, nothing is guessed. The only module that imports msgpack.
+"""Values as bytes, and bytes inside values: msgpack in strict mode, and the form that bytes have in JSON.
 
-``pack`` is deterministic for the values EdgeKV packs (lists, tuples, bytes, str, int, float, None, bool and dicts in insertion order).
+msgpack: bytes stay bytes, text stays text, nothing is guessed. ``pack`` is deterministic for the values EdgeKV packs (lists, tuples,
+bytes, str, int, float, None, bool and dicts in insertion order). This is the only module that imports msgpack.
+
+JSON has no byte strings: in the HTTP API and in what the CLI reads and prints, bytes that are UTF-8 are a string, and any others
+``{"base64": "..."}``.
 """
 
+import base64
 from typing import Any
 
 import msgpack
@@ -39,3 +44,23 @@ def unpack_all(data: bytes) -> list[Any]:
     if unpacker.tell() != len(data):
         raise InvalidRequest("the last msgpack value is cut short.")
     return values
+
+
+def as_json(data: bytes) -> str | dict[str, str]:
+    """Bytes as JSON shows them."""
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        return {"base64": base64.b64encode(data).decode()}
+
+
+def from_json(value: object) -> bytes | None:
+    """The inverse of ``as_json``; None when it is neither form."""
+    try:
+        if isinstance(value, str):
+            return value.encode()
+        if isinstance(value, dict) and value.keys() == {"base64"} and isinstance(value["base64"], str):
+            return base64.b64decode(value["base64"], validate=True)
+    except ValueError:  # half of a surrogate pair, or not base64
+        return None
+    return None

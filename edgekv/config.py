@@ -34,8 +34,10 @@ LateWrite = Literal["keep", "drop"]
 DEFAULT_KEYSPACE: Final = "default"
 RESERVED_PREFIX: Final = b"_meta/"  # What belongs to EdgeKV itself.
 SEGMENT_BYTES_MAX: Final = 1 * limits.GIB  # A frame's offset fits far more; recovery reads one whole segment at least.
+RETAIN_BYTES_DEFAULT: Final = 1 * limits.GIB
 MEMORY_BYTES_SMALL_MIN: Final = 1 * limits.MIB
 OFFLINE_DAYS_MAX: Final = 3650
+OFFLINE_DAYS_DEFAULT: Final = 30
 TTL_S_MAX: Final = 100 * 365 * 86_400  # A century: beyond it lies a unit mistaken for seconds.
 NAME: Final = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")  # Part of labels, and later of URIs.
 
@@ -79,8 +81,9 @@ class WalConfig:
     Too low: the log rolls often, and each roll costs a header and two extra syncs. Too high: log space comes back in big steps
     and a restart may have to read a whole segment again."""
 
-    retain_bytes: int = limits.GIB
-    """Log kept for readers that lag (replication, watchers), in bytes; at least two segments, which always stay.
+    retain_bytes: int = RETAIN_BYTES_DEFAULT
+    """Log kept for readers that lag (replication, watchers), in bytes; two segments always stay. A node without such readers keeps
+    nothing for them, so this release takes no other value.
     Too low: a peer that was away a short while must copy rows instead of reading the log. Too high: disk space."""
 
 
@@ -121,10 +124,11 @@ class KeyspaceConfig:
     """``fsync`` or ``buffered`` (see Config.durability). Absent: the node's."""
 
     late_write: LateWrite = "keep"
-    """Values that arrive from a node which was away longer than max_offline_days: written again as new, or listed and dropped."""
+    """Values that arrive from a node which was away longer than max_offline_days: written again as new, or listed and dropped.
+    This release takes ``keep`` only."""
 
     sites: tuple[str, ...] = ()
-    """The sites that hold it; empty: every site. Listing fewer keeps data where it must stay."""
+    """The sites that hold it; empty: every site. Listing fewer keeps data where it must stay. This release takes no list."""
 
     ttl_s: int = 0
     """Expiry of keys written without one, in seconds; 0: none. Too low: data is gone before it was read. Too high: disk space."""
@@ -147,7 +151,8 @@ class Config:
     """The place that this node stands in; nodes of one site share a name. Same letters as a node name."""
 
     role: Role = "hub"
-    """``hub``: holds every keyspace, may vote. ``edge``: holds its site's keyspaces and never votes. One node alone is a hub."""
+    """``hub``: holds every keyspace, may vote. ``edge``: holds its site's keyspaces and never votes. One node alone is a hub, and this
+    release knows no other."""
 
     http: Address = Address("127.0.0.1", 7480)
     """The HTTP listener. Loopback only, as long as there is no authentication."""
@@ -156,7 +161,7 @@ class Config:
     """The listener of the Redis protocol. Loopback only."""
 
     peer: Address = Address("127.0.0.1", 7482)
-    """The listener for other nodes. Loopback only."""
+    """The listener for other nodes. Loopback only. Reserved: checked, and not opened before there is replication."""
 
     applier: ApplierMode = "process"
     """``process``: LMDB is written by a child process. ``inline``: by the node itself, 1,000 rows at a time: saves one
@@ -174,9 +179,10 @@ class Config:
     small_memory: bool = False
     """Accept memory_bytes down to 1 MiB, for tests and the tiniest devices."""
 
-    max_offline_days: int = 30
+    max_offline_days: int = OFFLINE_DAYS_DEFAULT
     """How long a member may be silent before it must be admitted anew, 1 to 3650 days. Too low: nodes with long outages pay a
-    full comparison. Too high: tombstones of deleted keys are kept that long while a member is away."""
+    full comparison. Too high: tombstones of deleted keys are kept that long while a member is away. A single node has no members:
+    this release takes no other value."""
 
     wal: WalConfig = WalConfig()
     limits: LimitsConfig = LimitsConfig()
@@ -274,6 +280,8 @@ def _problems(config: Config) -> Iterator[tuple[str, str]]:
 
 
 def _identity_problems(config: Config) -> Iterator[tuple[str, str]]:
+    if "\0" in str(config.data_dir):
+        yield "data_dir", "it holds a zero byte, which no path can have: write another one"
     for key, name in (("node", config.node), ("site", config.site)):
         if not NAME.fullmatch(name):
             yield key, f'"{name}" is not a name: use 1 to 63 letters, digits, dots, dashes or underscores'
@@ -312,11 +320,6 @@ def _size_problems(config: Config) -> Iterator[tuple[str, str]]:
         )
     if segment % limits.SEGMENT_HEADER_BYTES:
         yield "wal.segment_bytes", f"{segment} is not a multiple of {limits.SEGMENT_HEADER_BYTES}: write one that is"
-    if config.wal.retain_bytes < 2 * segment:
-        yield (
-            "wal.retain_bytes",
-            f"{config.wal.retain_bytes} is less than two segments: write at least {2 * segment} bytes",
-        )
     memory_min = MEMORY_BYTES_SMALL_MIN if config.small_memory else limits.MEMORY_BYTES_MIN
     if config.memory_bytes < memory_min:
         hint = "" if config.small_memory else f", or set small_memory = true to go down to {MEMORY_BYTES_SMALL_MIN}"
@@ -360,7 +363,20 @@ def _not_yet(config: Config) -> Iterator[tuple[str, str]]:
     """What a configuration may say and this release cannot do. Accepting it would promise what is not kept."""
     if config.upstreams:
         yield "upstream", "this release runs single nodes and cannot replicate yet: remove [[upstream]]"
+    if config.role != "hub":
+        yield "role", 'this release runs single nodes, and one node alone is a hub: write "hub" or remove it'
+    if config.max_offline_days != OFFLINE_DAYS_DEFAULT:
+        yield "max_offline_days", "this release runs single nodes, which have no members to wait for: remove it"
+    if config.wal.retain_bytes != RETAIN_BYTES_DEFAULT:
+        yield (
+            "wal.retain_bytes",
+            "this release has no readers of the log that could lag, and keeps none for them: remove it",
+        )
     for number, keyspace in enumerate(config.keyspaces):
+        if keyspace.sites:
+            yield f"keyspace[{number}].sites", "this release runs single nodes, which hold every keyspace: remove it"
+        if keyspace.late_write != "keep":
+            yield f"keyspace[{number}].late_write", "no writes come late to a single node: remove it"
         if keyspace.consistency == "strong":
             yield (
                 f"keyspace[{number}].consistency",

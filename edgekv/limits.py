@@ -75,6 +75,7 @@ SLICE_MS: Final = 5  # KEYS, DBSIZE, RANDOMKEY give the loop back after this lon
 # HTTP (api/http).
 HTTP_LINE_BYTES_MAX: Final = 64 * KIB  # a request line: prefix, start and cursor of a scan, each byte of a key as %XX
 HTTP_HEADERS_MAX: Final = 64
+HTTP_HEADER_BYTES_MAX: Final = 8190
 HTTP_IDLE_S: Final = 75  # keep-alive, and the time to send a request's head
 HTTP_BODY_WAIT_S: Final = 30  # for a body, plus its length at the rate below
 HTTP_BODY_BYTES_PER_S_MIN: Final = 16 * KIB

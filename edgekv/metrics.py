@@ -1,21 +1,30 @@
 """What a node counts, and its Prometheus text (exposition format 0.0.4).
 
-The hot path calls ``Metrics.ops`` once per run of one verb, which is one dict update whatever the number of operations. A
+The hot path calls ``Metrics.ops`` once per run of one verb, which is one dict update whatever the number of operations, and
+observes ``Metrics.op_seconds`` once per reply of HTTP, once per payload of RESP (the replies that leave together). A
 histogram is a list indexed by ``int.bit_length`` of the integer observed: no search for a bucket, bounds at the powers of two.
 
 Each counter and histogram has ONE writing thread (the event loop; the flusher for the ``wal_`` ones); the exposition, made on
 the event loop, may read a value one update old, never a torn one. Gauges are read when asked for: what a gauge shows is
-kept by its owner, not here. No key names in labels: their number is unbounded.
+kept by its owner, not here, and so are the counters that an owner keeps for itself. No key names in labels: their number is
+unbounded.
 """
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
-from typing import Final, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 BITS: Final = 64
 FSYNC_BUCKETS: Final = range(14, 35)  # 2^14 ns = 16 us to 2^34 ns = 17 s
 RECORD_BUCKETS: Final = range(1, 16)  # below 2 to below 32,768: a frame closes at 16,384 changes
+NO_KEYSPACE: Final = "*"
+"""The keyspace of operations without a key: PING, a scan, a batch."""
+
+_OP_SECONDS_HELP: Final = (
+    "Time from the arrival of a call that succeeded to its reply. RESP: that of all replies sent together, "
+    "once for each command; mixed: of several verbs."
+)
 
 Labels = tuple[tuple[str, str], ...]
 Sample = tuple[Labels, float]
@@ -41,9 +50,10 @@ class Histogram:
         return sum(self.counts)
 
 
-class Gauge(NamedTuple):
+class Figure(NamedTuple):
     """A value read when asked for. ``read`` returns a number, or labelled samples."""
 
+    kind: Literal["gauge", "counter"]
     help: str
     read: Callable[[], float | Iterable[Sample]]
 
@@ -54,18 +64,15 @@ class Metrics:
     def __init__(self) -> None:
         self.operations: defaultdict[tuple[str, str, str], int] = defaultdict(int)
         self.op_seconds: defaultdict[str, Histogram] = defaultdict(Histogram)
+        """In nanoseconds, by verb, from an operation's arrival to its answer."""
         self.wal_fsync_seconds = Histogram()
         self.wal_batch_records = Histogram()
         self.wal_bytes = 0
-        self.gauges: dict[str, Gauge] = {}
+        self.figures: dict[str, Figure] = {}
 
     def ops(self, op: str, keyspace: str, n: int = 1, result: str = "ok") -> None:
         """Count ``n`` operations of one verb. ``result`` is ``ok`` or an error's ``code``."""
         self.operations[op, keyspace, result] += n
-
-    def op_time(self, op: str, nanoseconds: int, n: int = 1) -> None:
-        """Record that ``n`` operations took this long from parsed to answered."""
-        self.op_seconds[op].observe(nanoseconds, n)
 
     def wal_frame(self, records: int, payload_bytes: int, fsync_nanoseconds: int | None) -> None:
         """Record one frame written by the flusher; ``fsync_nanoseconds`` None: it was written and not synced."""
@@ -76,8 +83,15 @@ class Metrics:
 
     def gauge(self, name: str, help: str, read: Callable[[], float | Iterable[Sample]]) -> None:  # noqa: A002 - Prometheus' own word
         """Show ``read()`` under ``name`` (``edgekv_..._unit``) from now on."""
-        assert name not in self.gauges, f"{name} is registered twice"
-        self.gauges[name] = Gauge(help, read)
+        self._show(name, Figure("gauge", help, read))
+
+    def counter(self, name: str, help: str, read: Callable[[], float | Iterable[Sample]]) -> None:  # noqa: A002 - as above
+        """Show ``read()``, which never falls while the process lives, under ``name`` (``edgekv_..._total``) from now on."""
+        self._show(name, Figure("counter", help, read))
+
+    def _show(self, name: str, figure: Figure) -> None:
+        assert name not in self.figures, f"{name} is registered twice"
+        self.figures[name] = figure
 
     def exposition(self) -> str:
         """All of it in Prometheus' text format. Touches no disk; takes well under a millisecond."""
@@ -87,7 +101,7 @@ class Metrics:
         yield from _heading("edgekv_ops_total", "Operations answered, by verb, keyspace and result.", "counter")
         for (op, keyspace, result), count in sorted(self.operations.items()):
             yield _sample("edgekv_ops_total", (("op", op), ("keyspace", keyspace), ("result", result)), count)
-        yield from _heading("edgekv_op_seconds", "Time from a parsed command to its reply.", "histogram")
+        yield from _heading("edgekv_op_seconds", _OP_SECONDS_HELP, "histogram")
         for op, histogram in sorted(self.op_seconds.items()):
             yield from _buckets("edgekv_op_seconds", (("op", op),), histogram, FSYNC_BUCKETS, 1e-9)
         yield from _heading("edgekv_wal_fsync_seconds", "Time of one fdatasync of the log.", "histogram")
@@ -96,9 +110,9 @@ class Metrics:
         yield from _buckets("edgekv_wal_batch_records", (), self.wal_batch_records, RECORD_BUCKETS, 1)
         yield from _heading("edgekv_wal_bytes_total", "Bytes of records written to the log.", "counter")
         yield _sample("edgekv_wal_bytes_total", (), self.wal_bytes)
-        for name, gauge in sorted(self.gauges.items()):
-            yield from _heading(name, gauge.help, "gauge")
-            value = gauge.read()
+        for name, figure in sorted(self.figures.items()):
+            yield from _heading(name, figure.help, figure.kind)
+            value = figure.read()
             samples: Iterable[Sample] = [((), value)] if isinstance(value, int | float) else value
             yield from (_sample(name, labels, number) for labels, number in samples)
 

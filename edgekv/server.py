@@ -109,7 +109,7 @@ class Flush:
             self.applier.request(lsn, stable)
 
     def recycle(self, below_lsn: Lsn) -> None:
-        """Give the log below back."""
+        """Give the log below back. Nothing is retained for readers that lag: before replication there are none."""
         if self.flusher is not None:
             self.flusher.submit(RecycleJob(below_lsn, 0, HOUSEKEEPING))
 
@@ -255,7 +255,9 @@ class Server:
             if self.engine.commit.error is None:
                 await self._flush_all()
             self._spares.close()
-            await asyncio.to_thread(flusher.close)  # its last outcome, perhaps a failure, is heard before the process ends
+            await asyncio.to_thread(
+                flusher.close
+            )  # its last outcome, perhaps a failure, is heard before the process ends
         if isinstance(self._effects.applier, ApplierProcess):
             self._loop.remove_reader(self._effects.applier.fileno())
             self._effects.applier.close()
@@ -466,7 +468,9 @@ class Server:
         gauge("edgekv_applied_lsn", "Log position that LMDB holds.", lambda: engine.checkpoints.applied_lsn)
         gauge("edgekv_durable_lsn", "Log position that is durable.", lambda: engine.commit.durable_lsn)
         gauge("edgekv_write_blocked", "1 while writers wait for room.", lambda: int(engine.admission.blocked))
-        gauge("edgekv_write_blocks_total", "How often writers had to wait.", lambda: engine.admission.blocks_total)
+        self.metrics.counter(
+            "edgekv_write_blocks_total", "How often writers had to wait.", lambda: engine.admission.blocks_total
+        )
         gauge(
             "edgekv_disk_full",
             "1 while client writes are refused for lack of disk.",

@@ -163,3 +163,12 @@ def test_every_file_is_named_by_a_noun(folder: str) -> None:
     for path in (REPOSITORY / folder).rglob("*"):
         if path.suffix == ".py" or path.is_dir():
             assert path.stem not in NO_NOUN, f"{path}: give its content to the caller, or find its noun"
+
+
+def test_every_decision_is_listed_in_the_architecture() -> None:
+    listed = (REPOSITORY / "docs" / "ARCHITECTURE.md").read_text()
+    decisions = sorted((REPOSITORY / "docs" / "decisions").glob("*.md"))
+    assert (
+        decisions
+        and [path.name for path in decisions if f"- [{path.name[:4]}](decisions/{path.name})" not in listed] == []
+    )

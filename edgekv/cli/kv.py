@@ -19,15 +19,14 @@ from edgekv.cli.options import (
     NumbersCommand,
     Output,
     as_cell,
-    as_json,
     as_text,
-    from_json,
     http_option,
     output_option,
     print_json,
     print_table,
     timeout_option,
 )
+from edgekv.codec import as_json, from_json
 from edgekv.config import Address
 from edgekv.errors import NotANumber, NotFound, Unavailable
 from edgekv.limits import SCAN_LIMIT_MAX

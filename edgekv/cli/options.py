@@ -4,7 +4,6 @@
 not UTF-8 appear as ``{"base64": "..."}`` as in the HTTP API.
 """
 
-import base64
 import json
 import os
 import re
@@ -101,26 +100,6 @@ timeout_option = click.option(
     show_envvar=True,
     help="Give up on a node that does not answer for so long.",
 )
-
-
-def as_json(value: bytes) -> str | dict[str, str]:
-    """Bytes as the HTTP API writes them in JSON: text when they are UTF-8, else ``{"base64": ...}``."""
-    try:
-        return value.decode()
-    except UnicodeDecodeError:
-        return {"base64": base64.b64encode(value).decode()}
-
-
-def from_json(value: object) -> bytes | None:
-    """The inverse of ``as_json``; None when it is neither form."""
-    try:
-        if isinstance(value, str):
-            return value.encode()
-        if isinstance(value, dict) and list(value) == ["base64"] and isinstance(value["base64"], str):
-            return base64.b64decode(value["base64"], validate=True)
-    except ValueError:  # not base64, or half of a surrogate pair
-        return None
-    return None
 
 
 def as_text(value: bytes) -> str:

@@ -22,8 +22,8 @@ from io import TextIOWrapper
 from pathlib import Path
 from typing import IO, Final, Literal, NamedTuple
 
-from edgekv.cli.options import from_json
 from edgekv.cli.resp_client import command
+from edgekv.codec import from_json
 from edgekv.errors import InvalidRequest
 from edgekv.limits import KEY_BYTES_MAX, VALUE_BYTES_MAX
 

@@ -21,10 +21,11 @@ import click
 
 from edgekv.cli.kv import Listed, scan_pages
 from edgekv.cli.node_http import NodeHttp
-from edgekv.cli.options import PathType, as_json, http_option, resp_option, timeout_option
+from edgekv.cli.options import PathType, http_option, resp_option, timeout_option
 from edgekv.cli.progress import progress
 from edgekv.cli.resp_client import RespConnection
 from edgekv.cli.rows import BadInput, Format, Shape, Source, open_rows
+from edgekv.codec import as_json
 from edgekv.config import Address
 from edgekv.errors import EdgeKVError, InvalidRequest, OutcomeUnknown
 

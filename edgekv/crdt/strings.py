@@ -17,6 +17,7 @@ the calls (tests/unit/crdt/test_strings.py, exhaustively for two replicas).
 """
 
 from collections.abc import Mapping
+from hashlib import blake2b
 from typing import Final, NamedTuple
 
 from edgekv.crdt import counter
@@ -26,6 +27,7 @@ from edgekv.crdt.register import Cell, stamp, visible
 from edgekv.ids import Actor
 
 INTEGER_TEXT_BYTES_MAX: Final = 20
+_PARTS_DIGEST_BYTES: Final = 8
 NEVER: Final = 1 << 64  # later than any time
 
 
@@ -85,13 +87,21 @@ class StringState(NamedTuple):
             end = max(end, min(own_end, self.key_end) if self._is_below_expiry(cell) else own_end)
         return 0 if end == NEVER else end
 
-    def version(self) -> tuple[int, Actor]:
-        """A stamp that is another one whenever the value is: the register's, its HLC moved on by the parts' sequence numbers."""
-        hlc, actor = (0, Actor(b"")) if self.register is None else (self.register.hlc, self.register.actor)
-        parts = self.live_parts()
+    def version(self, now: int) -> tuple[int, Actor, int]:
+        """What is another one whenever the value shown is: the stamp of the register, and a digest of the parts beside it.
+
+        Either is nothing (0 and no actor; 0) where nothing of it is shown. A sum of sequence numbers instead of the digest would come
+        again: after a reset, another node's part begins at any number.
+        """
+        cell = self.visible_register(now)
+        hlc, actor = (0, Actor(b"")) if cell is None else (cell.hlc, cell.actor)
+        parts = {} if self.gone(now) else self.live_parts()
         if not parts:
-            return hlc, actor
-        return hlc + sum(part.seq for part in parts.values()), max(parts, key=lambda owner: (parts[owner].seq, owner))
+            return hlc, actor, 0
+        rows = b"".join(
+            b"%b%d,%d,%d;" % (owner, part.seq, part.base_seq, part.fresh) for owner, part in sorted(parts.items())
+        )
+        return hlc, actor, int.from_bytes(blake2b(rows, digest_size=_PARTS_DIGEST_BYTES).digest())
 
 
 def put_operations(state: StringState, key: bytes, value: bytes, expiry_ms: int) -> list[Operation]:
@@ -134,20 +144,6 @@ def expire_operations(state: StringState, key: bytes, expiry_ms: int, now: int) 
     if not state.gone(now) and (state.live_parts() or (cell is not None and state.key_end != NEVER)):
         operations.append((EXPIRE, key, expiry_ms))
     return operations
-
-
-def clear_expired_operations(state: StringState, key: bytes) -> list[Operation]:
-    """The system clear of a key whose expiry cell passed below the stable cut; made by the node that leads stability.
-
-    Clears of what was observed, under a stamp just above the highest that they remove: whatever is written later is above it.
-    The caller checks that the expiry lies at or below STABLE's wall, and that the cut covers the cells. Nothing without an expiry.
-    """
-    if state.expiry is None or state.key_end == NEVER:
-        return []
-    cell = state.register
-    if cell is None or cell.value is None or not state._is_below_expiry(cell):
-        return [*_reset(state, key), (EXPIRE, key, 0, state.expiry.hlc)]
-    return [(DELETE, key, state.expiry.hlc), *_reset(state, key), (EXPIRE, key, 0, state.expiry.hlc)]
 
 
 def parse_integer(text: bytes) -> int | None:

@@ -71,7 +71,7 @@ class Replay:
         if (run.first_seq, run.chain) != (head.seq + 1, head.chain):
             raise Corruption(
                 f"the run at LSN {lsn} does not continue its actor's history in keyspace {keyspace.name!r}: "
-                f"seq {run.first_seq} after {head.seq}. Run `edgekv wal inspect` and join again from a hub.",
+                f"seq {run.first_seq} after {head.seq}. Run `edgekv wal inspect`, and restore a backup of the directory.",
                 path="wal",
                 first_lsn=lsn,
             )

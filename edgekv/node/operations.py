@@ -9,10 +9,9 @@ Errors: InvalidRequest and TooLarge for bad keys and values, NotANumber, Denied,
 ReadOnly). When a verb raises, nothing happened.
 """
 
-import re
-from collections.abc import Sequence
-from decimal import Decimal
-from typing import Final, Literal, NamedTuple
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Final, Literal, NamedTuple, TypeVar
 
 from edgekv.crdt.operation import EXPIRE, Operation
 from edgekv.crdt.strings import (
@@ -28,27 +27,28 @@ from edgekv.engine.keyspaces import Keyspace, successor
 from edgekv.engine.reads import first_values
 from edgekv.errors import Denied, InvalidRequest, NotANumber, NotFound, TooLarge
 from edgekv.ids import Actor
-from edgekv.limits import BATCH_OPERATIONS_MAX, CHANGE_OVERHEAD_BYTES, KEY_BYTES_MAX
+from edgekv.limits import BATCH_OPERATIONS_MAX, CHANGE_OVERHEAD_BYTES, KEY_BYTES_MAX, VALUE_BYTES_MAX
+from edgekv.node import decimals
 
 INTEGER_MIN: Final = -(1 << 63)
 INTEGER_MAX: Final = (1 << 63) - 1
 EXPIRY_MS_MAX: Final = (1 << 63) - 1
 _NOT_AN_INTEGER: Final = "value is not an integer or out of range"
-_DECIMAL: Final = re.compile(rb"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE]([+-]?[0-9]{1,5}))?")
-_DECIMAL_BYTES_MAX: Final = 256
-_DECIMAL_EXPONENT_MAX: Final = 4932
-"""Of x86's long double, which Redis computes with. It also keeps a sum from having a million digits."""
 _RANDOM_KEY_PAGES_MAX: Final = 4
 """How far a random key is looked for among deleted ones: some 10,000 keys."""
 _OPERATION_BYTES: Final = 64
 """More than the log needs for an operation besides keys and values."""
 
 
+T = TypeVar("T")
+
+
 class Version(NamedTuple):
-    """Which write a value comes from: its stamp."""
+    """Which writes a value comes from: the stamp of its register, and a digest of its counter parts; 0 where there is none."""
 
     hlc: int
     actor: Actor
+    parts: int = 0
 
 
 class Entry(NamedTuple):
@@ -65,6 +65,13 @@ class Page(NamedTuple):
 
     entries: list[Entry]
     next_key: bytes | None
+
+
+def value_advice(value_bytes_max: int) -> str:
+    """What to do with a value above ``limits.value_bytes_max``, which can be raised unless it is the largest."""
+    if value_bytes_max >= VALUE_BYTES_MAX:
+        return "Split it."
+    return f"Split it, or raise limits.value_bytes_max, to {VALUE_BYTES_MAX} at most."
 
 
 class Operations:
@@ -91,8 +98,8 @@ class Operations:
         """Raise TooLarge for a value over ``limits.value_bytes_max``."""
         if len(value) > self.value_bytes_max:
             raise TooLarge(
-                f"the value has {len(value)} bytes; the limit is {self.value_bytes_max} (limits.value_bytes_max). "
-                "Split it, or raise the limit."
+                f"the value has {len(value)} bytes; the limit is {self.value_bytes_max}. "
+                f"{value_advice(self.value_bytes_max)}"
             )
 
     @staticmethod
@@ -159,10 +166,11 @@ class Operations:
         return self._entry(key, self.engine.reads.state(keyspace, key))
 
     def _entry(self, key: bytes, state: StringState) -> Entry | None:
-        value = _text(state.value(self.now_ms()))
+        now = self.now_ms()
+        value = _text(state.value(now))
         if value is None:
             return None
-        return Entry(key, value, Version(*state.version()), state.expiry_ms())
+        return Entry(key, value, Version(*state.version(now)), state.expiry_ms())
 
     def exists(self, keys: Sequence[bytes]) -> int:
         """How many of the keys exist; a key named twice counts twice."""
@@ -257,8 +265,7 @@ class Operations:
         """Add a decimal fraction to the number at the key. The sum replaces the value (this node's state decides)."""
         keyspace = self._writable(key)
         state, now = self.engine.reads.state(keyspace, key), self.now_ms()
-        total = _decimal(_text(state.value(now)) or b"0") + _decimal(delta)
-        text = _decimal_text(total)
+        text = decimals.total(_text(state.value(now)) or b"0", delta)
         self._replace(keyspace, key, state, text, now)
         return text
 
@@ -385,17 +392,24 @@ class Batch:
 
     def run(self) -> list[object]:
         """Check everything, then make the change. Nothing happens when anything is refused."""
-        keyspaces = {self._keyspace(operation) for operation in self._wanted}
+        keyspaces = {self._named(index, self._keyspace) for index in range(len(self._wanted))}
         if len(keyspaces) > 1:
             names = ", ".join(sorted(k.name for k in keyspaces))
             raise Denied(f"the keys are in different keyspaces ({names}), and a change touches one. Split the call.")
         keyspace = keyspaces.pop()
-        results = [self._step(keyspace, operation) for operation in self._wanted]
+        results = [self._named(index, partial(self._step, keyspace)) for index in range(len(self._wanted))]
         change = [op for key, pending in self._after.items() for op in self._operations_for(keyspace, key, pending)]
         if change:
             self._operations._check_change(change)
             self._engine.commit.change(keyspace, change)
         return results
+
+    def _named(self, index: int, step: Callable[[tuple[object, ...]], T]) -> T:
+        """A step for one of the operations, whose refusal says which it was."""
+        try:
+            return step(self._wanted[index])
+        except (InvalidRequest, NotANumber, Denied) as error:
+            raise type(error)(f"operation {index}: {error}") from error
 
     def _keyspace(self, operation: tuple[object, ...]) -> Keyspace:
         key = operation[1]
@@ -490,17 +504,3 @@ def _integer(value: bytes | int | None) -> int:
     if number is None or not INTEGER_MIN <= number <= INTEGER_MAX:
         raise NotANumber(_NOT_AN_INTEGER)
     return number
-
-
-def _decimal(text: bytes) -> Decimal:
-    """A decimal fraction as Redis writes it: Python would also take "1_000", "nan", and an exponent that no sum can have."""
-    match = _DECIMAL.fullmatch(text)
-    if match is None or len(text) > _DECIMAL_BYTES_MAX or abs(int(match[1] or 0)) > _DECIMAL_EXPONENT_MAX:
-        raise NotANumber("value is not a valid float")
-    return Decimal(text.decode("ascii"))
-
-
-def _decimal_text(number: Decimal) -> bytes:
-    """As Redis prints floats: up to 17 decimals, no exponent, no trailing zeros."""
-    text = f"{number:.17f}".rstrip("0").rstrip(".")
-    return b"0" if text in ("-0", "") else text.encode()

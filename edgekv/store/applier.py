@@ -80,7 +80,7 @@ class Applier:
         self._own_lsn = 0  # of the last commit of this process
         self._previous_lsn = 0
         """Of its last commit but one: what a power cut leaves at least. 0 until there are two: if the process before this one ended
-        because an fdatasync failed, the kernel may have dropped the meta page of that one's last commit, though reads still show it."""
+        because an fdatasync failed, the kernel may have dropped the meta page of its last commit, though reads still show that."""
         self.purge_more = False
         """The last transaction left something to purge: apply once more, to the same LSN."""
 
@@ -186,7 +186,7 @@ def _stored_row(transaction: WriteTransaction, lmdb_key: bytes) -> Row | None:
     if data is None:
         return None
     if not layout.check_row(lmdb_key, data):  # Merged, it would get a new CRC and look sound for ever.
-        raise Corruption(f"the row {lmdb_key!r} is damaged. Let the node join again from a hub.", path="data.mdb")
+        raise Corruption(f"the row {lmdb_key!r} is damaged. Restore a backup of the directory.", path="data.mdb")
     return layout.decode_row(data, transaction.actor_of)
 
 

@@ -197,7 +197,7 @@ class Generation:
 
     def _broken(self, what: str) -> Corruption:
         return Corruption(
-            f"the log and the store disagree at LSN {self.lsn}: {what}. Let the node join again from a hub.",
+            f"the log and the store disagree at LSN {self.lsn}: {what}. Restore a backup of the directory.",
             path="wal",
             first_lsn=self.lsn,
         )

@@ -202,20 +202,11 @@ def _seal(row_key: bytes, flags: int, content: bytes) -> bytes:
     return _HEAD.pack(flags, crc32c(stored_under + bytes([flags]) + content)) + content
 
 
-def encode_plain_rows(
-    keyspace: KeyspaceId,
-    keys: Sequence[bytes],
-    values: Sequence[bytes],
-    first_hlc: int,
-    first_seq: int,
-    actor_number: int,
-) -> list[tuple[bytes, bytes]]:
-    """(LMDB key, row) of a run of plain SETs: row i has ``first_hlc + i`` and ``first_seq + i``. In the order of ``keys``."""
-    return plain_rows(keyspace, keys, plain_contents(values, first_hlc, first_seq, actor_number))
-
-
 def plain_contents(values: Sequence[bytes], first_hlc: int, first_seq: int, actor_number: int) -> list[bytes]:
-    """What a run of plain SETs stores from offset 5: all of a row that does not depend on its key."""
+    """What a run of plain SETs stores from offset 5: all of a row that does not depend on its key.
+
+    Row i has ``first_hlc + i`` and ``first_seq + i``.
+    """
     pack, count = _CELL.pack, len(values)
     stamps = zip(values, range(first_hlc, first_hlc + count), range(first_seq, first_seq + count), strict=True)
     return [pack(hlc, seq, actor_number) + value for value, hlc, seq in stamps]

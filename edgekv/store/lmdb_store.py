@@ -139,7 +139,7 @@ class LmdbStore:
             self._load_actors(self._held())
         if number >= len(self._actors):
             raise Corruption(
-                f"a row names actor number {number}, which the store does not have. Let the node join again from a hub.",
+                f"a row names actor number {number}, which the store does not have. Restore a backup of the directory.",
                 path=str(self._data_file),
             )
         return self._actors[number]

@@ -100,13 +100,6 @@ class Layer:
             mine.update(rows)
             self.composite_rows += len(mine) - before
 
-    def row_of(self, key: bytes, suffix: bytes) -> Register | Row | None:
-        """This layer's version of one row."""
-        if suffix == SUFFIX_REGISTER:
-            return self.registers.get(key)
-        rows = self.composites.get(key)
-        return rows.get(suffix) if rows else None
-
     def sort_some(self) -> bool:
         """Sort up to SORT_STEP_KEYS keys that arrived since the last scan; whether there are more.
 

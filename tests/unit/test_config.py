@@ -66,6 +66,13 @@ def refusal(tmp_path: Path, text: str) -> str:
     return str(caught.value)
 
 
+@pytest.fixture
+def later_release(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that can do all that a configuration may say."""
+    monkeypatch.setattr("edgekv.config._not_yet", lambda config: ())
+
+
+@pytest.mark.usefixtures("later_release")
 def test_every_key_of_the_file_reaches_the_config(tmp_path: Path) -> None:
     loaded = load(file=write(tmp_path, EVERYTHING), environ={}, flags={})
     assert loaded.config == Config(
@@ -95,6 +102,7 @@ def test_every_key_of_the_file_reaches_the_config(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.usefixtures("later_release")
 @pytest.mark.parametrize("key", KEYS)
 def test_a_flag_beats_the_environment_which_beats_the_file(tmp_path: Path, key: str) -> None:
     kind = KEYS[key].type
@@ -210,11 +218,10 @@ def test_two_listeners_on_one_port_are_refused_unless_it_is_picked_freely() -> N
         ({"limits": LimitsConfig(value_bytes_max=16 * MIB + 1)}, "limits.value_bytes_max: 16777217 is out of range"),
         ({"wal": WalConfig(segment_bytes=32 * MIB)}, "wal.segment_bytes: 33554432 is out of range"),
         (
-            {"wal": WalConfig(segment_bytes=2 * GIB, retain_bytes=9 * GIB)},
+            {"wal": WalConfig(segment_bytes=2 * GIB)},
             "wal.segment_bytes: 2147483648 is out of range",
         ),
         ({"wal": WalConfig(segment_bytes=64 * MIB + 1)}, "wal.segment_bytes: 67108865 is not a multiple of 4096"),
-        ({"wal": WalConfig(retain_bytes=100)}, "wal.retain_bytes: 100 is less than two segments"),
         (
             {"memory_bytes": 64 * MIB - 1},
             "memory_bytes: 67108863 is too small: write at least 67108864 bytes, or set small_",
@@ -228,12 +235,25 @@ def test_each_size_has_its_bounds(settings: dict[str, object], complaint: str) -
     assert str(caught.value).startswith(complaint)
 
 
+def test_segments_may_have_their_greatest_size() -> None:
+    config(wal=WalConfig(segment_bytes=GIB)).validate()
+
+
+def test_a_directory_that_no_path_can_name_is_refused() -> None:
+    with pytest.raises(ConfigError, match="data_dir: it holds a zero byte"):
+        Config(data_dir=Path("a\0b")).validate()
+
+
+def test_the_address_for_other_nodes_is_taken_and_kept_for_them() -> None:
+    config(peer=Address("127.0.0.1", 9999)).validate()
+
+
 def test_small_segments_and_memory_can_be_had_when_asked_for() -> None:
     config(
         memory_bytes=MIB,
         small_memory=True,
         limits=LimitsConfig(value_bytes_max=64 << 10),
-        wal=WalConfig(segment_bytes=256 << 10, retain_bytes=512 << 10),
+        wal=WalConfig(segment_bytes=256 << 10),
     ).validate()
 
 
@@ -275,6 +295,17 @@ def test_the_default_keyspace_is_always_there_and_first_and_the_rest_inherit_the
     ("settings", "complaint"),
     [
         ({"upstreams": (UpstreamConfig(address=Address("hub", 7482)),)}, "upstream: this release runs single nodes"),
+        ({"role": "edge"}, "role: this release runs single nodes"),
+        ({"max_offline_days": 7}, "max_offline_days: this release runs single nodes"),
+        ({"wal": WalConfig(retain_bytes=2 * GIB)}, "wal.retain_bytes: this release has no readers of the log"),
+        (
+            {"keyspaces": (KeyspaceConfig(prefix=b"l/", name="l", sites=("clinic-2",)),)},
+            "keyspace[0].sites: this release runs single nodes",
+        ),
+        (
+            {"keyspaces": (KeyspaceConfig(prefix=b"l/", name="l", late_write="drop"),)},
+            "keyspace[0].late_write: no writes come late",
+        ),
         (
             {"keyspaces": (KeyspaceConfig(prefix=b"l/", name="l", consistency="strong", group="cloud"),)},
             '"strong" is not in',

@@ -33,6 +33,13 @@ def test_a_run_of_operations_is_one_update_of_one_dict() -> None:
     assert metrics.operations == {("set", "default", "ok"): 1000}
 
 
+def test_a_counter_that_its_owner_keeps_is_shown_as_a_counter() -> None:
+    metrics = Metrics()
+    metrics.counter("edgekv_write_blocks_total", "How often writers had to wait.", lambda: 3)
+    assert lines(metrics, "# TYPE edgekv_write_blocks_total") == ["# TYPE edgekv_write_blocks_total counter"]
+    assert lines(metrics, "edgekv_write_blocks_total") == ["edgekv_write_blocks_total 3"]
+
+
 @given(st.lists(st.tuples(st.integers(0, 2**64 - 1), st.integers(1, 1000))))
 def test_a_bucket_holds_exactly_what_is_not_above_its_bound(observed: list[tuple[int, int]]) -> None:
     histogram = Histogram()
@@ -80,6 +87,6 @@ def test_a_gauge_is_read_when_it_is_asked_for() -> None:
 def test_every_line_is_well_formed_whatever_the_labels() -> None:
     metrics = Metrics()
     metrics.ops("set", 'a"b\\c\nd', 1)
-    metrics.op_time("set", 12_345, 16)
+    metrics.op_seconds["set"].observe(12_345, 16)
     for line in metrics.exposition().splitlines():
         assert line.startswith(("# HELP edgekv_", "# TYPE edgekv_")) or LINE.fullmatch(line), line

@@ -8,7 +8,7 @@ from typing import Final
 
 from aiohttp import web
 
-from edgekv.api.http.body import check_announced, read_body
+from edgekv.api.http.body import Bound, check_announced, read_body
 from edgekv.api.http.content import bytes_of, decoded_object, encoded, integer_of, wanted_type
 from edgekv.api.http.door import Door
 from edgekv.api.http.promises import check_promises
@@ -18,6 +18,7 @@ from edgekv.config import TTL_S_MAX
 from edgekv.errors import InvalidRequest, TooLarge
 from edgekv.limits import HTTP_BATCH_BYTES_MAX, HTTP_BATCH_OPERATIONS_MAX
 
+_BODY: Final = Bound(HTTP_BATCH_BYTES_MAX)
 _FIELDS: Final[dict[object, tuple[set[str], set[str]]]] = {
     "put": ({"op", "key", "value"}, {"ttl_s"}),
     "delete": ({"op", "key"}, set()),
@@ -39,10 +40,10 @@ class BatchCalls:
             parameters(query, ())
         check_promises(request, writes=True)
         media_type = wanted_type(request)
-        check_announced(request, HTTP_BATCH_BYTES_MAX)
+        check_announced(request, _BODY)
         await self._door.admit()
         with self._door.budget.hold() as hold:
-            wanted = decoded_object(request, await read_body(request, HTTP_BATCH_BYTES_MAX, hold))
+            wanted = decoded_object(request, await read_body(request, _BODY, hold))
             items = operations_of(wanted, self._door.operations.now_ms())
             results = await self._door.write(lambda operations: operations.batch(items))
         body = encoded({"results": results}, media_type)

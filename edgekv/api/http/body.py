@@ -6,7 +6,7 @@ write that waits for room leaves its body in the socket.
 """
 
 import asyncio
-from typing import Final
+from typing import Final, NamedTuple
 
 from aiohttp import web
 
@@ -16,45 +16,59 @@ from edgekv.errors import InvalidRequest, TooLarge
 from edgekv.limits import HTTP_BODY_BYTES_PER_S_MIN, HTTP_BODY_WAIT_S
 
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
+_EXPECTED: Final = "100-continue"
 
 
-def check_announced(request: web.BaseRequest, bytes_max: int) -> None:
-    """Refuse a body by its head alone: too long, or in a coding that would be stored as if it were the value."""
+class Bound(NamedTuple):
+    """The longest body that a call takes, and what to do with a longer one."""
+
+    bytes_max: int
+    advice: str = "Split it."
+
+    def error(self) -> TooLarge:
+        """The refusal of a longer one."""
+        return TooLarge(f"the body is longer than {self.bytes_max} bytes, the limit here. {self.advice}")
+
+
+def check_announced(request: web.BaseRequest, bound: Bound) -> None:
+    """Refuse a body by its head alone: too long, with an expectation, or in a coding that would be stored as if it were the value."""
     headers = request.headers
+    if headers.get("Expect", _EXPECTED).lower() != _EXPECTED:
+        raise Refusal(417, "expectation-failed", f"the only expectation known here is {_EXPECTED}. Leave it out.")
     if "Content-Encoding" in headers and headers["Content-Encoding"].lower() != "identity":
         raise Refusal(415, "unsupported-media-type", "a Content-Encoding is not undone here. Send the body as it is.")
     if "Content-Range" in headers:
         raise InvalidRequest("a part of a value cannot be written. Send the whole value without Content-Range.")
-    if not request.content.is_eof() and (request.content_length or 0) > bytes_max:
-        raise _too_large(bytes_max)
+    if not request.content.is_eof() and (request.content_length or 0) > bound.bytes_max:
+        raise bound.error()
 
 
-def inline_body(request: web.BaseRequest, bytes_max: int) -> bytes | None:
-    """A body that is all here already, without a pause; None: it has to be read. TooLarge above ``bytes_max``."""
+def inline_body(request: web.BaseRequest, bound: Bound) -> bytes | None:
+    """A body that is all here already, without a pause; None: it has to be read. TooLarge above the bound."""
     content = request.content
     if not content.is_eof():
         return None
     body = content.read_nowait()
-    if len(body) > bytes_max:
-        raise _too_large(bytes_max)
+    if len(body) > bound.bytes_max:
+        raise bound.error()
     return body
 
 
-async def read_body(request: web.BaseRequest, bytes_max: int, hold: Hold) -> bytes:
-    """The whole body. TooLarge above ``bytes_max``; 408 when it is too slow; ConnectionError when the client leaves."""
-    body = inline_body(request, bytes_max)
+async def read_body(request: web.BaseRequest, bound: Bound, hold: Hold) -> bytes:
+    """The whole body. TooLarge above the bound; 408 when it is too slow; ConnectionError when the client leaves."""
+    body = inline_body(request, bound)
     if body is not None:
         return body
     _send_continue(request)
-    seconds = HTTP_BODY_WAIT_S + (request.content_length or bytes_max) / HTTP_BODY_BYTES_PER_S_MIN
+    seconds = HTTP_BODY_WAIT_S + (request.content_length or bound.bytes_max) / HTTP_BODY_BYTES_PER_S_MIN
     try:
         async with asyncio.timeout(seconds):
-            return await _read_chunks(request, bytes_max, hold)
+            return await _read_chunks(request, bound, hold)
     except TimeoutError as error:
         raise Refusal(408, "too-slow", f"the body did not arrive within {seconds:.0f} s. Send it faster.") from error
 
 
-async def _read_chunks(request: web.BaseRequest, bytes_max: int, hold: Hold) -> bytes:
+async def _read_chunks(request: web.BaseRequest, bound: Bound, hold: Hold) -> bytes:
     chunks: list[bytes] = []
     size = 0
     # An announced length is taken at once: two bodies that fit one by one shall not stop each other half-way.
@@ -65,8 +79,8 @@ async def _read_chunks(request: web.BaseRequest, bytes_max: int, hold: Hold) -> 
         if not chunk:
             return b"".join(chunks)
         size += len(chunk)
-        if size > bytes_max:
-            raise _too_large(bytes_max)
+        if size > bound.bytes_max:
+            raise bound.error()
         if announced is None:
             hold.add(len(chunk))
         chunks.append(chunk)
@@ -74,15 +88,5 @@ async def _read_chunks(request: web.BaseRequest, bytes_max: int, hold: Hold) -> 
 
 def _send_continue(request: web.BaseRequest) -> None:
     """Clients that send ``Expect: 100-continue`` (curl, above 1 MiB) wait for this before the body."""
-    expectation = request.headers.get("Expect", "").lower()
-    if expectation == "100-continue" and request.version.minor > 0:
-        if request.transport is not None:
-            request.transport.write(_CONTINUE)
-    elif expectation:
-        raise Refusal(417, "expectation-failed", "the only expectation known here is 100-continue.")
-
-
-def _too_large(bytes_max: int) -> TooLarge:
-    return TooLarge(
-        f"the body is longer than {bytes_max} bytes, the limit here. Split it, or raise limits.value_bytes_max."
-    )
+    if "Expect" in request.headers and request.version.minor > 0 and request.transport is not None:
+        request.transport.write(_CONTINUE)

@@ -25,6 +25,7 @@ from aiohttp.http_exceptions import LineTooLong
 from edgekv.api.http.lane import Answer, Lane
 from edgekv.api.http.problem import Refusal, internal_problem, problem, problem_reply
 from edgekv.errors import EdgeKVError, TooLarge
+from edgekv.limits import HTTP_HEADER_BYTES_MAX, HTTP_LINE_BYTES_MAX
 
 _log: Final = logging.getLogger("edgekv.http")
 
@@ -110,12 +111,18 @@ class Connection(web.RequestHandler):
         if status >= 500:
             _log.error("a call failed: %s %s", request.method, request.raw_path[:200], exc_info=exc)
             return internal_problem()
-        detail = (message or "it cannot be parsed").strip().partition("\n")[0][:200]
         if isinstance(exc, LineTooLong):
+            # aiohttp's own words quote the line as Python writes bytes.
+            bounds = f"{HTTP_LINE_BYTES_MAX} bytes, or a header more than {HTTP_HEADER_BYTES_MAX}"
+            detail = f"the request line has more than {bounds}. Shorten it."
             return problem_reply(
                 431, TooLarge.code, "Request line or header too long", detail, "not-applied", close=True
             )
-        return problem(Refusal(400, "not-http", f"this is not an HTTP/1.1 request: {detail}"), close=True)
+        detail = (message or "it cannot be parsed").strip().partition("\n")[0].rstrip(":.")[:200]
+        return problem(
+            Refusal(400, "not-http", f"this is not an HTTP/1.1 request: {detail}. This listener speaks plain HTTP."),
+            close=True,
+        )
 
 
 class ShortReply:

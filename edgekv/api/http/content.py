@@ -1,11 +1,9 @@
 """Media types, and keys and values inside JSON and msgpack.
 
-JSON has no byte strings, so a JSON string carries UTF-8 and other bytes travel as ``{"base64": "..."}``, in both directions.
-msgpack is exact: keys and values come as bin; a str is taken as its UTF-8.
+In JSON bytes have the form of ``codec.as_json``, in both directions. msgpack is exact: keys and values come as bin; a str is taken as
+its UTF-8.
 """
 
-import base64
-import binascii
 import json
 from collections.abc import Sequence
 from typing import Any, Final
@@ -13,7 +11,7 @@ from typing import Any, Final
 from aiohttp import web
 
 from edgekv.api.http.problem import Refusal
-from edgekv.codec import pack, unpack
+from edgekv.codec import as_json, from_json, pack, unpack
 from edgekv.errors import InvalidRequest
 
 JSON: Final = "application/json"
@@ -66,21 +64,12 @@ def decoded_object(request: web.BaseRequest, body: bytes) -> dict[object, object
 
 def bytes_of(value: object, what: str) -> bytes:
     """A key or value out of a decoded body."""
-    if isinstance(value, bytes):
-        return value
-    if isinstance(value, str):
-        try:
-            return value.encode()
-        except UnicodeEncodeError as error:
-            raise InvalidRequest(
-                f'{what} holds half a surrogate pair. Send other bytes as {{"base64": "..."}}.'
-            ) from error
-    if isinstance(value, dict) and value.keys() == {"base64"} and isinstance(value["base64"], str):
-        try:
-            return base64.b64decode(value["base64"], validate=True)
-        except (binascii.Error, ValueError) as error:
-            raise InvalidRequest(f"{what} is not base64: {error}.") from error
-    raise InvalidRequest(f'{what} is neither text nor bytes. Send a string, or {{"base64": "..."}} in JSON.')
+    data = value if isinstance(value, bytes) else from_json(value)
+    if data is None:
+        raise InvalidRequest(
+            f'{what} is neither text nor bytes. Send a string of whole characters, or {{"base64": "..."}} in JSON.'
+        )
+    return data
 
 
 def integer_of(value: object, what: str) -> int:
@@ -93,15 +82,7 @@ def integer_of(value: object, what: str) -> int:
 def _json_leaf(value: object) -> object:
     if not isinstance(value, bytes):
         raise TypeError(f"{type(value).__name__} has no JSON form")
-    return json_text(value)
-
-
-def json_text(data: bytes) -> str | dict[str, str]:
-    """Bytes as JSON shows them."""
-    try:
-        return data.decode()
-    except UnicodeDecodeError:
-        return {"base64": base64.b64encode(data).decode()}
+    return as_json(value)
 
 
 def _json_value(body: bytes) -> Any:

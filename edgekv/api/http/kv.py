@@ -5,7 +5,7 @@ from typing import Final
 
 from aiohttp import web
 
-from edgekv.api.http.body import check_announced, inline_body, read_body
+from edgekv.api.http.body import Bound, check_announced, inline_body, read_body
 from edgekv.api.http.content import decoded_object, encoded, integer_of, wanted_type
 from edgekv.api.http.door import Door
 from edgekv.api.http.host import Operations
@@ -16,16 +16,17 @@ from edgekv.api.http.waiting import Hold
 from edgekv.config import TTL_S_MAX
 from edgekv.errors import InvalidRequest, NotANumber, NotFound
 from edgekv.limits import COUNTER_BYTES_MAX, HTTP_INLINE_BODY_BYTES
-from edgekv.node.operations import Entry, Version
+from edgekv.node.operations import Entry, Version, value_advice
 
-_COUNTER_BODY_BYTES_MAX: Final = 1024
+_COUNTER_BODY: Final = Bound(1024, 'Send {"add": n} and nothing else.')
 _INTEGER: Final = re.compile(rb"-?(0|[1-9][0-9]*)")
 _VALUE_TYPE: Final = b"Content-Type: application/octet-stream\r\n"
 
 
 def etag_of(version: Version) -> str:
-    """A version as an entity tag: the HLC, and what tells actors apart."""
-    return f'"{version.hlc:016x}-{version.actor[-8:].hex()}"'
+    """A version as an entity tag: ``HLC-ACTOR`` (the actor's last 8 bytes), and ``HLC-ACTOR-PARTS`` for what was counted."""
+    parts = f"-{version.parts:016x}" if version.parts else ""
+    return f'"{version.hlc:016x}-{version.actor[-8:].hex():0>16}{parts}"'
 
 
 def missing() -> NotFound:
@@ -48,6 +49,8 @@ class KeyCalls:
 
     def __init__(self, door: Door) -> None:
         self._door: Final = door
+        value_bytes_max = door.operations.value_bytes_max
+        self._bound: Final = Bound(value_bytes_max, value_advice(value_bytes_max))
 
     async def get(self, request: web.BaseRequest, key: bytes, query: str) -> Reply:
         """The value, with its version as ETag; 304 when the client has it; 404."""
@@ -65,17 +68,16 @@ class KeyCalls:
 
     async def put(self, request: web.BaseRequest, key: bytes, query: str) -> Reply:
         """Store the body as the value: 204, durable, with the new version as ETag."""
-        operations = self._door.operations
-        operations.check_key(key)
+        self._door.operations.check_key(key)
         ttl_s = integer_parameter(parameters(query, ("ttl_s",)), "ttl_s", low=1, high=TTL_S_MAX) if query else None
         check_promises(request, writes=True)
-        check_announced(request, operations.value_bytes_max)
-        value = inline_body(request, operations.value_bytes_max)
+        check_announced(request, self._bound)
+        value = inline_body(request, self._bound)
         if value is not None:
             return await self._store(key, value, ttl_s)
         await self._door.admit()
         with self._door.budget.hold() as hold:
-            value = await read_body(request, operations.value_bytes_max, hold)
+            value = await read_body(request, self._bound, hold)
             return await self._store(key, value, ttl_s)
 
     async def _store(self, key: bytes, value: bytes, ttl_s: int | None) -> Reply:
@@ -115,9 +117,9 @@ class CounterCalls:
             parameters(query, ())
         check_promises(request, writes=True)
         media_type = wanted_type(request)
-        check_announced(request, _COUNTER_BODY_BYTES_MAX)
+        check_announced(request, _COUNTER_BODY)
         with self._door.budget.hold() as hold:
-            wanted = decoded_object(request, await read_body(request, _COUNTER_BODY_BYTES_MAX, hold))
+            wanted = decoded_object(request, await read_body(request, _COUNTER_BODY, hold))
         if wanted.keys() != {"add"}:
             raise InvalidRequest('a counter takes one field: {"add": n}.')
         delta = integer_of(wanted["add"], "add")

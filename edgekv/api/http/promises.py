@@ -20,6 +20,8 @@ def check_promises(request: web.BaseRequest, *, writes: bool) -> None:
     for name in _LEVELS:
         if name in headers and headers[name].strip().lower() != "local":
             raise InvalidRequest(f"{name}: {headers[name][:40]} is not offered by this release. Use local.")
+    if "Edgekv-Session" in headers:
+        raise InvalidRequest("Edgekv-Session is not offered by this release: a session is one node. Leave it out.")
     if writes:
         for name in _CONDITIONS:
             if name in headers:
@@ -32,5 +34,6 @@ def check_promises(request: web.BaseRequest, *, writes: bool) -> None:
 
 def _conditional(name: str) -> EdgeKVError:
     return Denied(
-        f"{name} on a write needs a strong keyspace: elsewhere it would be judged by this node alone. Leave it out."
+        f"{name} on a write would be judged by this node alone, while another one may write as well. "
+        "Leave it out; keyspaces that can promise it come with a later release."
     )

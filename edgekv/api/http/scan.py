@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 
 from aiohttp import web
 
-from edgekv.api.http.content import JSON, MSGPACK, NDJSON, json_bytes, json_text, wanted_type
+from edgekv.api.http.content import JSON, MSGPACK, NDJSON, json_bytes, wanted_type
 from edgekv.api.http.door import Door
 from edgekv.api.http.host import Operations
 from edgekv.api.http.kv import etag_of
@@ -20,7 +20,7 @@ from edgekv.api.http.promises import check_promises
 from edgekv.api.http.reply import Reply
 from edgekv.api.http.target import bytes_parameter, integer_parameter, parameters
 from edgekv.api.http.waiting import Hold
-from edgekv.codec import pack, unpack
+from edgekv.codec import as_json, pack, unpack
 from edgekv.errors import InvalidRequest, TooLarge
 from edgekv.limits import (
     HTTP_SCAN_BYTES_MAX,
@@ -88,7 +88,17 @@ class PageReader:
         self._bytes += size
         self._rows.extend(map(self._row, page.entries))
         self._next = page.next_key
-        return page.next_key is not None and self._bytes < HTTP_SCAN_BYTES_MAX and len(self._rows) < self._wanted.limit
+        if page.next_key is None:
+            return False
+        if self._bytes < HTTP_SCAN_BYTES_MAX and len(self._rows) < self._wanted.limit:
+            return True
+        self._next = self._following(operations, page.next_key)
+        return False
+
+    def _following(self, operations: Operations, next_key: bytes) -> bytes | None:
+        """Where the next page begins. A range may end full and not know yet that nothing but internal keys follows."""
+        page = operations.page(next_key, self._wanted.prefix, 1)
+        return page.entries[0].key if page.entries else page.next_key
 
     def _step_entries(self) -> int:
         left = self._wanted.limit - len(self._rows)
@@ -104,7 +114,7 @@ class PageReader:
             fields["expiry_ms"] = entry.expiry_ms
         if self._media_type == MSGPACK:
             return {"key": entry.key, "value": entry.value, **fields}
-        return json_bytes({"key": json_text(entry.key), "value": json_text(entry.value), **fields})
+        return json_bytes({"key": as_json(entry.key), "value": as_json(entry.value), **fields})
 
     @property
     def _cursor(self) -> str | None:

@@ -31,6 +31,7 @@ from edgekv.errors import EdgeKVError, InvalidRequest
 from edgekv.limits import (
     CONNECTIONS_MAX,
     HTTP_CLOSE_WAIT_S,
+    HTTP_HEADER_BYTES_MAX,
     HTTP_HEADERS_MAX,
     HTTP_IDLE_S,
     HTTP_LINE_BYTES_MAX,
@@ -89,6 +90,7 @@ class HttpServer:
             keepalive_timeout=HTTP_IDLE_S,
             lingering_time=self._linger_s,
             max_line_size=HTTP_LINE_BYTES_MAX,
+            max_field_size=HTTP_HEADER_BYTES_MAX,
             max_headers=HTTP_HEADERS_MAX,
         )
 

@@ -3,6 +3,7 @@
 from typing import Final
 
 from edgekv.api.http.host import Host
+from edgekv.metrics import NO_KEYSPACE
 
 
 class Tally:
@@ -15,7 +16,7 @@ class Tally:
     def count(self, op: str, key: bytes, result: str, nanoseconds: int | None) -> None:
         """One call. Without a key (scan, batch) it has no one keyspace. ``nanoseconds`` None: it failed."""
         if op:
-            keyspace = self._keyspaces.of(key).name if key else "*"
+            keyspace = self._keyspaces.of(key).name if key else NO_KEYSPACE
             self._metrics.ops(op, keyspace, 1, result)
             if nanoseconds is not None:
-                self._metrics.op_time(op, nanoseconds)
+                self._metrics.op_seconds[op].observe(nanoseconds)

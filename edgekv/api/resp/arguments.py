@@ -7,19 +7,14 @@ to. What cannot be read is InvalidRequest with Redis' words.
 import re
 from typing import Final, Literal
 
-from edgekv.errors import InvalidRequest, NotANumber
+from edgekv.errors import InvalidRequest
 
 INTEGER_MIN: Final = -(1 << 63)
 INTEGER_MAX: Final = (1 << 63) - 1
-FLOAT_EXPONENT_MAX: Final = 4932
-"""Of x86's long double, which Redis computes with. It also keeps a sum from having a million digits."""
 
 Unit = Literal["EX", "PX", "EXAT", "PXAT"]
 
 _INTEGER: Final = re.compile(rb"0|-?[1-9][0-9]{0,18}")
-_FLOAT: Final = re.compile(rb"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE]([+-]?[0-9]{1,5}))?")
-_INFINITY: Final = re.compile(rb"[+-]?inf(?:inity)?", re.IGNORECASE)
-_FLOAT_BYTES_MAX: Final = 256
 
 
 def text(argument: bytes) -> str:
@@ -39,16 +34,6 @@ def integer(argument: bytes) -> int:
         if INTEGER_MIN <= number <= INTEGER_MAX:
             return number
     raise InvalidRequest("value is not an integer or out of range")
-
-
-def decimal(argument: bytes) -> bytes:
-    """A decimal number that a sum can be made with; the same bytes, checked."""
-    if _INFINITY.fullmatch(argument) is not None:
-        raise NotANumber("increment would produce NaN or Infinity")
-    match = _FLOAT.fullmatch(argument)
-    if match is None or len(argument) > _FLOAT_BYTES_MAX or abs(int(match[1] or 0)) > FLOAT_EXPONENT_MAX:
-        raise InvalidRequest("value is not a valid float")
-    return argument
 
 
 def expiry_ms(unit: Unit, argument: bytes, *, now_ms: int, command: str) -> int:

@@ -29,8 +29,12 @@ Taken = list[object]
 
 INVALID_ARRAY: Final = "invalid multibulk length"
 INVALID_BULK: Final = "invalid bulk length"
+_NULL_ARRAY: Final = b"*-1\r\n"
+"""An array that is no command; as in Redis nothing answers it. The Reader makes None of it."""
 
 _ASTERISK, _DOLLAR, _LINE_END = b"*$\n"
+_TLS: Final = b"\x16\x03"
+"""How a TLS hello begins. Most have no line end: their client would wait for an answer, and this node for the end of a line."""
 _PENDING: Final = object()
 _LIST: Final = {list}
 _READER_ERRORS: Final = (hiredis.ProtocolError, TypeError, ValueError, MemoryError)
@@ -43,8 +47,8 @@ _LARGE_BULK: Final = re.compile(rb"\$[0-9]{8}").search
 _LARGE_PUSH: Final = re.compile(rb">[0-9]{7}").search
 _LARGE_SET: Final = re.compile(rb"~[0-9]{7}").search
 _LARGE_ATTRIBUTE: Final = re.compile(rb"\|[0-9]{7}").search
-_CUT_HEADER: Final = re.compile(rb"[*$>~|][0-9]*\r?\Z").search
-_SUSPECT: Final = re.compile(rb"[*$>~|](?:[0-9]{7,}|[0-9]*\r?\Z)")
+_CUT_HEADER: Final = re.compile(rb"[*$>~|]-?[0-9]*\r?\Z").search
+_SUSPECT: Final = re.compile(rb"[*$>~|](?:[0-9]{7,}|-?[0-9]*\r?\Z)")
 _HEADER_BYTES_MAX: Final = 32
 
 _TYPES: Final[dict[type, str]] = {
@@ -152,7 +156,9 @@ class Door:
     def _take_line(self, data: bytes, commands: Taken) -> bytes:
         """Take one inline command; what follows it."""
         line, end, rest = data.partition(b"\n")
-        if len(line) > RESP_INLINE_BYTES_MAX:
+        if line.startswith(_TLS):
+            self._fail("this is TLS, and the listener speaks the plain Redis protocol")
+        elif len(line) > RESP_INLINE_BYTES_MAX:
             self._fail("too big inline request")
         elif not end:
             self._kept = line
@@ -189,6 +195,8 @@ class Door:
         """Whether the Reader may see a header; else it is a fault."""
         kind, digits = header[:1], header[1:].partition(b"\r")[0]
         length = int(digits) if digits.isdigit() else -1
+        if header.startswith(_NULL_ARRAY):
+            return True
         if kind == b"*" and not 0 <= length <= COMMAND_ARGUMENTS_MAX:
             self._fail(INVALID_ARRAY)
         elif kind == b"$" and not 0 <= length <= CONNECTION_INPUT_BYTES_MAX:
@@ -226,9 +234,11 @@ class Door:
         The Reader does not say where it stopped. Written out again, the commands it found must be what ``data`` begins with.
         """
         plain = [
-            command for command in commands if type(command) is list and all(type(part) is bytes for part in command)
+            command
+            for command in commands
+            if command is None or (type(command) is list and all(type(part) is bytes for part in command))
         ]
-        written = b"".join(b"*%d\r\n%b" % (len(command), _bulks(command)) for command in plain)
+        written = b"".join(map(_written, plain))
         rest = data[len(written) :]
         if len(plain) < len(commands) or not data.startswith(written) or rest[:1] in b"*$:+-_,#(!=%~>|":
             return b""
@@ -248,8 +258,10 @@ def _suspicious(data: bytes) -> bool:
     )
 
 
-def _bulks(command: Sequence[bytes]) -> bytes:
-    return b"".join(b"$%d\r\n%b\r\n" % (len(part), part) for part in command)
+def _written(command: Sequence[bytes] | None) -> bytes:
+    if command is None:
+        return _NULL_ARRAY
+    return b"*%d\r\n%b" % (len(command), b"".join(b"$%d\r\n%b\r\n" % (len(part), part) for part in command))
 
 
 def _reason(error: Exception) -> str:

@@ -19,11 +19,6 @@ def literal_prefix(pattern: bytes) -> bytes:
     return pattern if special is None else pattern[: special.start()]
 
 
-def is_literal(pattern: bytes) -> bool:
-    """Whether only one key fits: the pattern itself."""
-    return _SPECIAL.search(pattern) is None
-
-
 def compiled(pattern: bytes) -> re.Pattern[bytes]:
     """An expression whose ``fullmatch`` says whether a key fits."""
     pieces: list[list[bytes]] = [[]]

@@ -15,6 +15,8 @@ Invariants
 - *Bounds.* Input: door.py, and a bound over all connections. Output: commands are processed only while little output is pending, so
   what a connection has in memory is the high-water mark and the replies of one read call (READ_RUN_BYTES_MAX and one value), and
   there is a bound over all connections. Above one of these two, a connection that has more than its share is closed.
+- *Time* is taken twice per payload, from the read that completed its commands to the write of their replies, never per command: each
+  command that succeeded counts as one observation of what its payload took.
 - *Continuing* is always scheduled, never done inside `release` or a room callback: the engine is in the middle of its own step there,
   and further payloads of this connection may be about to be released.
 """
@@ -23,6 +25,7 @@ import asyncio
 from collections.abc import Callable
 from itertools import groupby
 from operator import itemgetter
+from time import perf_counter_ns
 from typing import Final, Protocol, cast
 
 from edgekv.api.resp import connection, expiry, introspection, keys, refused, server_info, strings
@@ -42,17 +45,23 @@ from edgekv.limits import (
     RESP_OUTPUT_SHARE_BYTES,
     RESP_READ_RUN_KEYS,
 )
+from edgekv.metrics import NO_KEYSPACE
 
 COMMAND_MODULES: Final = (connection, expiry, introspection, keys, refused, server_info, strings)
 """Imported for what they enter into the table."""
 
 _TOO_MANY: Final = error("ERR max number of clients reached")
+_MIXED: Final = "mixed"
+"""What the time of a payload is filed under when it answers several verbs."""
 _SECURITY: Final = frozenset([b"post", b"host:"])
 """A browser was made to send HTTP here (cross-protocol scripting). As Redis does, hang up before its body is read as commands."""
 
 _BYTES: Final = {bytes}
 _TWO: Final = {2}
 _THREE: Final = {3}
+
+Held = tuple[bytes, str, int, int]
+"""A payload that waits for its frame: the bytes, and for its time the verb, how many of them, and when they came."""
 
 _verb: Final = itemgetter(0)
 _key: Final = itemgetter(1)
@@ -110,9 +119,12 @@ class Connection(asyncio.Protocol):
         "_out",
         "_out_bytes",
         "_paused",
+        "_received_ns",
         "_scheduled",
         "_session",
         "_shared",
+        "_timed",
+        "_timed_op",
         "_transport",
         "_value_bytes_max",
         "_waiting_bytes",
@@ -134,6 +146,11 @@ class Connection(asyncio.Protocol):
         self._out: list[bytes] = []
         """Replies of the batch being processed."""
         self._out_bytes = 0
+        self._received_ns = 0
+        """When the last read came."""
+        self._timed = 0
+        """How many commands succeeded of those that the next payload answers, and their verb."""
+        self._timed_op = ""
         self._last: Frame | None = None
         self._waiting_bytes = 0
         """Of payloads that wait for frames; 0: none waits."""
@@ -216,6 +233,7 @@ class Connection(asyncio.Protocol):
         """One read."""
         if self._ended or self._session.closing:
             return
+        self._received_ns = perf_counter_ns()
         door = self._door
         commands = door.take(data)
         if commands:
@@ -298,6 +316,7 @@ class Connection(asyncio.Protocol):
         except EdgeKVError:
             return None  # `_each` asks again and words the error.
         self._metrics.ops("get", self._keyspaces.of(key).name)
+        self._timed_op, self._timed = "get", 1
         return self._session.dialect.null if value is None else b"$%d\r\n%b\r\n" % (len(value), value)
 
     def _plain_set(self, command: Arguments) -> bytes | None:
@@ -316,6 +335,7 @@ class Connection(asyncio.Protocol):
         except EdgeKVError:
             return None
         self._metrics.ops("set", self._keyspaces.of(key).name)
+        self._timed_op, self._timed = "set", 1
         return OK
 
     # -- runs of one verb: how many of the run were processed
@@ -364,12 +384,19 @@ class Connection(asyncio.Protocol):
         return len(run)
 
     def _count(self, op: str, names: list[bytes] | tuple[bytes, ...]) -> None:
+        self._time(op, len(names))
         keyspace = self._keyspaces.of_run(names)
         if keyspace is not None:
             self._metrics.ops(op, keyspace.name, len(names))
             return
         for name in names:
             self._metrics.ops(op, self._keyspaces.of(name).name)
+
+    def _time(self, op: str, n: int) -> None:
+        """Have the next payload's time recorded for these as well."""
+        if op != self._timed_op:
+            self._timed_op = _MIXED if self._timed else op
+        self._timed += n
 
     # -- any command, one at a time
 
@@ -388,6 +415,7 @@ class Connection(asyncio.Protocol):
                 reply: Reply = self._call(entry, command)
                 if isinstance(reply, Slices):
                     self._flush()
+                    self._time(entry.name, 1)
                     self._hold(_SLOW)
                     self._listener.run_slow(self, reply)
                     return i + 1
@@ -406,7 +434,7 @@ class Connection(asyncio.Protocol):
 
     def _call(self, entry: Command, command: Arguments) -> bytes | Slices:
         indexes = key_indexes(entry, len(command))
-        keyspace = self._keyspaces.of(command[indexes[0]]).name if indexes else ""
+        keyspace = self._keyspaces.of(command[indexes[0]]).name if indexes else NO_KEYSPACE
         assert entry.run is not None
         try:
             for i in indexes:
@@ -416,6 +444,8 @@ class Connection(asyncio.Protocol):
             self._metrics.ops(entry.name, keyspace, 1, problem.code)
             return fault(problem)
         self._metrics.ops(entry.name, keyspace)
+        if type(reply) is bytes:
+            self._time(entry.name, 1)
         return reply
 
     # -- replies go out
@@ -441,23 +471,29 @@ class Connection(asyncio.Protocol):
         if last is not None and last.done:  # Then it has released everything: `release` never leads here.
             last = self._last = None
         frame = barrier if last is None else newer(last, barrier)
+        op, n, received_ns, self._timed = self._timed_op, self._timed, self._received_ns, 0
         if frame is None or frame.done:
             self._transport.write(payload)
+            if n:
+                self._metrics.op_seconds[op].observe(perf_counter_ns() - received_ns, n)
             return
         self._last = frame
-        frame.waiters.append((self, payload))
+        held: Held = (payload, op, n, received_ns)
+        frame.waiters.append((self, held))
         self._waiting_bytes += len(payload)
         self._host.kick_soon()
         if self._waiting_bytes > RESP_HELD_BYTES_MAX:
             self._hold(_REPLIES)
 
-    def release(self, payload: object) -> None:
+    def release(self, held: object) -> None:
         """The frame is done: the replies leave. Called by the engine."""
-        assert isinstance(payload, bytes)
+        payload, op, n, received_ns = cast("Held", held)
         self._waiting_bytes -= len(payload)
         if self._ended:
             return
         self._transport.write(payload)
+        if n:
+            self._metrics.op_seconds[op].observe(perf_counter_ns() - received_ns, n)
         if self._holds & _REPLIES and self._waiting_bytes <= RESP_HELD_BYTES_MAX // 2:
             self._free(_REPLIES)
         if self._at_end or self._session.closing:

@@ -14,10 +14,11 @@ from edgekv.errors import InvalidRequest
 
 _ABSENT: Final = (
     "another site may create the key at the same moment, so its promise cannot be kept. "
-    "Use SET, or a key of a strong keyspace"
+    "Use SET; keyspaces that can promise it come with a later release"
 )
 _UNCHANGED: Final = (
-    "another site may change the key unseen, so its promise cannot be kept. Use a key of a strong keyspace"
+    "another site may change the key unseen, so its promise cannot be kept. "
+    "Use INCR where it fits, or let one client write the key; keyspaces that can promise it come with a later release"
 )
 
 

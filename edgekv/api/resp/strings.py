@@ -7,7 +7,7 @@ when two sites do it at once. GET and SET without options are also handled in ru
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
-from edgekv.api.resp.arguments import INTEGER_MIN, Unit, decimal, expiry_ms, integer, syntax_error
+from edgekv.api.resp.arguments import INTEGER_MIN, Unit, expiry_ms, integer, syntax_error
 from edgekv.api.resp.replies import EMPTY_ARRAY, OK, array, bulk
 from edgekv.api.resp.replies import integer as integer_reply
 from edgekv.api.resp.session import Arguments, Reply, Session
@@ -19,7 +19,7 @@ _KEY: Final = (1, 1, 1)
 _UNITS: Final[dict[bytes, Unit]] = {b"EX": "EX", b"PX": "PX", b"EXAT": "EXAT", b"PXAT": "PXAT"}
 _NX_REFUSED: Final = (
     "SET NX is refused on a CRDT keyspace: another site may create the key at the same moment, so the promise of NX cannot be kept. "
-    "Use SET, or a key of a strong keyspace"
+    "Use SET; keyspaces that can promise it come with a later release"
 )
 
 
@@ -393,4 +393,4 @@ def decrby(session: Session, arguments: Arguments) -> Reply:
 )
 def incrbyfloat(session: Session, arguments: Arguments) -> Reply:
     """INCRBYFLOAT key increment."""
-    return bulk(session.operations.increment_float(arguments[1], decimal(arguments[2])))
+    return bulk(session.operations.increment_float(arguments[1], arguments[2]))

@@ -12,7 +12,7 @@ from urllib.parse import parse_qs, quote, unquote_to_bytes, urlsplit
 
 import hiredis
 
-from edgekv.cli.options import as_json
+from edgekv.codec import as_json
 from edgekv.config import Address
 
 

@@ -9,10 +9,8 @@ from hypothesis import strategies as st
 
 from edgekv.crdt.operation import SUFFIX_EXPIRY
 from edgekv.crdt.strings import (
-    NEVER,
     StringState,
     add_operations,
-    clear_expired_operations,
     delete_operations,
     expire_operations,
     parse_integer,
@@ -114,22 +112,72 @@ def test_one_node_is_redis(history: list[tuple[str, int]]) -> None:
             assert state.expiry_ms() == redis.expiry_ms
 
 
+def check_versions(seen: dict[object, object], state: StringState, now: int) -> None:
+    if state.live(now):
+        assert seen.setdefault(state.version(now), text(state.value(now))) == text(state.value(now))
+
+
 @settings(max_examples=200, deadline=None)
 @given(calls)
 def test_a_version_is_another_one_whenever_the_value_is(history: list[tuple[str, int]]) -> None:
-    world = World(1)
+    """HLCs in steps of 1, as in a busy keyspace: whatever is added to one must not arrive at the next."""
+    world, now = World(1), 0
     (node,) = world.replicas
     seen: dict[object, object] = {}
     for verb, number in history:
-        if verb == "incr":
-            add(world, node, number, hlc_step=1 << 16)
-        elif verb == "del":
-            delete(world, node, hlc_step=1 << 16)
-        else:
-            put(world, node, b"%d" % number, hlc_step=1 << 16)
-        state = node.state()
-        if state.live(0):
-            assert seen.setdefault(state.version(), text(state.value(0))) == text(state.value(0))
+        match verb:
+            case "incr":
+                add(world, node, number, now)
+            case "del":
+                delete(world, node, now)
+            case "expire":
+                expire(world, node, now + number, now)
+            case "wait":
+                now += number
+            case _:
+                put(world, node, b"%d" % number)
+        check_versions(seen, node.state(), now)
+
+
+def test_a_version_does_not_come_again_with_the_hlc_of_a_later_write() -> None:
+    world = World(1)
+    (node,) = world.replicas
+    seen: dict[object, object] = {}
+    put(world, node, b"0")
+    for _ in range(5):
+        add(world, node)
+        check_versions(seen, node.state(), 0)
+    for number in range(9):
+        put(world, node, b"%d0" % number)
+        check_versions(seen, node.state(), 0)
+
+
+def test_a_version_does_not_come_again_when_parts_that_were_reset_are_counted_anew() -> None:
+    """b counts to its seq 2 and a to its 3; after the reset a counts at its seq 5: the sum of both, and a had the highest before."""
+    world = World(2)
+    a, b = world.replicas
+    seen: dict[object, object] = {}
+    for replica in (b, b, a, a, a):
+        add(world, replica)
+    world.deliver_all()
+    check_versions(seen, a.state(), 0)
+    delete(world, a)
+    add(world, a)
+    check_versions(seen, a.state(), 0)
+
+
+def test_a_version_is_another_one_when_time_hides_the_parts() -> None:
+    world, a, b = two_with(b"10")
+    add(world, a, 1)
+    expire(world, a, 1000)
+    put(world, b, b"50", hlc_step=100)
+    add(world, b, 7)
+    world.deliver_all()
+    seen: dict[object, object] = {}
+    for now in (999, 1000):
+        assert a.state().live(now)
+        check_versions(seen, a.state(), now)
+    assert len(seen) == 2
 
 
 # Several nodes.
@@ -192,7 +240,7 @@ def test_the_merged_value_of_two_replicas_is_that_of_some_serial_order() -> None
     st.lists(
         st.tuples(
             st.sampled_from(
-                ["set", "set ex", "del", "incr", "incr", "expire", "persist", "wait", "deliver", "deliver", "clear"]
+                ["set", "set ex", "del", "incr", "incr", "expire", "persist", "wait", "deliver", "deliver"]
             ),
             st.integers(0, 2),
             st.integers(1, 9),
@@ -204,7 +252,9 @@ def test_the_merged_value_of_two_replicas_is_that_of_some_serial_order() -> None
 def test_replicas_that_have_seen_the_same_changes_hold_the_same_rows(
     history: list[tuple[str, int, int]], dice: Random
 ) -> None:
+    """And on the way a version names one value, whichever replica shows it."""
     world, now = World(3), 100
+    seen: dict[object, object] = {}
     for verb, number, amount in history:
         replica = world.replicas[number]
         match verb:
@@ -220,13 +270,13 @@ def test_replicas_that_have_seen_the_same_changes_hold_the_same_rows(
                 expire(world, replica, now + amount, now)
             case "persist":
                 expire(world, replica, 0, now)
-            case "clear":
-                world.make(replica, clear_expired_operations(replica.state(), KEY))
             case "wait":
                 now += amount
             case _:
                 if ready := world.deliverable(replica):
                     world.deliver(replica, dice.choice(ready))
+        for shown in world.replicas:
+            check_versions(seen, shown.state(), now)
     world.deliver_all(dice.randrange)
     first, *others = world.replicas
     assert all(replica.rows == first.rows for replica in others)
@@ -302,13 +352,6 @@ def test_what_expired_does_not_come_back_when_the_expiry_is_removed() -> None:
     assert a.state().value(1000) == b.state().value(1000) == 3
 
 
-def test_a_system_clear_takes_the_register_that_the_expiry_hides() -> None:
-    world, a, b = expired_above_a_register()
-    world.make(a, clear_expired_operations(a.state(), KEY))
-    world.deliver_all()
-    assert not a.state().live(2000) and not b.state().live(2000)
-
-
 def test_an_expiry_set_again_holds_for_increments_that_it_did_not_see() -> None:
     """x is left over from an EXPIRE that lost to a SET; it would end the other node's increment early."""
     world, a, b = two_with(b"10")
@@ -335,27 +378,6 @@ def test_a_register_newer_than_the_passed_expiry_is_counted_on() -> None:
     add(world, a, 1, now=1000)
     world.deliver_all()
     assert a.state().value(1000) == b.state().value(1000) == 51
-
-
-def test_a_system_clear_removes_what_expired_and_spares_what_came_since() -> None:
-    world, a, b = two_with(b"10")
-    add(world, a, 1)
-    expire(world, a, 1000)
-    world.deliver_all()
-    add(world, b, 5, now=1000)  # b starts anew, and a has not heard of it when it clears
-    world.make(a, clear_expired_operations(a.state(), KEY))
-    world.deliver_all()
-    assert a.state().value(2000) == b.state().value(2000) == 5
-
-
-def test_a_system_clear_leaves_nothing_to_show_and_nothing_to_clear() -> None:
-    world, a, _ = two_with(b"10")
-    add(world, a, 1)
-    expire(world, a, 1000)
-    world.make(a, clear_expired_operations(a.state(), KEY))
-    state = a.state()
-    assert not state.live(1000) and not state.live_parts() and state.key_end == NEVER
-    assert clear_expired_operations(state, KEY) == []
 
 
 def test_a_delete_of_nothing_and_an_expiry_of_nothing_make_no_change() -> None:

@@ -21,7 +21,7 @@ from edgekv.limits import (
     READ_RUN_BYTES_MAX,
     SCAN_EXAMINED_KEYS_MAX,
 )
-from edgekv.node.operations import INTEGER_MAX, INTEGER_MIN
+from edgekv.node.operations import INTEGER_MAX, INTEGER_MIN, value_advice
 from tests.unit.node.inline_node import START_MS, VALUE_BYTES_MAX, InlineNode
 
 TTL_S: Final = 100
@@ -493,7 +493,7 @@ def test_one_value_above_the_bound_of_a_run_is_still_answered(tmp_path: Path) ->
     node.kill()
 
 
-@pytest.mark.parametrize("stored", [b"1_000", b" 1", b"nan", b"inf", b"1e9999999", b"0x10", b"1" * 300, b"\xd9\xa1"])
+@pytest.mark.parametrize("stored", [b"1_000", b" 1", b"nan", b"inf", b"1e9999999", b"0x10", b"1" * 5001, b"\xd9\xa1"])
 def test_what_redis_does_not_read_as_a_fraction_is_refused(node: InlineNode, stored: bytes) -> None:
     node.operations.set(b"k", stored)
     with pytest.raises(NotANumber):
@@ -646,3 +646,45 @@ def test_whoever_waits_for_room_is_called_once_when_the_applier_made_some(node: 
     assert calls == []
     node.checkpoint()
     assert calls == ["room"]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "error"),
+    [
+        (("put", b"", b"1", 0), InvalidRequest),
+        (("put", b"k" * (KEY_BYTES_MAX + 1), b"1", 0), TooLarge),
+        (("put", b"k", b"v" * (VALUE_BYTES_MAX + 1), 0), TooLarge),
+        (("put", b"_meta/x", b"1", 0), Denied),
+        (("add", b"text", 1), NotANumber),
+    ],
+)
+def test_the_refusal_of_a_batch_names_the_operation(
+    node: InlineNode, wrong: tuple[object, ...], error: type[Exception]
+) -> None:
+    node.operations.set(b"text", b"abc")
+    with pytest.raises(error, match=r"^operation 1: "):
+        node.operations.batch([("put", b"a", b"1", 0), wrong])
+    assert node.operations.get(b"a") is None
+
+
+def test_the_advice_for_a_large_value_is_one_that_helps() -> None:
+    assert value_advice(1 << 20) == "Split it, or raise limits.value_bytes_max, to 16777216 at most."
+    assert value_advice(16 << 20) == "Split it."
+
+
+def test_a_fraction_that_was_written_can_be_added_to(node: InlineNode) -> None:
+    written = node.operations.increment_float(b"k", b"1e300")
+    assert node.operations.increment_float(b"k", b"1") == written[:-1] + b"1"
+
+
+def test_a_counted_value_has_a_version_of_its_own_and_a_set_one_has_none_of_its_parts(node: InlineNode) -> None:
+    versions = []
+    for _ in range(3):
+        node.operations.increment(b"k", 1)
+        entry = node.operations.get_entry(b"k")
+        assert entry is not None
+        versions.append(entry.version)
+    assert len(set(versions)) == 3 and all(version.hlc == 0 and version.parts for version in versions)
+    node.operations.set(b"k", b"4")
+    entry = node.operations.get_entry(b"k")
+    assert entry is not None and entry.version.hlc and not entry.version.parts

@@ -157,9 +157,8 @@ def test_a_long_row_whose_own_key_is_another_is_noticed() -> None:
 def test_rows_encoded_in_bulk_are_those_encoded_one_by_one(
     pairs: list[tuple[bytes, bytes]], first_hlc: int, first_seq: int
 ) -> None:
-    encoded = layout.encode_plain_rows(
-        KEYSPACE, [key for key, _ in pairs], [value for _, value in pairs], first_hlc, first_seq, 2
-    )
+    contents = layout.plain_contents([value for _, value in pairs], first_hlc, first_seq, 2)
+    encoded = layout.plain_rows(KEYSPACE, [key for key, _ in pairs], contents)
     expected = []
     for i, (key, value) in enumerate(pairs):
         row_key = layout.row_key(KEYSPACE, key, SUFFIX_REGISTER)
@@ -169,14 +168,15 @@ def test_rows_encoded_in_bulk_are_those_encoded_one_by_one(
 
 
 def test_a_plain_row_shows_its_value_without_decoding() -> None:
-    ((_, stored),) = layout.encode_plain_rows(KEYSPACE, [b"key"], [b"value"], 1, 1, 0)
+    ((_, stored),) = layout.plain_rows(KEYSPACE, [b"key"], layout.plain_contents([b"value"], 1, 1, 0))
     assert stored[0] == 0
     assert stored[layout.PLAIN_VALUE_OFFSET :] == b"value"
 
 
 def test_the_bytes_of_rows_are_those_of_the_table() -> None:
     """A change of any of these is a change of the format on disk."""
-    ((lmdb_key, plain),) = layout.encode_plain_rows(KeyspaceId(1), [b"a\x00b"], [b"v"], 0x0102, 3, 4)
+    contents = layout.plain_contents([b"v"], 0x0102, 3, 4)
+    ((lmdb_key, plain),) = layout.plain_rows(KeyspaceId(1), [b"a\x00b"], contents)
     assert lmdb_key.hex() == "00000001" + "6100ff62" + "0001"
     assert plain.hex() == "00" + "18012758" + "0201000000000000" + "0300000000000000" + "04000000" + "76"
     row_key = layout.row_key(KeyspaceId(1), b"a", SUFFIX_REGISTER)

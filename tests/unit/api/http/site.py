@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from edgekv.api.http.body import Bound
 from edgekv.api.http.server import HttpServer
 from edgekv.config import Config
 from edgekv.engine.frame import Frame
@@ -18,7 +19,7 @@ from edgekv.errors import EdgeKVError, InvalidRequest, NotANumber, ReadOnly, Too
 from edgekv.ids import Actor, node_actor
 from edgekv.limits import KEY_BYTES_MAX
 from edgekv.metrics import Metrics
-from edgekv.node.operations import Entry, Page, Version
+from edgekv.node.operations import Entry, Page, Version, value_advice
 
 ACTOR: Final[Actor] = node_actor(bytes(16), b"\x00\x00\x00\x01abcd")
 NOW_MS: Final = 1_700_000_000_000
@@ -140,9 +141,7 @@ class FakeOperations:
     def _write(self, key: bytes, value: bytes | None, expiry_ms: int = 0) -> None:
         self.check_key(key)
         if value is not None and len(value) > self.value_bytes_max:
-            raise TooLarge(
-                f"the body is longer than {self.value_bytes_max} bytes, the limit here. Split it, or raise limits.value_bytes_max."
-            )
+            raise Bound(self.value_bytes_max, value_advice(self.value_bytes_max)).error()
         if self.fault is not None:
             raise self.fault
         assert not self.engine.write_blocked, "a write passed the back-pressure"

@@ -87,6 +87,13 @@ async def test_too_many_operations_or_bytes_are_too_large(site: Site) -> None:
 
 
 @served()
+async def test_a_batch_of_too_many_bytes_is_to_be_split_as_no_setting_bounds_it(site: Site) -> None:
+    head = {"Content-Type": "application/json", "Content-Length": str(HTTP_BATCH_BYTES_MAX + 1)}
+    detail = (await site.call("POST", "/v1/batch", head)).json()["detail"]
+    assert detail == f"the body is longer than {HTTP_BATCH_BYTES_MAX} bytes, the limit here. Split it."
+
+
+@served()
 async def test_an_empty_batch_does_nothing(site: Site) -> None:
     assert (await site.post("/v1/batch", {"operations": []})).json() == {"results": []}
 

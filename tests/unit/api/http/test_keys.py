@@ -2,7 +2,10 @@
 
 import pytest
 
+from edgekv.api.http.kv import etag_of
 from edgekv.codec import pack, unpack
+from edgekv.ids import Actor, node_actor
+from edgekv.node.operations import Version
 from tests.unit.api.http.site import NOW_MS, Site, served
 
 
@@ -103,7 +106,13 @@ async def test_a_conditional_write_is_refused_where_it_would_be_a_local_check_on
 
 
 @pytest.mark.parametrize(
-    "header", [("Idempotency-Key", "a"), ("Edgekv-Ack", "site"), ("Edgekv-Consistency", "linearizable")]
+    "header",
+    [
+        ("Idempotency-Key", "a"),
+        ("Edgekv-Ack", "site"),
+        ("Edgekv-Consistency", "linearizable"),
+        ("Edgekv-Session", "token"),
+    ],
 )
 def test_a_guarantee_that_cannot_be_given_is_refused_not_ignored(header: tuple[str, str]) -> None:
     @served()
@@ -186,3 +195,10 @@ async def test_operations_are_counted_by_verb_and_result(site: Site) -> None:
         ("get", "default", "ok"): 1,
         ("get", "default", "not-found"): 1,
     }
+
+
+def test_an_etag_tells_the_stamp_of_the_register_and_what_was_counted_beside_it() -> None:
+    actor = node_actor(bytes(16), b"\x00\x00\x00\x01abcd")
+    assert etag_of(Version(1, actor)) == '"0000000000000001-0000000161626364"'
+    assert etag_of(Version(1, actor, 0xFF)) == '"0000000000000001-0000000161626364-00000000000000ff"'
+    assert etag_of(Version(0, Actor(b""), 0xFF)) == '"0000000000000000-0000000000000000-00000000000000ff"'

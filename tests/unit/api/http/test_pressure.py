@@ -140,6 +140,13 @@ async def test_a_client_that_expects_100_continue_is_told_to_go_on(site: Site) -
 
 
 @served()
+async def test_an_unknown_expectation_is_refused_also_when_the_body_came_with_it(site: Site) -> None:
+    answer = await site.call("PUT", "/v1/kv/k", {"Expect": "miracles"}, b"v")
+    assert (answer.status, answer.json()["code"]) == (417, "expectation-failed")
+    assert not site.node.operations.rows
+
+
+@served()
 async def test_bytes_in_flight_are_bounded_over_all_connections(site: Site) -> None:
     budget = site.server._door.budget
     with budget.hold(budget.bytes_max):

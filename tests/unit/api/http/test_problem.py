@@ -91,6 +91,11 @@ async def test_a_request_line_or_header_beyond_its_limit_is_431(site: Site) -> N
         431,
         "too-large",
     )
+    await site.client.close()
+    client = await site.connect()
+    await client.send_raw(b"GET /livez HTTP/1.1\r\nHost: x\r\nX: " + b"k" * 9_000 + b"\r\n\r\n")
+    detail = (await client.receive()).json()["detail"]
+    assert detail == "the request line has more than 65536 bytes, or a header more than 8190. Shorten it."
     many = b"".join(b"X-%d: 1\r\n" % number for number in range(200))
     status, _ = await refused(site, b"GET /livez HTTP/1.1\r\nHost: x\r\n" + many + b"\r\n")
     assert status in (400, 431)

@@ -3,16 +3,20 @@
 import base64
 import contextlib
 import json
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgekv.api.http import scan
-from edgekv.api.http.scan import cursor_text, read_cursor
+from edgekv.api.http.content import JSON
+from edgekv.api.http.scan import PageReader, cursor_text, read_cursor, wanted_page
+from edgekv.api.http.waiting import Budget
 from edgekv.codec import pack, unpack
 from edgekv.errors import InvalidRequest
 from tests.unit.api.http.site import Site, served
+from tests.unit.node.inline_node import InlineNode
 
 
 def fill(site: Site, rows: dict[bytes, bytes]) -> None:
@@ -75,6 +79,27 @@ async def test_a_link_says_rel_next(site: Site) -> None:
     fill(site, {b"a": b"", b"b": b""})
     link = (await site.call("GET", "/v1/scan?limit=1")).headers["link"]
     assert link.endswith('; rel="next"') and "limit=1" in link
+
+
+def test_a_page_after_which_only_internal_keys_come_is_the_last_one(tmp_path: Path) -> None:
+    node = InlineNode(tmp_path / "node")
+    node.operations.set(b"A", b"1")
+    for query, more in (("limit=1", False), ("limit=1&prefix=A", False), ("limit=1&start=9", False)):
+        page = read_page(node, query)
+        assert (b"Link" in page.headers(), json.loads(page.body())["cursor"] is not None) == (more, more)
+    node.operations.set(b"z", b"2")
+    page = read_page(node, "limit=1")
+    assert b"Link" in page.headers()
+    cursor = json.loads(page.body())["cursor"]
+    assert read_cursor(cursor) == (b"", b"z")
+    node.kill()
+
+
+def read_page(node: InlineNode, query: str) -> PageReader:
+    page = PageReader(wanted_page(query), JSON, Budget(1 << 20).hold())
+    while page.step(node.operations):
+        pass
+    return page
 
 
 @served()

@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from decimal import Decimal
 from pathlib import Path
 from typing import Literal, cast
 
@@ -17,6 +16,7 @@ from edgekv.engine.keyspaces import KeyspacePolicy, Keyspaces
 from edgekv.errors import EdgeKVError, InvalidRequest, NotANumber, NotFound, TooLarge
 from edgekv.ids import KeyspaceId
 from edgekv.metrics import Metrics
+from edgekv.node import decimals
 
 START_MS = 1_700_000_000_000
 
@@ -137,8 +137,7 @@ class FakeOperations:
         return total
 
     def increment_float(self, key: bytes, delta: bytes) -> bytes:
-        total = Decimal((self._look(key) or b"0").decode()) + Decimal(delta.decode())
-        text = f"{total.normalize():f}".encode()
+        text = decimals.total(self._look(key) or b"0", delta)
         self._write(key, text, self.expiries.get(key, 0))
         return text
 

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgekv.api.resp.arguments import INTEGER_MAX, INTEGER_MIN, deadline_ms, decimal, expiry_ms, integer
-from edgekv.errors import EdgeKVError, InvalidRequest
+from edgekv.api.resp.arguments import INTEGER_MAX, INTEGER_MIN, deadline_ms, expiry_ms, integer
+from edgekv.errors import InvalidRequest
 
 NOW = 1_700_000_000_000
 
@@ -35,26 +35,6 @@ def test_every_64_bit_integer_is_read(number: int) -> None:
 def test_no_other_spelling_is_an_integer(argument: bytes) -> None:
     with pytest.raises(InvalidRequest, match="value is not an integer or out of range"):
         integer(argument)
-
-
-@pytest.mark.parametrize("argument", [b"1", b"-1.5", b"+.5", b"5.", b"3.0e3", b"1E-10"])
-def test_decimals_pass_as_they_are(argument: bytes) -> None:
-    assert decimal(argument) == argument
-
-
-@pytest.mark.parametrize(
-    ("argument", "sentence"),
-    [
-        (b"", "valid float"),
-        (b"nan", "valid float"),
-        (b"1e5000", "valid float"),
-        (b" 1", "valid float"),
-        (b"-inf", "NaN or Infinity"),
-    ],
-)
-def test_what_no_sum_can_be_made_with_is_refused(argument: bytes, sentence: str) -> None:
-    with pytest.raises(EdgeKVError, match=sentence):
-        decimal(argument)
 
 
 def test_expiries_are_absolute_milliseconds() -> None:

@@ -143,6 +143,21 @@ def test_empty_arrays_are_ignored() -> None:
     assert Door().take(b"*0\r\n") == []
 
 
+@pytest.mark.parametrize(
+    "reads",
+    [
+        [b"*-1\r\nPING\r\n"],
+        [b"*-1", b"\r\nPING\r\n"],
+        [b"*-", b"1\r\n", encode("PING")],
+        [b"*0\r\n*-1\r\nPING\r\n*-1\r\n"],
+    ],
+)
+def test_null_arrays_are_ignored_before_any_command_and_in_any_pieces(reads: list[bytes]) -> None:
+    door = Door()
+    assert taken(door, reads) == [[b"PING"]]
+    assert door.fault is None
+
+
 def test_inline_commands_mix_with_arrays_in_one_read() -> None:
     door = Door()
     assert door.take(b"\r\nPING\r\n" + encode("ECHO", "a") + b"ECHO b\r\n" + encode("ECHO", "c")) == [

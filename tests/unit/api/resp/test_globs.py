@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgekv.api.resp.globs import compiled, is_literal, literal_prefix
+from edgekv.api.resp.globs import compiled, literal_prefix
 
 letters = st.text("ab", max_size=8).map(str.encode)
 
@@ -59,8 +59,6 @@ def test_stars_match_what_the_definition_says(pattern: bytes, key: bytes) -> Non
 def test_every_key_that_fits_begins_with_the_literal_prefix(pattern: bytes, key: bytes) -> None:
     if compiled(pattern).fullmatch(key):
         assert key.startswith(literal_prefix(pattern))
-    if is_literal(pattern):
-        assert literal_prefix(pattern) == pattern
 
 
 def test_a_hostile_pattern_is_quick() -> None:

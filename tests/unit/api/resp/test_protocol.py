@@ -110,6 +110,54 @@ def test_a_long_run_of_reads_is_read_in_bounded_parts(node: FakeNode, client: Cl
     assert [count for _, count in node.operations.calls] == [RESP_READ_RUN_KEYS, RESP_READ_RUN_KEYS, 1]
 
 
+def times(node: FakeNode) -> dict[str, int]:
+    return {op: histogram.count for op, histogram in node.metrics.op_seconds.items()}
+
+
+def test_the_time_of_a_payload_is_recorded_for_each_of_its_commands_when_it_leaves(
+    node: FakeNode, client: Client
+) -> None:
+    client.send(*[("SET", f"k{i}", "v") for i in range(16)])
+    assert times(node) == {}
+    node.flush()
+    assert times(node) == {"set": 16}
+    client.send(*[("GET", f"k{i}") for i in range(5)])
+    assert times(node) == {"set": 16, "get": 5}
+    assert node.metrics.op_seconds["set"].total > 0
+
+
+@pytest.mark.parametrize(
+    ("commands", "expected"),
+    [
+        ([("GET", "k")], {"get": 1}),
+        ([("SET", "k", "1")], {"set": 1}),
+        ([("INCR", "k")], {"incr": 1}),
+        ([("INCR", "k"), ("INCR", "k")], {"incr": 2}),
+        ([("PING",), ("GET", "k"), ("GET", "j"), ("SET", "k", "1")], {"mixed": 4}),
+        ([("INCR", ""), ("NONE",), ("GET", "k")], {"get": 1}),
+        ([("GET",)], {}),
+    ],
+)
+def test_commands_that_succeed_are_timed_by_their_verb_and_mixtures_as_such(
+    node: FakeNode, client: Client, commands: list[tuple[str, ...]], expected: dict[str, int]
+) -> None:
+    client.send(*commands)
+    node.flush()
+    assert times(node) == expected
+
+
+def test_a_slow_command_is_timed_to_its_own_reply(node: FakeNode, listener: FakeListener, client: Client) -> None:
+    client.send(("PING",), ("DBSIZE",))
+    assert times(node) == {"ping": 1}
+    client.connection.slow_reply(b":0\r\n", None)
+    assert times(node) == {"ping": 1, "dbsize": 1}
+
+
+def test_commands_without_a_key_have_no_one_keyspace(node: FakeNode, client: Client) -> None:
+    client.send(("PING",))
+    assert dict(node.metrics.operations) == {("ping", "*", "ok"): 1}
+
+
 def test_a_read_call_that_answers_for_the_first_keys_only_is_made_again_for_the_others(
     node: FakeNode, client: Client
 ) -> None:
