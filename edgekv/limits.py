@@ -102,9 +102,14 @@ RESP_OUTPUT_SHARE_BYTES: Final = 1 * MIB
 RESP_OUTPUT_HIGH_BYTES: Final = 256 * KIB  # replies a client has not taken: above it its next commands wait
 RESP_HELD_BYTES_MAX: Final = 1 * MIB  # replies of one connection that wait for a sync: above it its next commands wait
 RESP_READ_RUN_KEYS: Final = 64  # keys per read call
-RESP_SLOW_COMMANDS_MAX: Final = 4  # KEYS, DBSIZE, FLUSHDB in progress at once; more wait their turn
+RESP_SLOW_COMMANDS_MAX: Final = 4  # KEYS, DBSIZE, FLUSHDB, large sets in progress at once; more wait their turn
 RESP_CLOSE_WAIT_S: Final = 2.0  # for clients to take their last replies at shutdown
-RESP_PAGE_KEYS: Final = 1_000  # keys per step of those
+RESP_PAGE_KEYS: Final = 1_000  # keys or elements per step of those
+RESP_PAGES_AT_ONCE: Final = 2  # what a set or map command may read without becoming one of those
+RESP_UNION_SETS_MAX: Final = 1_024  # of one SUNION, which merges a page of each
+RESP_TRANSACTION_COMMANDS_MAX: Final = BATCH_OPERATIONS_MAX  # of one MULTI; they run in one turn of the loop
+RESP_TRANSACTION_ROWS_FREE: Final = 16  # elements, fields and keys that each of them may look at
+RESP_TRANSACTION_ROWS_MAX: Final = 64_000  # that all of them together may look at beyond that: 0.3 s
 RESP_WAKE_CONNECTIONS: Final = 16  # of those that waited for room, per turn of the loop: all at once would overshoot it
 
 COUNTER_BYTES_MAX: Final = 64  # of one counter total; a merged sum may leave 64 bits, never this

@@ -177,7 +177,7 @@ def scan(prefix: str, start: str, limit: int, keys_only: bool, output: Output, h
     """List the keys that begin with PREFIX (default: all), in byte order.
 
     The list is read page by page; each page is consistent, the whole is not a snapshot. The table cuts long values and
-    shows bytes that are no text as \\x..; -o json is exact.
+    shows bytes that are no text as \\x..; -o json is exact. Sets and maps are left out: strings and numbers only.
 
     \b
     edgekv scan room/

@@ -146,6 +146,8 @@ def import_file(
 def export_file(prefix: str, file: Path | None, http: Address, timeout_s: float) -> None:
     """Write the keys that begin with PREFIX (default: all) with their values as JSON Lines, for edgekv import.
 
+    Strings and numbers only: sets and maps are left out.
+
     \b
     edgekv export > everything.jsonl
     edgekv export room/ --file rooms.jsonl

@@ -8,8 +8,9 @@ its register (0 when there is none) *plus* the counter parts, and each verb beco
     INCR      the own part. A register with an expiry hands it to x in the same change: now the whole key expires.
     EXPIRE    the whole register again with the new expiry, and x when the key has parts or an x. PERSIST: the same with 0.
 
-``x``, the key's expiry cell, hides at its time the parts and a register with a lower stamp. The first INCR after that clears what it
-observed and removes x in the same change, or what was hidden would come back; SET and DEL do so anyhow.
+``x``, the key's expiry cell, hides at its time the parts, the set and the map at the key (its `Company`) and a register with a lower
+stamp. The first write after that clears what it observed and removes x in the same change, or what was hidden would come back; SET and
+DEL do so anyhow, whatever the types.
 
 Every function returns operations of ONE change, at most one per row, and leaves out those without an effect. All are pure: ``now`` is
 TTL time in ms, and stamps and dots are given to the change by the engine. The merged value is always that of some serial order of
@@ -21,6 +22,7 @@ from hashlib import blake2b
 from typing import Final, NamedTuple
 
 from edgekv.crdt import counter
+from edgekv.crdt.company import ALONE, Company, clear_operations, observed_parts, without
 from edgekv.crdt.counter import Part, is_inert
 from edgekv.crdt.operation import ADD, DELETE, EXPIRE, PUT, RESET, Operation, encode_integer
 from edgekv.crdt.register import Cell, stamp, visible
@@ -51,9 +53,11 @@ class StringState(NamedTuple):
         base = 0 if shown is None else parse_integer(shown)
         return shown if base is None else base + counter.value(parts.values())
 
-    def live(self, now: int) -> bool:
-        """Whether the key exists."""
-        return self.visible_register(now) is not None or (not self.gone(now) and bool(self.live_parts()))
+    def live(self, now: int, company: Company = ALONE) -> bool:
+        """Whether there is a string, or anything at the key with this company."""
+        return self.visible_register(now) is not None or (
+            not self.gone(now) and (bool(company) or bool(self.live_parts()))
+        )
 
     def gone(self, now: int) -> bool:
         """Whether the key's expiry has passed: it hides the parts, and a register with a lower stamp than its own."""
@@ -78,9 +82,9 @@ class StringState(NamedTuple):
         """The parts that are not reset to nothing, hidden or not: what a reset must name."""
         return {actor: part for actor, part in self.parts.items() if not is_inert(part)}
 
-    def expiry_ms(self) -> int:
+    def expiry_ms(self, company: Company = ALONE) -> int:
         """When a key that is live now ends: when the last of its rows is hidden. 0: never."""
-        end = self.key_end if self.live_parts() else 0
+        end = self.key_end if company or self.live_parts() else 0
         cell = self.register
         if cell is not None and cell.value is not None:
             own_end = cell.expiry_ms or NEVER
@@ -104,44 +108,70 @@ class StringState(NamedTuple):
         return hlc, actor, int.from_bytes(blake2b(rows, digest_size=_PARTS_DIGEST_BYTES).digest())
 
 
-def put_operations(state: StringState, key: bytes, value: bytes, expiry_ms: int) -> list[Operation]:
+def put_operations(
+    state: StringState, key: bytes, value: bytes, expiry_ms: int, company: Company = ALONE
+) -> list[Operation]:
     """SET: the value, with this expiry or none, instead of all that was observed. The time decides nothing here."""
-    return [(PUT, key, value, expiry_ms), *_reset(state, key), *_remove_expiry(state, key)]
+    return [(PUT, key, value, expiry_ms), *clear_besides_register(state, key, company), *renew_expiry(state, key)]
 
 
-def delete_operations(state: StringState, key: bytes, now: int) -> list[Operation]:
+def delete_operations(state: StringState, key: bytes, now: int, company: Company = ALONE) -> list[Operation]:
     """DEL: nothing for a key that does not exist."""
-    if not state.live(now):
-        return []
-    return [*_delete_register(state, key), *_reset(state, key), *_remove_expiry(state, key)]
+    return clear_key_operations(state, key, company) if state.live(now, company) else []
+
+
+def clear_key_operations(state: StringState, key: bytes, company: Company, new_expiry_ms: int = 0) -> list[Operation]:
+    """Everything observed at the key, hidden or not, of every type; x goes, or is that of a key made anew in the same change.
+
+    Elements and fields put in the same change stay. DEL and SINTERSTORE do this; SET all but the register, which it overwrites.
+    """
+    return [
+        *delete_register(state, key),
+        *clear_besides_register(state, key, company),
+        *renew_expiry(state, key, new_expiry_ms),
+    ]
 
 
 def add_operations(
-    state: StringState, key: bytes, delta: int, own_actor: Actor, next_seq: int, now: int
+    state: StringState,
+    key: bytes,
+    delta: int,
+    own_actor: Actor,
+    next_seq: int,
+    now: int,
+    company: Company = ALONE,
 ) -> list[Operation]:
     """INCR by ``delta`` in the own change ``next_seq``. Whether value and sum are 64-bit integers is the caller's check."""
     gone, cell = state.gone(now), state.visible_register(now)
     operations: list[Operation] = []
     if cell is None:  # hidden by its own expiry, perhaps: a clock that is set back must not add it to this sum
-        operations += _delete_register(state, key)
+        operations += delete_register(state, key)
     if gone:
-        operations += _reset(state, key, besides=own_actor)
+        operations += clear_besides_register(state._replace(parts=without(state.parts, own_actor)), key, company)
     if cell is not None and cell.expiry_ms and (gone or state.key_end == NEVER):
         operations.append((EXPIRE, key, cell.expiry_ms))
-    elif gone:
-        operations.append((EXPIRE, key, 0))
-    before = None if gone else state.parts.get(own_actor)
+    elif gone or not state.live(now, company):
+        operations += renew_expiry(state, key)
+    return [*operations, (ADD, key, *increment_own({} if gone else state.parts, own_actor, delta, next_seq))]
+
+
+def increment_own(
+    parts: Mapping[Actor, Part], own_actor: Actor, delta: int, next_seq: int
+) -> tuple[int | bytes, int, int | bytes, int]:
+    """Total, base_seq, base_total and fresh of the own part after adding ``delta``: what ADD and ADD_FIELD carry."""
+    before = parts.get(own_actor)
     made_anew = before is None or is_inert(before)
     part = counter.increment(before, delta, next_seq)
-    total, base_total = encode_integer(part.total), encode_integer(part.base_total)
-    return [*operations, (ADD, key, total, part.base_seq, base_total, int(made_anew))]
+    return encode_integer(part.total), part.base_seq, encode_integer(part.base_total), int(made_anew)
 
 
-def expire_operations(state: StringState, key: bytes, expiry_ms: int, now: int) -> list[Operation]:
+def expire_operations(
+    state: StringState, key: bytes, expiry_ms: int, now: int, company: Company = ALONE
+) -> list[Operation]:
     """EXPIRE at ``expiry_ms``, or PERSIST with 0: nothing for a key that does not exist. A time that has passed is a DEL."""
     cell = state.visible_register(now)
     operations: list[Operation] = [] if cell is None else [(PUT, key, cell.value, expiry_ms)]
-    if not state.gone(now) and (state.live_parts() or (cell is not None and state.key_end != NEVER)):
+    if not state.gone(now) and (company or state.live_parts() or (cell is not None and state.key_end != NEVER)):
         operations.append((EXPIRE, key, expiry_ms))
     return operations
 
@@ -157,16 +187,18 @@ def parse_integer(text: bytes) -> int | None:
     return number if -(1 << 63) <= number < 1 << 63 else None
 
 
-def _delete_register(state: StringState, key: bytes) -> list[Operation]:
+def clear_besides_register(state: StringState, key: bytes, company: Company) -> list[Operation]:
+    """The parts, the set and the map, hidden or not."""
+    observed = observed_parts(state.parts)
+    resets = [(RESET, key, observed)] if observed else []
+    return [*resets, *clear_operations(company, key)]
+
+
+def delete_register(state: StringState, key: bytes) -> list[Operation]:
+    """A tombstone in place of a value, hidden or not."""
     return [(DELETE, key)] if state.register is not None and state.register.value is not None else []
 
 
-def _reset(state: StringState, key: bytes, besides: Actor | None = None) -> list[Operation]:
-    observed = [
-        (actor, part.seq, encode_integer(part.total)) for actor, part in state.live_parts().items() if actor != besides
-    ]
-    return [(RESET, key, observed)] if observed else []
-
-
-def _remove_expiry(state: StringState, key: bytes) -> list[Operation]:
-    return [] if state.key_end == NEVER else [(EXPIRE, key, 0)]
+def renew_expiry(state: StringState, key: bytes, expiry_ms: int = 0) -> list[Operation]:
+    """This expiry of the key instead of the one that was observed; 0: none."""
+    return [(EXPIRE, key, expiry_ms)] if expiry_ms or state.key_end != NEVER else []

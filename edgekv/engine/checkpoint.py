@@ -101,7 +101,7 @@ class Checkpoints:
 
         While nothing can be frozen nothing is logged: on a full disk these marks would use up the reserve.
         """
-        if self._memtable.active.rows:
+        if not self._memtable.active.empty:
             if self._memtable.can_freeze and (blocked or _passed(GENERATION_AGE_MS, self._frozen_at_ms, now_ms)):
                 self._log_ttl(now_ms)
                 self._freeze()

@@ -41,14 +41,32 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Final, Protocol
 
 from edgekv.checksum import FAST, chain_next
-from edgekv.crdt.operation import SUFFIX_REGISTER, Operation, merge_row, rows_of
+from edgekv.crdt.operation import (
+    ADD,
+    ADD_ELEMENTS,
+    ADD_FIELD,
+    DELETE,
+    DELETE_FIELDS,
+    EXPIRE,
+    PUT,
+    PUT_FIELDS,
+    REMOVE_ELEMENTS,
+    SUFFIX_REGISTER,
+    TAG_ELEMENT,
+    Operation,
+    merge_row,
+    operation_bytes,
+    rows_of,
+)
 from edgekv.crdt.register import Cell
-from edgekv.engine.frame import Frame, RowReader, Run, newer, put_row
+from edgekv.engine.frame import CollectionReader, CollectionWriter, Frame, RowReader, Run, keep_expiry, newer, put_row
 from edgekv.engine.keyspaces import Head, Keyspace
 from edgekv.errors import EdgeKVError, LogFailed
 from edgekv.ids import Actor, Lsn
 from edgekv.limits import FRAME_BYTES_TARGET, FRAME_BYTES_TARGET_SLOW_CRC, FRAME_CHANGES_MAX, SEGMENT_BYTES
-from edgekv.store.memtable import Memtable
+from edgekv.store.collection import Collection
+from edgekv.store.collection_rows import Before, CollectionRows, clears_first
+from edgekv.store.memtable import Layer, Memtable
 from edgekv.wal.record import pack_changes, pack_columns, pack_operations
 
 _FRAME_BYTES: Final = FRAME_BYTES_TARGET if FAST else FRAME_BYTES_TARGET_SLOW_CRC
@@ -57,8 +75,8 @@ _FRAMES_PER_SEGMENT: Final = 8
 (half a segment less its header) then fit into one segment, however small segments are configured."""
 _CHANGE_FRAMING_BYTES: Final = 256
 """What the log adds at most to a change that is a run by itself."""
-_OPERATION_FRAMING_BYTES: Final = 24
-"""What it adds to each operation of a change besides key and value."""
+_OF_ONE_ROW: Final = frozenset((PUT, DELETE, ADD, EXPIRE, ADD_FIELD))
+_OF_A_LIST: Final = frozenset((ADD_ELEMENTS, REMOVE_ELEMENTS, PUT_FIELDS, DELETE_FIELDS))
 
 
 class LogState(Protocol):
@@ -106,6 +124,8 @@ class Commit:
         self._frame_changes: Final = min(FRAME_CHANGES_MAX, share // _CHANGE_FRAMING_BYTES)
         self.read_row: RowReader = lambda keyspace, key, suffix: None
         """Set once by the engine: the newest version of a row anywhere, LMDB included."""
+        self.read_collection: CollectionReader = _no_collections
+        """Set once by the engine: the same for all rows of a key's set and map."""
         self.barrier: Frame | None = None
         """Invariant B. Callers set it to None before a batch of calls and wait for what it is after it."""
         self.filling = Frame(1)
@@ -140,30 +160,79 @@ class Commit:
         frame.layer.put_plain_run(keys, values, keyspace.hlc + 1, size)
         keyspace.hlc += count
         keyspace.seq += count
-        self._grew(frame, count, size)
+        self.grew(count, size)
 
     def change(self, keyspace: Keyspace, operations: list[Operation]) -> None:
-        """Make one change of validated operations, at most one per row (invariants D and E)."""
-        frame = self.filling
-        run = frame.run
+        """Make one change of validated operations, at most one per row (invariants D and E). If it raises, nothing happened."""
+        changes = self.begin(keyspace)
+        self.take(self.filling, keyspace, operations)
+        changes.append(operations)
+        self.grew(1, sum(map(operation_bytes, operations)))
+
+    def take(self, frame: Frame, keyspace: Keyspace, operations: list[Operation]) -> None:
+        """Give a change the keyspace's next dot and stamp, and its rows to the newest overlay. If it raises, nothing happened."""
+        mixed = keyspace.mixed
+        keyspace.hlc += 1
+        keyspace.seq += 1
+        try:
+            if len(operations) == 1 and _is_one_row(operations[0]):
+                self.overlay(frame, keyspace, operations)  # which reads first
+            else:
+                self._overlay_whole(frame, keyspace, operations)
+        except BaseException:
+            keyspace.hlc -= 1
+            keyspace.seq -= 1
+            keyspace.mixed = mixed
+            raise
+
+    def _overlay_whole(self, frame: Frame, keyspace: Keyspace, operations: list[Operation]) -> None:
+        """All rows of a change or none: they are made in a frame above, and moved down."""
+        above = Frame(0)
+        above.shown = True  # no reply waits for it
+        self.overlays.insert(0, above)
+        try:
+            self.overlay(above, keyspace, operations)
+        finally:
+            self.overlays.remove(above)
+        frame.layer.merge_from(above.layer)
+
+    def begin(self, keyspace: Keyspace) -> list[list[Operation]]:
+        """Where changes of this keyspace go in the frame being filled; their maker takes the dots and says at last how it `grew`."""
+        run = self.filling.run
         if run is None or run.keyspace is not keyspace or run.changes is None:
             run = self._open_run(keyspace, plain=False)
         assert run.changes is not None
-        keyspace.hlc += 1
-        keyspace.seq += 1
-        run.changes.append(operations)
-        before = frame.layer.payload_bytes
-        for operation in operations:
+        return run.changes
+
+    def overlay(self, frame: Frame, keyspace: Keyspace, operations: list[Operation]) -> None:
+        """Merge the rows of the change that has the keyspace's newest dot into a frame's overlay, the newest one there is."""
+        writer: CollectionWriter | None = None
+        for operation in clears_first(operations):
             for key, suffix, delta in rows_of(operation, self._actor, keyspace.seq, keyspace.hlc):
                 if suffix == SUFFIX_REGISTER:
                     assert isinstance(delta, Cell)
                     frame.layer.put_register(key, delta)
                     continue
                 keyspace.mixed = True
+                if suffix[0] >= TAG_ELEMENT:
+                    writer = writer or self._collection_writer(frame, keyspace)
+                    writer.merge(key, suffix, delta)
+                    continue
                 row = merge_row(self.read_row(keyspace, key, suffix), delta)
                 if row is not None:
                     put_row(frame.layer, keyspace, key, suffix, row, self.read_row)
-        self._grew(frame, 1, frame.layer.payload_bytes - before + _OPERATION_FRAMING_BYTES * len(operations))
+
+    def open_collection(self, layer: Layer, keyspace: Keyspace, key: bytes) -> Collection:
+        """A layer's part of a key's set and map, to put rows into."""
+        if key not in layer.collections:
+            header = self.read_collection(keyspace, key).header
+            keep_expiry(layer, keyspace, key, self.read_row)
+            layer.open_collection(key, header)
+        return layer.collections[key]
+
+    def _collection_writer(self, frame: Frame, keyspace: Keyspace) -> CollectionWriter:
+        before = Before(keyspace.vector, self._actor, keyspace.seq - 1, keyspace.hlc - 1)
+        return CollectionWriter(frame.layer, keyspace, before, self.read_row, self.read_collection)
 
     def mark(self, record: bytes) -> None:
         """Append a MARK record to the frame being filled. It is written with the next flush."""
@@ -185,8 +254,9 @@ class Commit:
         frame.sync |= keyspace.fsync
         return run
 
-    def _grew(self, frame: Frame, changes: int, size: int) -> None:
-        self.barrier = frame
+    def grew(self, changes: int, size: int) -> None:
+        """The frame being filled has so many changes more, with so many bytes of keys and values."""
+        frame = self.barrier = self.filling
         frame.changes += changes
         frame.bytes += size
         if frame.bytes > self._frame_bytes or frame.changes >= self._frame_changes:
@@ -302,3 +372,12 @@ class Commit:
             yield self.inflight
         yield from self._closed
         yield self.filling
+
+
+def _is_one_row(operation: Operation) -> bool:
+    """Whether it is known to write one row. A clear is more: it recounts."""
+    return operation[0] in _OF_ONE_ROW or (operation[0] in _OF_A_LIST and len(operation[2]) == 1)
+
+
+def _no_collections(_keyspace: Keyspace, _key: bytes) -> CollectionRows:
+    raise AssertionError("the engine sets read_collection")

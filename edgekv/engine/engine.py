@@ -10,11 +10,13 @@ from typing import Final, Protocol
 
 from edgekv.engine.admission import Admission
 from edgekv.engine.checkpoint import Checkpoints
+from edgekv.engine.collections import Collections
 from edgekv.engine.commit import Commit, LogState
 from edgekv.engine.frame import Frame, newer
 from edgekv.engine.keyspaces import Keyspaces
 from edgekv.engine.reads import Reads
 from edgekv.engine.recovery import Replay
+from edgekv.engine.runs import Runs
 from edgekv.errors import LogFailed
 from edgekv.ids import Actor, Lsn, actor_text
 from edgekv.limits import RESERVE_SEGMENTS, RESTART_SEGMENTS
@@ -92,15 +94,21 @@ class Engine:
             segment_bytes=segment_bytes,
             grown=self._judge,
         )
+        self.collections: Final = Collections(actor=actor, commit=self.commit, memtable=memtable, store=store)
         self.reads: Final = Reads(
             actor=actor,
             commit=self.commit,
             memtable=memtable,
             store=store,
             keyspaces=keyspaces,
+            collections=self.collections,
             ttl_now_ms=self.ttl_now_ms,
         )
+        self.runs: Final = Runs(
+            actor=actor, commit=self.commit, memtable=memtable, store=store, collections=self.collections
+        )
         self.commit.read_row = self.reads.row
+        self.commit.read_collection = self.collections.rows
         self.checkpoints: Final = Checkpoints(
             commit=self.commit,
             memtable=memtable,

@@ -8,14 +8,17 @@ small SET costs no metadata of its own. A run is either *plain* (one SET without
 from collections.abc import Callable
 from typing import Final, Protocol
 
-from edgekv.crdt.operation import SUFFIX_EXPIRY, Operation, Row
+from edgekv.crdt.operation import SUFFIX_EXPIRY, Operation, Row, RowDelta
 from edgekv.crdt.register import Cell
 from edgekv.engine.keyspaces import Head, Keyspace
 from edgekv.errors import EdgeKVError
+from edgekv.store.collection_rows import Before, CollectionRows
 from edgekv.store.memtable import Layer
 
 RowReader = Callable[[Keyspace, bytes, bytes], Row | None]
 """The newest version of one row, by key and suffix, anywhere below the layer that is being filled."""
+CollectionReader = Callable[[Keyspace, bytes], CollectionRows]
+"""The rows of one key's set and map, in the layer that is being filled and anywhere below it."""
 
 
 class Waiter(Protocol):
@@ -102,11 +105,47 @@ def put_row(layer: Layer, keyspace: Keyspace, key: bytes, suffix: bytes, row: Ro
     A layer that has some of a key's rows has its live expiry cell as well: the applier may remove that cell from LMDB together with
     all that it hides there, and what a layer above still holds of those rows must stay hidden.
     """
+    if suffix != SUFFIX_EXPIRY:
+        keep_expiry(layer, keyspace, key, read_row)  # first, as it may raise
     layer.put_row(key, suffix, row)
-    if SUFFIX_EXPIRY not in layer.composites[key]:
+
+
+def keep_expiry(layer: Layer, keyspace: Keyspace, key: bytes, read_row: RowReader) -> None:
+    """Put the key's live expiry cell into a layer that gets rows of the key."""
+    if SUFFIX_EXPIRY not in layer.composites.get(key, ()):
         expiry = read_row(keyspace, key, SUFFIX_EXPIRY)
         if isinstance(expiry, Cell) and expiry.value is not None:
             layer.put_row(key, SUFFIX_EXPIRY, expiry)
+
+
+class CollectionWriter:
+    """Merges the deltas of one change into sets and maps of the layer being filled. Those of one key best come in a row."""
+
+    def __init__(
+        self, layer: Layer, keyspace: Keyspace, before: Before, read_row: RowReader, read_collection: CollectionReader
+    ) -> None:
+        self._layer: Final = layer
+        self._keyspace: Final = keyspace
+        self._before: Final = before
+        self._read_row: Final = read_row
+        self._read_collection: Final = read_collection
+        self._rows: CollectionRows | None = None
+
+    def merge(self, key: bytes, suffix: bytes, delta: RowDelta) -> None:
+        """One delta of a row with a tag of 0x04 and above."""
+        if self._rows is None or self._rows.key != key:
+            self._rows = self._open(key)
+        row = self._rows.merge(suffix, delta, self._before)
+        if row is not None:
+            self._layer.put_collection_row(self._layer.collections[key], suffix, row)
+
+    def _open(self, key: bytes) -> CollectionRows:
+        rows = self._read_collection(self._keyspace, key)
+        if key in self._layer.collections:
+            return rows
+        keep_expiry(self._layer, self._keyspace, key, self._read_row)  # first, as it may raise
+        self._layer.open_collection(key, rows.header)
+        return self._read_collection(self._keyspace, key)
 
 
 def newer(a: Frame | None, b: Frame | None) -> Frame | None:

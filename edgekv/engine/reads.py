@@ -12,9 +12,10 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Final, NamedTuple
 
 from edgekv.crdt.counter import Part
-from edgekv.crdt.operation import SUFFIX_EXPIRY, SUFFIX_REGISTER, TAG_COUNTER, Row
+from edgekv.crdt.operation import SUFFIX_EXPIRY, SUFFIX_REGISTER, TAG_COUNTER, TAG_ELEMENT, Row
 from edgekv.crdt.register import Cell, Register, as_cell, visible
 from edgekv.crdt.strings import StringState
+from edgekv.engine.collections import Collections
 from edgekv.engine.commit import Commit
 from edgekv.engine.keyspaces import Keyspace, Keyspaces
 from edgekv.ids import Actor
@@ -29,11 +30,16 @@ _SHORT: Final = SHORT_ROW_KEY_BYTES_MAX - 4 - len(_REGISTER_END)
 
 
 class Found(NamedTuple):
-    """A key that a range shows, and what it holds."""
+    """A key that a range shows, and what it holds: a string, how many elements, how many fields. Of those at least one is there.
+
+    An expiry that has passed hides the counts too: they are 0 then.
+    """
 
     key: bytes
     keyspace: Keyspace
     state: StringState
+    elements: int
+    fields: int
 
 
 class Range(NamedTuple):
@@ -54,6 +60,7 @@ class Reads:
         memtable: Memtable,
         store: LmdbStore,
         keyspaces: Keyspaces,
+        collections: Collections,
         ttl_now_ms: Callable[[], int],
     ) -> None:
         self._actor: Final = actor
@@ -61,6 +68,7 @@ class Reads:
         self._memtable: Final = memtable
         self._store: Final = store
         self._keyspaces: Final = keyspaces
+        self._collections: Final = collections
         self.ttl_now_ms: Final = ttl_now_ms
 
     # -- the hot path
@@ -165,8 +173,23 @@ class Reads:
             return StringState(register, None, {})
         return _string_state(register, self._composites(keyspace, key))
 
+    def types(self, keyspace: Keyspace, key: bytes, now: int) -> tuple[str, ...]:
+        """What lives at the key, of "string", "set", "hash" in this order; nothing when there is no such key."""
+        state = self.state(keyspace, key)
+        found = ["string"] if state.live(now) else []
+        if keyspace.mixed and not state.gone(now):
+            found += ["set"] if self._collections.set_count(keyspace, key) else []
+            found += ["hash"] if self._collections.map_count(keyspace, key) else []
+        return tuple(found)
+
+    def recount(self, keyspace: Keyspace, key: bytes) -> tuple[int, int]:
+        """The elements and fields of a key counted one by one, whatever its expiry: a check of the counts that are kept."""
+        return self._collections.recount(keyspace, key)
+
     def row(self, keyspace: Keyspace, key: bytes, suffix: bytes) -> Row | None:
         """The newest version of one row other than a register, LMDB's included."""
+        if suffix[0] >= TAG_ELEMENT:
+            return self._collections.row(keyspace, key, suffix)
         found = self._overlaid(key, suffix)
         if found is not None:
             return found
@@ -198,9 +221,9 @@ class Reads:
         return None if stored is None else self._cell(stored)
 
     def _composites(self, keyspace: Keyspace, key: bytes) -> dict[bytes, Row]:
-        """All rows at a key but its register, by suffix."""
+        """A key's expiry and counter parts, by suffix."""
         rows: dict[bytes, Row] = {}
-        for suffix, stored in self._store.rows_of_key(keyspace.id, key):
+        for suffix, stored in self._store.string_rows(keyspace.id, key, keyspace.vector):
             if suffix != SUFFIX_REGISTER:
                 rows[suffix] = decode_row(stored, self._store.actor_of)
         for layer in reversed(self._memtable.layers):
@@ -216,14 +239,14 @@ class Reads:
     # -- ranges
 
     def range(self, low: bytes, high: bytes | None, limit: int) -> Range:
-        """Up to ``limit`` keys with low <= key < high that hold a visible string, in key order, consistent among themselves.
+        """Up to ``limit`` keys with low <= key < high at which something is visible, in key order, consistent among themselves.
 
         There may be fewer, even none, and a ``next_key``: deleted and expired keys are passed by, but no more than
         SCAN_EXAMINED_KEYS_MAX at a time, so that a desert of them does not hold the event loop.
         The reply waits for every frame that is not durable and holds rows: a scan looks at them all.
         """
         for frame in self._commit.overlays:
-            if not frame.shown and (frame.layer.registers or frame.layer.composites):
+            if not frame.shown and not frame.layer.empty:
                 self._commit.looked(frame)
         found: list[Found] = []
         examined = 0
@@ -244,8 +267,9 @@ class Reads:
 
     def _found(self, keyspace: Keyspace, item: snapshot.Item) -> Found | None:
         register = None if item.register is None else self._cell(item.register)
-        state = _string_state(register, item.composites)
-        return Found(item.key, keyspace, state) if state.live(self.ttl_now_ms()) else None
+        state, now = _string_state(register, item.composites), self.ttl_now_ms()
+        elements, fields = (0, 0) if state.gone(now) else (item.elements, item.fields)
+        return Found(item.key, keyspace, state, elements, fields) if elements or fields or state.live(now) else None
 
 
 def first_values(values: Iterable[bytes | None]) -> list[bytes | None]:

@@ -5,16 +5,18 @@ which keyspaces are mixed); records from there on move it. A run must continue i
 of one actor have met in this log, and that is corruption, never a thing to skip.
 """
 
-from typing import Final
+from typing import Any, Final
 
 from edgekv.checksum import chain_next
-from edgekv.crdt.operation import SUFFIX_REGISTER, Row, merge_row, rows_of
+from edgekv.crdt.operation import SUFFIX_REGISTER, TAG_ELEMENT, Row, RowDelta, merge_row, rows_of
 from edgekv.crdt.register import Cell, newest
-from edgekv.engine.frame import RowReader, put_row
+from edgekv.engine.frame import CollectionWriter, put_row
 from edgekv.engine.keyspaces import Head, Keyspace, Keyspaces
 from edgekv.errors import Corruption
 from edgekv.ids import Actor, KeyspaceId
 from edgekv.store.applied import Applied
+from edgekv.store.collection_rows import Before, CollectionRows, StoredRows, clears_first
+from edgekv.store.lmdb_store import LmdbStore
 from edgekv.store.memtable import Layer
 from edgekv.wal.record import TTL, Changes, Columns, unpack_body, unpack_records
 
@@ -29,13 +31,14 @@ class Replay:
         keyspaces: Keyspaces,
         layer: Layer,
         applied: Applied,
-        read_row: RowReader,
+        store: LmdbStore,
     ) -> None:
+        """``store`` shows ``applied``, and is not renewed until ``finish``."""
         self._actor: Final = actor
         self._keyspaces: Final = keyspaces
         self._layer: Final = layer
         self.applied_lsn: Final = applied.lsn
-        self._read_row: Final = read_row
+        self._stored: Final = StoredRows(store, checked=False)
         self.ttl_ms = applied.ttl_ms
         self.changes = 0
         for keyspace in keyspaces.all:
@@ -82,9 +85,7 @@ class Replay:
         else:
             count = len(body.changes)
             for i, operations in enumerate(body.changes):
-                for operation in operations:
-                    for delta in rows_of(operation, run.actor, run.first_seq + i, run.base_hlc + i):
-                        self._row(keyspace, *delta)
+                self._change(keyspace, run.actor, run.first_seq + i, run.base_hlc + i, operations)
         keyspace.vector[run.actor] = Head(run.first_seq + count - 1, chain_next(run.chain, run.body))
         keyspace.hlc = max(keyspace.hlc, run.base_hlc + count - 1)
         self.changes += count
@@ -100,7 +101,19 @@ class Replay:
     def _register(self, key: bytes, cell: Cell) -> None:
         self._layer.put_register(key, newest(self._layer.registers.get(key), cell, self._actor))
 
-    def _row(self, keyspace: Keyspace, key: bytes, suffix: bytes, delta: Row) -> None:
+    def _change(self, keyspace: Keyspace, actor: Actor, seq: int, hlc: int, operations: list[list[Any]]) -> None:
+        before = Before(keyspace.vector, actor, seq - 1, keyspace.hlc)
+        writer = CollectionWriter(self._layer, keyspace, before, self._read_row, self._read_collection)
+        for operation in clears_first(operations):
+            for key, suffix, delta in rows_of(operation, actor, seq, hlc):
+                if suffix[0] >= TAG_ELEMENT:
+                    keyspace.mixed = True
+                    writer.merge(key, suffix, delta)
+                else:
+                    self._row(keyspace, key, suffix, delta)
+        keyspace.hlc = max(keyspace.hlc, hlc)
+
+    def _row(self, keyspace: Keyspace, key: bytes, suffix: bytes, delta: RowDelta) -> None:
         if suffix == SUFFIX_REGISTER:
             assert isinstance(delta, Cell)
             self._register(key, delta)
@@ -109,3 +122,15 @@ class Replay:
         row = merge_row(self._read_row(keyspace, key, suffix), delta)
         if row is not None:
             put_row(self._layer, keyspace, key, suffix, row, self._read_row)
+
+    def _read_row(self, keyspace: Keyspace, key: bytes, suffix: bytes) -> Row | None:
+        """The newest version of a row while the log is replayed: the generation being built, then LMDB."""
+        rows = self._layer.composites.get(key)
+        if rows is not None and suffix in rows:
+            return rows[suffix]
+        return self._stored.row(keyspace.id, key, suffix)
+
+    def _read_collection(self, keyspace: Keyspace, key: bytes) -> CollectionRows:
+        collection = self._layer.collections.get(key)
+        layers = [] if collection is None else [collection]
+        return CollectionRows(self._stored, keyspace.id, key, layers, keyspace.vector)

@@ -13,17 +13,15 @@ from collections.abc import Callable
 from typing import Final
 
 from edgekv.config import Config
-from edgekv.crdt.operation import Row
 from edgekv.engine.engine import Effects, Engine
-from edgekv.engine.keyspaces import Keyspace, KeyspacePolicy, Keyspaces
+from edgekv.engine.keyspaces import KeyspacePolicy, Keyspaces
 from edgekv.engine.recovery import Replay
 from edgekv.errors import Corruption, DiskFull, EdgeKVError, LogFailed
 from edgekv.ids import Lsn
 from edgekv.node.identity import Identity
 from edgekv.node.operations import Operations
-from edgekv.store.layout import decode_row, lmdb_key
 from edgekv.store.lmdb_store import LmdbStore
-from edgekv.store.memtable import Layer, Memtable
+from edgekv.store.memtable import Memtable
 from edgekv.wal.disk import Disk
 from edgekv.wal.log import Log
 from edgekv.wal.record import pack_incarnation
@@ -82,7 +80,7 @@ class Node:
             keyspaces=keyspaces,
             layer=memtable.active,
             applied=applied,
-            read_row=_row_reader(memtable.active, store),
+            store=store,
         )
         log: Log | None = None
         refused: EdgeKVError | None = None
@@ -134,16 +132,3 @@ class Node:
 def _is_full(error: LogFailed) -> bool:
     """Whether the log failed for want of space. All that was read is durable then: a segment is opened last in a recovery."""
     return isinstance(error.__cause__, OSError) and error.__cause__.errno in (errno.ENOSPC, errno.EDQUOT)
-
-
-def _row_reader(layer: Layer, store: LmdbStore) -> Callable[[Keyspace, bytes, bytes], Row | None]:
-    """The newest version of a row while the log is replayed: the generation being built, then LMDB."""
-
-    def read(keyspace: Keyspace, key: bytes, suffix: bytes) -> Row | None:
-        rows = layer.composites.get(key)
-        if rows is not None and suffix in rows:
-            return rows[suffix]
-        stored = store.get(lmdb_key(keyspace.id, key, suffix))
-        return None if stored is None else decode_row(stored, store.actor_of)
-
-    return read

@@ -8,7 +8,7 @@ One transaction
 1. begins, and reads what LMDB has: it may be another applier's commit, so a restarted one never goes back;
 2. reads the log from there, frame by frame, into a ``Generation``: the merged rows are in memory, never the frames;
 3. writes the rows sorted, blind where their stamps dominate; leaves out what the stable cut lets it forget at once;
-4. purges by the indexes, if it reached the requested LSN;
+4. if it reached the requested LSN: purges by the indexes, and sweeps what cleared sets and maps left behind;
 5. stores LSN, vectors with chain values, HLCs and flags, and commits with one fdatasync.
 
 What may go wrong: the process can be killed at any point; the transaction is gone and the log still has it. Every few thousand
@@ -36,8 +36,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from edgekv.crdt.operation import Row
-from edgekv.errors import Corruption
 from edgekv.limits import (
     APPLIER_IDLE_BYTES_MAX,
     APPLIER_POLL_ROWS,
@@ -50,9 +48,11 @@ from edgekv.limits import (
 from edgekv.store import layout
 from edgekv.store.applied import Applied, Failed, Opened, Progress, Stable, store_path, wal_path
 from edgekv.store.applier_messages import frame_message, pack_response, parse_request, take_messages
+from edgekv.store.collection_rows import StoredRows
 from edgekv.store.generation import Generation
 from edgekv.store.lmdb_store import LmdbStore, MapFull, WriteTransaction, disk_is_full, free_bytes
 from edgekv.store.purge import Cuts, Purge, Purged, index_entries
+from edgekv.store.sweep import Sweep
 from edgekv.wal.disk import Disk, RealDisk
 from edgekv.wal.reader import LogReader
 
@@ -77,6 +77,7 @@ class Applier:
         self._store = store
         self._reader = LogReader(disk)
         self._purge = Purge()
+        self._sweep = Sweep()
         self._own_lsn = 0  # of the last commit of this process
         self._previous_lsn = 0
         """Of its last commit but one: what a power cut leaves at least. 0 until there are two: if the process before this one ended
@@ -123,6 +124,8 @@ class Applier:
             if cuts is not None and reached:
                 purged = self._purge.run(transaction, cuts, min(PURGE_ROWS_MAX, rows_max))
             self.purge_more = purged.more
+            if reached:
+                self.purge_more |= self._sweep.run(transaction, min(PURGE_ROWS_MAX, rows_max))
             if applied == before and not transaction.changed:
                 raise _NothingToStoreError
             transaction.put_applied(applied)
@@ -141,7 +144,7 @@ class Applier:
     ) -> Generation:
         generation = Generation(
             before,
-            stored=lambda lmdb_key: _stored_row(transaction, lmdb_key),
+            stored=StoredRows(transaction, checked=True),
             intern=transaction.intern,
             actor_of=transaction.actor_of,
         )
@@ -181,25 +184,22 @@ def _cuts(stable: Stable | None, applied: Applied, *, reached: bool) -> Cuts | N
     return Cuts(stable, applied.vectors)
 
 
-def _stored_row(transaction: WriteTransaction, lmdb_key: bytes) -> Row | None:
-    data = transaction.get(lmdb_key)
-    if data is None:
-        return None
-    if not layout.check_row(lmdb_key, data):  # Merged, it would get a new CRC and look sound for ever.
-        raise Corruption(f"the row {lmdb_key!r} is damaged. Restore a backup of the directory.", path="data.mdb")
-    return layout.decode_row(data, transaction.actor_of)
-
-
 def _write_rows(
     transaction: WriteTransaction, generation: Generation, cuts: Cuts | None, poll: Callable[[], bool]
 ) -> None:
-    indexed: dict[bytes, list[tuple[bytes, bytes]]] = {layout.DB_EXPIRY: [], layout.DB_TOMBSTONES: []}
+    indexed: dict[bytes, list[tuple[bytes, bytes]]] = {
+        layout.DB_EXPIRY: [],
+        layout.DB_TOMBSTONES: [],
+        layout.DB_SWEEPS: [],
+    }
     for batch in generation.take(APPLIER_POLL_ROWS):
         transaction.put_rows(batch.plain)
         kept: list[tuple[bytes, bytes]] = []
+        for row_key in batch.gone:
+            transaction.delete(layout.lmdb_key_of(row_key))
         for row_key, row in batch.rows:
             lmdb_key = layout.lmdb_key_of(row_key)
-            if cuts is not None and cuts.allow(row_key, row):
+            if cuts is not None and cuts.allow_unwritten(row_key, row):
                 transaction.delete(lmdb_key)
                 continue
             kept.append((lmdb_key, layout.encode_row(row_key, row, transaction.intern)))

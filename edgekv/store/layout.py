@@ -27,6 +27,12 @@ Row (little-endian)
         13     8  base_seq
         21        with OF: actor u32, seq u64 (the reset); with LONG_KEY: length u32, row key;
                   then total and base_total: i64 each, or with WIDE: length u16 and two's complement of each
+    of an element (FRESH without PART), of the clear of a set (WIDE without PART), of a count (both without PART)
+         5        with LONG_KEY: length u32, row key; then
+                  actor u32, seq u64 of each dot, ascending by actor; or elements u64, fields u64
+
+A count (suffix COUNT) says how many elements and fields of a key are visible in LMDB, the key's expiry apart. It is this store's own
+bookkeeping, kept by the applier with each row that it counts, and no row of the data: it is neither replicated nor compared.
 
 The CRC is checked by what copies or compares rows (row sync, folds, backup), not by each read: ``check_row``.
 """
@@ -34,11 +40,12 @@ The CRC is checked by what copies or compares rows (row sync, folds, backup), no
 from collections.abc import Callable, Iterable, Sequence
 from hashlib import blake2b
 from struct import Struct, error
-from typing import Final
+from typing import Final, NamedTuple
 
 from edgekv.checksum import crc32c
 from edgekv.crdt.counter import Part
-from edgekv.crdt.operation import SUFFIX_REGISTER, Row
+from edgekv.crdt.elements import Clear, Dots, Element
+from edgekv.crdt.operation import SUFFIX_REGISTER, TAG_ELEMENT, Row
 from edgekv.crdt.register import Cell
 from edgekv.ids import Actor, KeyspaceId
 from edgekv.limits import LMDB_KEY_BYTES_MAX
@@ -53,6 +60,14 @@ DB_META: Final = b"meta"
 DB_ACTORS: Final = b"actors"
 DB_EXPIRY: Final = b"expiry"
 DB_TOMBSTONES: Final = b"tombstones"
+DB_SWEEPS: Final = b"sweeps"
+"""LMDB key of a clear whose covered rows are not all removed yet -> the LMDB key from which the sweep goes on, empty at its start."""
+
+SUFFIX_COUNT: Final = b"\x0a"
+SUFFIX_COLLECTIONS: Final = bytes([TAG_ELEMENT])
+"""At or below every row of a key's set and map, above its register, expiry and counter parts."""
+SUFFIXES_END: Final = b"\xff"
+"""Above every suffix."""
 
 META_FORMAT: Final = b"format"
 META_APPLIED_LSN: Final = b"applied_lsn"
@@ -66,6 +81,11 @@ FLAG_RANK: Final = 0x10
 FLAG_FRESH: Final = 0x20
 FLAG_WIDE: Final = 0x40
 FLAG_PART: Final = 0x80
+
+_KIND: Final = FLAG_FRESH | FLAG_WIDE | FLAG_PART
+_KIND_ELEMENT: Final = FLAG_FRESH
+_KIND_CLEAR: Final = FLAG_WIDE
+_KIND_COUNT: Final = FLAG_FRESH | FLAG_WIDE
 
 _HASH_BYTES: Final = LMDB_KEY_BYTES_MAX - ORDER_BYTES
 _TERMINATOR: Final = b"\x00"
@@ -84,9 +104,20 @@ _U64: Final = Struct("<Q")
 _U32: Final = Struct("<I")
 _U16: Final = Struct("<H")
 _TOTALS: Final = Struct("<qq")
+_COUNT: Final = Struct("<QQ")
 
 assert _HASH_BYTES == 32 and SHORT_ROW_KEY_BYTES_MAX == LMDB_KEY_BYTES_MAX - 1
 assert _HEAD.size + _CELL.size == PLAIN_VALUE_OFFSET
+
+
+class Count(NamedTuple):
+    """How many elements and fields of a key are visible in LMDB, the key's expiry apart."""
+
+    elements: int
+    fields: int
+
+
+StoredRow = Row | Count
 
 
 # Keys.
@@ -186,10 +217,24 @@ def meta_mixed(keyspace: KeyspaceId) -> bytes:
 # Rows.
 
 
-def encode_row(row_key: bytes, row: Row, intern: Callable[[Actor], int]) -> bytes:
+def encode_row(row_key: bytes, row: StoredRow, intern: Callable[[Actor], int]) -> bytes:
     """The bytes of a row, to be stored under ``lmdb_key_of(row_key)``. Canonical: equal rows have equal bytes."""
-    flags, content = _encode_cell(row, intern) if isinstance(row, Cell) else _encode_part(row, intern)
-    return _seal(row_key, flags, content)
+    return _seal(row_key, *_encode(row, intern))
+
+
+def _encode(row: StoredRow, intern: Callable[[Actor], int]) -> tuple[int, bytes]:
+    """Flags, and the content from offset 5 without a long key."""
+    match row:
+        case Cell():
+            return _encode_cell(row, intern)
+        case Part():
+            return _encode_part(row, intern)
+        case Element(dots):
+            return _KIND_ELEMENT, _encode_dots(dots, intern)
+        case Clear(vector):
+            return _KIND_CLEAR, _encode_dots(vector, intern)
+        case Count():
+            return _KIND_COUNT, _COUNT.pack(*row)
 
 
 def _seal(row_key: bytes, flags: int, content: bytes) -> bytes:
@@ -236,10 +281,14 @@ def _plain_row(keyspace: KeyspaceId, key: bytes, content: bytes) -> tuple[bytes,
 
 
 def decode_row(data: bytes, actor_of: Callable[[int], Actor]) -> Row:
-    """The row in these bytes, which LMDB returned whole. ``actor_of`` undoes ``intern``."""
+    """The row in these bytes, which LMDB returned whole, and which is no count. ``actor_of`` undoes ``intern``."""
     flags = data[0]
-    if flags & FLAG_PART:
-        return _decode_part(data, flags, actor_of)
+    if flags & _KIND:
+        if flags & FLAG_PART:
+            return _decode_part(data, flags, actor_of)
+        assert flags & _KIND != _KIND_COUNT, "counts are no rows of the data"
+        dots = _decode_dots(data, flags, actor_of)
+        return Element(dots) if flags & _KIND == _KIND_ELEMENT else Clear(dots)
     hlc, seq, actor_number = _CELL.unpack_from(data, _HEAD.size)
     actor = actor_of(actor_number)
     if not flags:
@@ -258,6 +307,16 @@ def decode_row(data: bytes, actor_of: Callable[[int], Actor]) -> Row:
         of = actor_of(of_number), of_seq
     value = None if flags & FLAG_TOMBSTONE else data[_content_offset(data, flags) :]
     return Cell(value, hlc, actor, seq, expiry_ms, rank, of)
+
+
+def decode_count(data: bytes) -> Count:
+    """The count in these bytes."""
+    return Count(*_COUNT.unpack_from(data, _content_offset(data, data[0])))
+
+
+def is_count(data: bytes) -> bool:
+    """Whether these bytes are a count."""
+    return data[0] & _KIND == _KIND_COUNT
 
 
 def check_row(lmdb_key: bytes, data: bytes) -> bool:
@@ -326,6 +385,15 @@ def _decode_part(data: bytes, flags: int, actor_of: Callable[[int], Actor]) -> P
     return Part(total, seq, base_total, base_seq, base_dot, bool(flags & FLAG_FRESH))
 
 
+def _encode_dots(dots: Dots, intern: Callable[[Actor], int]) -> bytes:
+    return b"".join([_DOT.pack(intern(actor), seq) for actor, seq in dots])
+
+
+def _decode_dots(data: bytes, flags: int, actor_of: Callable[[int], Actor]) -> Dots:
+    content = data[_content_offset(data, flags) :]
+    return tuple([(actor_of(number), seq) for number, seq in _DOT.iter_unpack(content)])
+
+
 def _decode_wide(data: bytes, offset: int) -> tuple[int, int]:
     (size,) = _U16.unpack_from(data, offset)
     end = offset + 2 + size
@@ -334,6 +402,8 @@ def _decode_wide(data: bytes, offset: int) -> tuple[int, int]:
 
 def _long_key_position(flags: int) -> int:
     """Where the long key's length stands, which is also where the content starts in a row without one."""
+    if flags & _KIND and not flags & FLAG_PART:
+        return _HEAD.size
     position = _HEAD.size + _PART.size if flags & FLAG_PART else PLAIN_VALUE_OFFSET
     position += _U64.size if flags & FLAG_EXPIRY else 0
     position += 1 if flags & FLAG_RANK else 0

@@ -1,6 +1,6 @@
 """LMDB, as a checkpoint of the log: never the truth, and the only module that talks to it.
 
-The applier writes through ``write``, one transaction at a time; the node reads through ``get``, ``range`` and ``rows_of_key`` on one
+The applier writes through ``write``, one transaction at a time; the node reads (``get``, ``range``, ``walk``, ``string_rows``) in one
 held read transaction, which ``renew`` replaces. A pinned reader makes the file grow by 2.5 KB per applied row, never given back, so
 no read transaction is older than READER_AGE_MS.
 
@@ -26,8 +26,9 @@ from typing import Final
 import lmdb
 
 from edgekv.codec import pack, unpack
+from edgekv.crdt.operation import SUFFIX_EXPIRY, SUFFIX_REGISTER, counter_suffix
 from edgekv.errors import Corruption, FormatUnknown, Unavailable
-from edgekv.ids import Actor, KeyspaceId
+from edgekv.ids import ACTOR_BYTES, Actor, KeyspaceId
 from edgekv.limits import LMDB_MAP_BYTES, LMDB_READERS_MAX, LMDB_RESERVE_BYTES
 from edgekv.store import layout
 from edgekv.store.applied import NOTHING_APPLIED, Applied
@@ -40,7 +41,14 @@ FORMAT: Final = b"1"
 ENGINE_0_9: Final = 0
 META_PAGES: Final = 2
 FALLOC_FL_KEEP_SIZE: Final = 1
-_DATABASES: Final = (layout.DB_ROWS, layout.DB_META, layout.DB_ACTORS, layout.DB_EXPIRY, layout.DB_TOMBSTONES)
+_DATABASES: Final = (
+    layout.DB_ROWS,
+    layout.DB_META,
+    layout.DB_ACTORS,
+    layout.DB_EXPIRY,
+    layout.DB_TOMBSTONES,
+    layout.DB_SWEEPS,
+)
 
 
 class LmdbStore:
@@ -129,9 +137,13 @@ class LmdbStore:
         """(LMDB key, row) from ``low``, in LMDB's order, below ``high``. Consume it before the next ``renew``."""
         return _iterate(self._held(), self._rows, low, high)
 
-    def rows_of_key(self, keyspace: KeyspaceId, key: bytes) -> list[tuple[bytes, bytes]]:
-        """(suffix, row) of everything stored at a key. With a key of about 480 bytes and more, as slow as its equals in 475."""
-        return _rows_of_key(self._held(), self._rows, keyspace, key)
+    def walk(self) -> "Walk":
+        """A cursor over all rows that can jump. Not to be used after the next ``renew``."""
+        return Walk(self._held().cursor(self._rows))
+
+    def string_rows(self, keyspace: KeyspaceId, key: bytes, actors: Iterable[Actor]) -> list[tuple[bytes, bytes]]:
+        """(suffix, row) of a key's register, expiry and counter parts. ``actors``: at least those that have parts in the keyspace."""
+        return _string_rows(self._held(), self._rows, keyspace, key, actors)
 
     def actor_of(self, number: int) -> Actor:
         """The actor behind an interned number in a row."""
@@ -279,9 +291,13 @@ class WriteTransaction:
         """Remove a row, if it is there."""
         self.changed |= self._transaction.delete(lmdb_key, db=self._rows)
 
-    def rows_of_key(self, keyspace: KeyspaceId, key: bytes) -> list[tuple[bytes, bytes]]:
-        """(suffix, row) of everything stored at a key."""
-        return _rows_of_key(self._transaction, self._rows, keyspace, key)
+    def range(self, low: bytes, high: bytes | None) -> Iterator[tuple[bytes, bytes]]:
+        """(LMDB key, row) from ``low``, in LMDB's order, below ``high``. Nothing may be written before it is consumed."""
+        return _iterate(self._transaction, self._rows, low, high)
+
+    def string_rows(self, keyspace: KeyspaceId, key: bytes, actors: Iterable[Actor]) -> list[tuple[bytes, bytes]]:
+        """(suffix, row) of a key's register, expiry and counter parts."""
+        return _string_rows(self._transaction, self._rows, keyspace, key, actors)
 
     def intern(self, actor: Actor) -> int:
         """The number that stands for an actor in rows; a new actor gets the next one."""
@@ -301,11 +317,11 @@ class WriteTransaction:
         return self._actors[number]
 
     def index_put(self, index: bytes, entries: Iterable[tuple[bytes, bytes]]) -> None:
-        """Add (index key, LMDB key) to DB_EXPIRY or DB_TOMBSTONES."""
+        """Add (index key, LMDB key) to DB_EXPIRY or DB_TOMBSTONES, (LMDB key, place) to DB_SWEEPS."""
         consumed, _ = self._transaction.cursor(self._databases[index]).putmulti(entries)
         self.changed |= consumed > 0
 
-    def index_range(self, index: bytes, low: bytes, high: bytes, limit: int) -> list[tuple[bytes, bytes]]:
+    def index_range(self, index: bytes, low: bytes, high: bytes | None, limit: int) -> list[tuple[bytes, bytes]]:
         """The first ``limit`` (index key, LMDB key) in [low, high)."""
         entries = _iterate(self._transaction, self._databases[index], low, high)
         return [entry for entry, _ in zip(entries, range(limit), strict=False)]
@@ -314,9 +330,42 @@ class WriteTransaction:
         """Remove an index entry."""
         self.changed |= self._transaction.delete(index_key, db=self._databases[index])
 
+    def is_sweeping(self, lmdb_key: bytes) -> bool:
+        """Whether a clear still hides rows that are to be removed."""
+        return self._transaction.get(lmdb_key, db=self._databases[layout.DB_SWEEPS]) is not None
+
     def index_is_empty(self, index: bytes) -> bool:
         """Whether an index holds nothing."""
         return self._transaction.stat(self._databases[index])["entries"] == 0
+
+
+class Walk:
+    """A cursor over the rows: to what it was sought, to the next one, or to the last one before something."""
+
+    def __init__(self, cursor: "lmdb.Cursor[bytes]") -> None:
+        self._cursor: Final = cursor
+
+    def seek(self, lmdb_key: bytes) -> bool:
+        """Go to the first row at or above this key; False: there is none."""
+        return self._cursor.set_range(lmdb_key) if lmdb_key else self._cursor.first()
+
+    def seek_before(self, lmdb_key: bytes) -> bool:
+        """Go to the last row below this key; False: there is none."""
+        return self._cursor.prev() if self._cursor.set_range(lmdb_key) else self._cursor.last()
+
+    def next(self) -> bool:
+        """Go to the next row; False: there is none."""
+        return self._cursor.next()
+
+    @property
+    def key(self) -> bytes:
+        """The LMDB key here."""
+        return self._cursor.key()
+
+    @property
+    def value(self) -> bytes:
+        """A copy of the row here."""
+        return self._cursor.value()
 
 
 def _cannot_open(path: Path, error: lmdb.Error) -> Unavailable:
@@ -367,20 +416,21 @@ def _iterate(
         yield name, cursor.value()
 
 
-def _rows_of_key(
-    transaction: "lmdb.Transaction[bytes]", rows: "lmdb._Database", keyspace: KeyspaceId, key: bytes
+def _string_rows(
+    transaction: "lmdb.Transaction[bytes]",
+    rows: "lmdb._Database",
+    keyspace: KeyspaceId,
+    key: bytes,
+    actors: Iterable[Actor],
 ) -> list[tuple[bytes, bytes]]:
+    """One range read, which ends before the elements; for a key so long that LMDB does not order its rows, point reads."""
     start = layout.row_key(keyspace, key, b"")
-    end = layout.key_end(keyspace, key)  # not by prefix: the rows of key + 0x00 have it too
-    high = end if len(end) <= layout.ORDER_BYTES else None
-    found: list[tuple[bytes, bytes]] = []
-    for lmdb_key, row in _iterate(transaction, rows, layout.order_prefix(start), high):
-        if layout.order_prefix(lmdb_key) > layout.order_prefix(end):
-            break
-        row_key = layout.row_key_of(lmdb_key, row)
-        if start <= row_key < end:
-            found.append((row_key[len(start) :], row))
-    return found
+    end = start + layout.SUFFIX_COLLECTIONS
+    if len(end) + ACTOR_BYTES <= layout.ORDER_BYTES:
+        return [(row_key[len(start) :], row) for row_key, row in _iterate(transaction, rows, start, end)]
+    suffixes = [SUFFIX_REGISTER, SUFFIX_EXPIRY, *map(counter_suffix, actors)]
+    found = ((suffix, transaction.get(layout.lmdb_key_of(start + suffix), db=rows)) for suffix in suffixes)
+    return [(suffix, row) for suffix, row in found if row is not None]
 
 
 def _fallocate(fd: int, offset: int, length: int) -> bool:

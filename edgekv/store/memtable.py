@@ -8,7 +8,10 @@ Invariants
 - A row in a layer is complete except for LMDB's own version: whoever puts it there has joined it with the newest version in all
   layers below. So ``merge_from`` replaces rows, and the first hit of a read decides, up to LMDB. A plain row dominates everything
   before it by its stamp and decides alone; so does a tombstone, which is a Cell and therefore a hit.
-- Rows that are not durable are never in the memtable, and nothing is ever removed from a layer: expiry hides, purging is LMDB's.
+- ``composites`` are the few rows of a key that string verbs read whole: its expiry and counter parts. Elements and fields, of which
+  there may be a million, are in ``collections`` (store.collection); those rows have LMDB's version in them as well.
+- Rows that are not durable are never in the memtable, and nothing is removed from a layer but, in the cache, elements
+  without dots, of which LMDB has no row: expiry hides, purging is LMDB's.
 - Only the active layer grows. A frozen layer leaves the read path only when its commit was reported AND a reader transaction that
   began after that commit is in use; otherwise its rows would be nowhere for a moment.
 - Layers that left stay as a *cache* below the frozen ones and above LMDB, in the memory that generations do not need. A later one
@@ -18,45 +21,69 @@ Invariants
 Layers speak of user keys without their keyspace: each key lies in exactly one. Pure; single-threaded.
 """
 
-from bisect import bisect_left
-from collections.abc import Collection, Iterable, Sequence
-from itertools import islice
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 from edgekv.crdt.counter import Part
-from edgekv.crdt.operation import SUFFIX_REGISTER, Row
+from edgekv.crdt.elements import Clear, Element
+from edgekv.crdt.operation import SUFFIX_REGISTER, TAG_ELEMENT, TAG_SET_CLEAR, Row
 from edgekv.crdt.register import Cell, Register
 from edgekv.ids import Lsn
 from edgekv.limits import FROZEN_GENERATIONS_MAX, ROW_OVERHEAD_BYTES
+from edgekv.store.collection import Collection
+from edgekv.store.sorted_keys import SortedKeys
 
-SORT_STEP_KEYS: Final = 16_384  # 5 to 10 ms of sorting
 PART_PAYLOAD_BYTES: Final = 32
+DOT_PAYLOAD_BYTES: Final = 36
+COLLECTION_OVERHEAD_BYTES: Final = 400  # of a Collection and its dicts, besides its rows
 
 
 class Layer:
     """The rows of one frame or generation."""
 
-    __slots__ = ("_composite_keys", "_register_keys", "composite_rows", "composites", "registers", "size_bytes")
+    __slots__ = (
+        "_collection_keys",
+        "_composite_keys",
+        "_register_keys",
+        "collection_rows",
+        "collections",
+        "composite_rows",
+        "composites",
+        "registers",
+        "size_bytes",
+    )
 
     def __init__(self) -> None:
         self.registers: dict[bytes, Register] = {}
         self.composites: dict[bytes, dict[bytes, Row]] = {}
         self.composite_rows = 0
+        self.collections: dict[bytes, Collection] = {}
+        self.collection_rows = 0
         # What counts against ``memory_bytes``: ROW_OVERHEAD_BYTES for each row, and the payload of every row that was written here,
         # also of those that a later one replaced (the log holds them until the layer is applied).
         self.size_bytes = 0
-        self._register_keys = _SortedKeys(self.registers)
-        self._composite_keys = _SortedKeys(self.composites)
+        self._register_keys = SortedKeys(self.registers)
+        self._composite_keys = SortedKeys(self.composites)
+        self._collection_keys = SortedKeys(self.collections)
 
     @property
     def rows(self) -> int:
         """Rows that the layer holds."""
-        return len(self.registers) + self.composite_rows
+        return len(self.registers) + self.composite_rows + self.collection_rows
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing was written here; a clear alone is something."""
+        return not (self.registers or self.composites or self.collections)
 
     @property
     def payload_bytes(self) -> int:
         """Keys and values of every row that was written here."""
-        return self.size_bytes - self.rows * ROW_OVERHEAD_BYTES
+        return self.size_bytes - self._overhead_bytes
+
+    @property
+    def _overhead_bytes(self) -> int:
+        return self.rows * ROW_OVERHEAD_BYTES + len(self.collections) * COLLECTION_OVERHEAD_BYTES
 
     def put_plain_run(self, keys: Sequence[bytes], values: Sequence[bytes], first_hlc: int, payload_bytes: int) -> None:
         """Plain local SETs, one change each, with consecutive HLCs; ``payload_bytes`` is the length of all keys and values."""
@@ -71,12 +98,26 @@ class Layer:
             assert isinstance(row, Cell)
             self.put_register(key, row)
             return
+        assert suffix[0] < TAG_ELEMENT
         rows = self.composites.setdefault(key, {})
         added = suffix not in rows
         rows[suffix] = row
         self.composite_rows += added
-        content = PART_PAYLOAD_BYTES if isinstance(row, Part) else len(row.value or b"")
-        self.size_bytes += len(key) + len(suffix) + content + added * ROW_OVERHEAD_BYTES
+        self.size_bytes += len(key) + len(suffix) + _content_bytes(row) + added * ROW_OVERHEAD_BYTES
+
+    def open_collection(self, key: bytes, below: Collection) -> Collection:
+        """This layer's part of a key's set and map, begun with the header of the newest one below when it has none."""
+        found = self.collections.get(key)
+        if found is None:
+            found = self.collections[key] = Collection(below)
+            self.size_bytes += len(key) + COLLECTION_OVERHEAD_BYTES
+        return found
+
+    def put_collection_row(self, collection: Collection, suffix: bytes, row: Row) -> None:
+        """One row of a collection of this layer, complete with LMDB's version. A clear is in the header, and costs what it costs."""
+        added = suffix[0] < TAG_SET_CLEAR and collection.put(suffix, row)
+        self.collection_rows += added
+        self.size_bytes += len(suffix) + _content_bytes(row) + added * ROW_OVERHEAD_BYTES
 
     def put_register(self, key: bytes, row: Register) -> None:
         """A register, plain or whole."""
@@ -86,11 +127,13 @@ class Layer:
 
     def merge_from(self, newer: "Layer") -> None:
         """Put all rows of ``newer``, which has joined them with the rows here, above the rows here. ``newer`` stays as it is."""
-        before = self.rows
+        before = self._overhead_bytes
         self.registers.update(newer.registers)
         if newer.composites:
             self._merge_composites(newer.composites)
-        self.size_bytes += newer.payload_bytes + (self.rows - before) * ROW_OVERHEAD_BYTES
+        if newer.collections:
+            self._merge_collections(newer.collections)
+        self.size_bytes += newer.payload_bytes + self._overhead_bytes - before
 
     def _merge_composites(self, newer: dict[bytes, dict[bytes, Row]]) -> None:
         composites = self.composites
@@ -100,61 +143,40 @@ class Layer:
             mine.update(rows)
             self.composite_rows += len(mine) - before
 
-    def sort_some(self) -> bool:
-        """Sort up to SORT_STEP_KEYS keys that arrived since the last scan; whether there are more.
+    def _merge_collections(self, newer: dict[bytes, Collection]) -> None:
+        for key, collection in newer.items():
+            mine = self.collections.setdefault(key, Collection())
+            before = mine.row_count
+            mine.merge_from(collection)
+            self.collection_rows += mine.row_count - before
 
-        ``sorted_keys`` sorts whatever is left. Calling this first, in slices, keeps a scan after a long burst from
-        holding the event loop for half a second.
-        """
-        return self._register_keys.step() or self._composite_keys.step()
+    def drop_dead(self) -> None:
+        """In the cache, which says nothing else than LMDB does: leave out elements that are not there."""
+        for collection in self.collections.values():
+            dropped = collection.drop_dead()
+            self.collection_rows -= dropped
+            self.size_bytes -= dropped * ROW_OVERHEAD_BYTES
 
     def sorted_keys(self, low: bytes, high: bytes | None, limit: int) -> list[bytes]:
         """The first ``limit`` keys in [low, high) in order; ``high`` None: no bound. Tombstoned and expired keys included."""
         registers = self._register_keys.between(low, high, limit)
         composites = self._composite_keys.between(low, high, limit)
-        return sorted({*registers, *composites})[:limit] if composites else registers
+        collections = self._collection_keys.between(low, high, limit)
+        return sorted({*registers, *composites, *collections})[:limit] if composites or collections else registers
 
-
-class _SortedKeys:
-    """The keys of a dict that only grows, sorted on demand into runs of falling size.
-
-    A key list that is sorted anew whenever it grew costs 20 ms at 500,000 keys, even if one key came; merging only runs of
-    comparable size costs each key a logarithmic number of comparisons in all. The dict's own order is that of arrival, so the keys
-    that are not in a run yet are its tail.
-    """
-
-    __slots__ = ("_runs", "_sorted", "_source")
-
-    def __init__(self, source: Collection[bytes]) -> None:
-        self._source = source
-        self._runs: list[list[bytes]] = []
-        self._sorted = 0
-
-    def step(self) -> bool:
-        """Sort the next keys; whether there are more."""
-        if self._sorted == len(self._source):
-            return False
-        run = sorted(islice(self._source, self._sorted, self._sorted + SORT_STEP_KEYS))
-        self._sorted += len(run)
-        runs = self._runs
-        while runs and len(runs[-1]) <= 2 * len(run):
-            run = runs.pop() + run
-            run.sort()  # two ascending runs: a merge
-        runs.append(run)
-        return self._sorted < len(self._source)
-
-    def between(self, low: bytes, high: bytes | None, limit: int) -> list[bytes]:
-        """The first ``limit`` keys in [low, high)."""
-        while self.step():
-            pass
-        found: list[bytes] = []
-        for run in self._runs:
-            start = bisect_left(run, low)
-            end = len(run) if high is None else bisect_left(run, high)
-            found += run[start : min(end, start + limit)]
-        if len(self._runs) > 1:
-            found.sort()
-        return found[:limit]
+    def sweep(self, rows: int) -> int:
+        """Free up to ``rows`` rows of a layer that was given up; how many it were."""
+        count = min(rows, len(self.registers))
+        for _ in range(count):
+            self.registers.popitem()
+        while count < rows and self.collections:
+            key, collection = self.collections.popitem()
+            count += 1 + collection.sweep(rows - count)
+            if collection.row_count:
+                self.collections[key] = collection
+        while count < rows and self.composites:
+            count += len(self.composites.popitem()[1])
+        return count
 
 
 class Frozen:
@@ -189,7 +211,7 @@ class Memtable:
     @property
     def can_freeze(self) -> bool:
         """Whether ``freeze`` may be called: there is something to freeze and room for it."""
-        return len(self.frozen) < FROZEN_GENERATIONS_MAX and self.active.rows > 0
+        return len(self.frozen) < FROZEN_GENERATIONS_MAX and not self.active.empty
 
     @property
     def rows(self) -> int:
@@ -234,6 +256,7 @@ class Memtable:
         cache = self.cache
         if cache is not None and cache.size_bytes + layer.size_bytes <= room:
             cache.merge_from(layer)
+            cache.drop_dead()
             self._garbage.append(layer)
             return
         if cache is not None:
@@ -241,6 +264,8 @@ class Memtable:
         self.cache = layer if layer.size_bytes <= room else None
         if self.cache is None:
             self._garbage.append(layer)
+        else:
+            self.cache.drop_dead()
 
     def trim(self, unapplied_bytes: int) -> None:
         """Give the cache up when rows that must be kept need its memory."""
@@ -255,14 +280,10 @@ class Memtable:
             self._order()
 
     def sweep(self, rows: int) -> None:
-        """Free up to ``rows`` registers of layers that were given up."""
+        """Free up to ``rows`` rows of layers that were given up."""
         while self._garbage and rows > 0:
-            registers = self._garbage[-1].registers
-            count = min(rows, len(registers))
-            rows -= count
-            for _ in range(count):
-                registers.popitem()
-            if not registers:
+            rows -= self._garbage[-1].sweep(rows)
+            if self._garbage[-1].empty:
                 self._garbage.pop()
 
     def _order(self) -> None:
@@ -281,3 +302,13 @@ def rows_in_layers(layers: Iterable[Layer], key: bytes) -> tuple[Register | None
         if rows:
             composites = {**rows, **composites}
     return register, composites
+
+
+def _content_bytes(row: Row) -> int:
+    match row:
+        case Cell(value):
+            return len(value or b"")
+        case Part():
+            return PART_PAYLOAD_BYTES
+        case Element(dots) | Clear(dots):
+            return DOT_PAYLOAD_BYTES * len(dots)

@@ -4,6 +4,8 @@ The order in which they are taken is the whole secret of a consistent page: firs
 hands them in), then the LMDB transaction (``page`` begins one), both in one tick. A generation applied in between is then seen
 twice, which merging makes harmless; the other way round its rows would be in neither.
 
+A set or map is not walked: what a layer or LMDB counts in it is enough to show its key, and the page goes on behind its rows.
+
 Layers hold keys in order, LMDB nearly: rows with one long common beginning lie there in the order of their hashes
 (``store.layout``), so such a group is read whole and the lowest keys are picked out. Memory is bounded by the page, not by the
 group. A page is consistent in itself; a chain of pages is not a snapshot.
@@ -17,26 +19,28 @@ from typing import Final, NamedTuple
 
 from edgekv.crdt import register
 from edgekv.crdt.counter import Part, is_inert
-from edgekv.crdt.operation import SUFFIX_REGISTER, Row, join, merge_row
+from edgekv.crdt.operation import SUFFIX_REGISTER, TAG_ELEMENT, Row, join, merge_row
 from edgekv.crdt.register import Cell, Register
 from edgekv.ids import KeyspaceId
-from edgekv.limits import SCAN_EXAMINED_KEYS_MAX
+from edgekv.limits import LMDB_KEY_BYTES_MAX, SCAN_EXAMINED_KEYS_MAX
 from edgekv.store import layout
 from edgekv.store.lmdb_store import LmdbStore
 from edgekv.store.memtable import Layer, rows_in_layers
 
 StoredKeys = dict[bytes, dict[bytes, bytes]]
-"""key -> suffix -> row as LMDB has it."""
+"""key -> suffix -> row as LMDB has it: register, expiry, counter parts and the count."""
 
 _NO_ROWS: Final[Mapping[bytes, bytes]] = {}
 
 
 class Item(NamedTuple):
-    """What there is at a key: a live register, and every other row by suffix (the expiry cell among them)."""
+    """What there is at a key: a live register, its counter parts and expiry cell by suffix, how many elements and fields."""
 
     key: bytes
     register: Register | None
     composites: dict[bytes, Row]
+    elements: int = 0
+    fields: int = 0
 
 
 class ScanPage(NamedTuple):
@@ -82,40 +86,70 @@ def _lowest_stored(store: LmdbStore, keyspace: KeyspaceId, low: bytes, high: byt
     """The ``wanted`` lowest stored keys in [low, high), if there are that many, with all rows of all but the highest."""
     start = layout.key_start(keyspace, low)
     end = layout.key_start(KeyspaceId(keyspace + 1), b"") if high is None else layout.key_start(keyspace, high)
+    last = layout.order_prefix(end)
     found: StoredKeys = {}
     group = b""
-    for lmdb_key, data in store.range(layout.order_prefix(start), None):
+    walk = store.walk()
+    there = walk.seek(layout.order_prefix(start))
+    while there:
+        lmdb_key = walk.key
         prefix = layout.order_prefix(lmdb_key)
-        if prefix > layout.order_prefix(end):
+        if prefix > last:
             break
-        row_key = layout.row_key_of(lmdb_key, data)
+        row_key = lmdb_key if len(lmdb_key) < LMDB_KEY_BYTES_MAX else layout.row_key_of(lmdb_key, walk.value)
         _, key, suffix = layout.split(row_key)
         if prefix != group:
             if len(found) >= wanted:
                 break  # Perhaps amid the rows of the highest key found, which is only where the next page starts.
             group = prefix
+        behind = b""
         if start <= row_key < end:
-            found.setdefault(key, {})[suffix] = data
+            rows = found.setdefault(key, {})
+            if suffix[0] < TAG_ELEMENT:
+                rows[suffix] = walk.value
+            else:
+                _add_count(rows, store, keyspace, key)
+                behind = layout.key_end(keyspace, key)
             if len(found) > 2 * wanted:  # Inside a large group: the lowest so far stay, whatever comes.
                 found = {lowest: found[lowest] for lowest in nsmallest(wanted, found)}
+        there = walk.seek(behind) if behind and len(behind) <= layout.ORDER_BYTES else walk.next()
     return found
+
+
+def _add_count(rows: dict[bytes, bytes], store: LmdbStore, keyspace: KeyspaceId, key: bytes) -> None:
+    if layout.SUFFIX_COUNT not in rows:
+        count = store.get(layout.lmdb_key(keyspace, key, layout.SUFFIX_COUNT))
+        if count is not None:
+            rows[layout.SUFFIX_COUNT] = count
 
 
 def _item(layers: Sequence[Layer], store: LmdbStore, key: bytes, stored: Mapping[bytes, bytes]) -> Item | None:
     """The rows of a key joined over all layers and LMDB; None when a reader is shown nothing at any time."""
     above, deltas = rows_in_layers(layers, key)
+    count = _count(layers, key, stored)
     # A reset of a part that LMDB does not have changes nothing, hence merge_row and not the layers' rows as they are.
     composites = {suffix: row for suffix, delta in deltas.items() if (row := merge_row(None, delta)) is not None}
     for suffix, data in stored.items():
         if suffix == SUFFIX_REGISTER:
             above = _join_register(above, data, store)
             continue
+        if suffix == layout.SUFFIX_COUNT:
+            continue
         row = layout.decode_row(data, store.actor_of)
         composites[suffix] = join(row, deltas[suffix]) if suffix in deltas else row
     live = above if above is not None and above[0] is not None else None
-    if live is None and not any(isinstance(row, Part) and not is_inert(row) for row in composites.values()):
-        return None
-    return Item(key, live, composites)
+    counts = any(isinstance(row, Part) and not is_inert(row) for row in composites.values())
+    return Item(key, live, composites, *count) if live is not None or counts or any(count) else None
+
+
+def _count(layers: Sequence[Layer], key: bytes, stored: Mapping[bytes, bytes]) -> layout.Count:
+    """The newest layer that knows the key's set and map answers for both."""
+    for layer in layers:
+        collection = layer.collections.get(key)
+        if collection is not None:
+            return layout.Count(collection.elements, collection.fields)
+    data = stored.get(layout.SUFFIX_COUNT)
+    return layout.Count(0, 0) if data is None else layout.decode_count(data)
 
 
 def _join_register(above: Register | None, data: bytes, store: LmdbStore) -> Register:

@@ -5,7 +5,7 @@ import resource
 import shutil
 import socket
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -81,15 +81,92 @@ def test_redis_py_works_unchanged(node: NodeProcess, protocol: int) -> None:
         assert client.dbsize() == 0
 
 
+@pytest.mark.parametrize("protocol", [2, 3])
+def test_redis_py_works_with_sets_and_hashes(node: NodeProcess, protocol: int) -> None:
+    with redis.Redis(host="127.0.0.1", port=node.resp.port, protocol=protocol) as client:
+        client.flushdb()
+        use_sets(client)
+        use_hashes(client)
+        use_transactions(client)
+
+
+def drawn(reply: object) -> Collection[object]:
+    assert isinstance(reply, list | set)
+    return reply
+
+
+def use_sets(client: "redis.Redis") -> None:
+    assert client.sadd("s", "a", "b", "c", "a") == 3 and client.sadd("t", "b", "c", "d") == 3
+    assert client.srem("s", "c", "z") == 1 and client.scard("s") == 2
+    assert client.sismember("s", "a") and not client.sismember("s", "c")
+    assert client.smismember("s", ["a", "c"]) == [1, 0]
+    assert set(client.smembers("s")) == {b"a", b"b"}
+    assert sorted(client.sscan_iter("t", match="[bc]")) == [b"b", b"c"]
+    assert set(client.sinter(["s", "t"])) == {b"b"}
+    assert set(client.sunion(["s", "t"])) == {b"a", b"b", b"c", b"d"}
+    assert set(client.sdiff(["s", "t"])) == {b"a"}
+    assert client.sinterstore("u", ["s", "t"]) == 1 and client.sdiffstore("u", ["s", "t"]) == 1
+    assert client.sunionstore("u", ["s", "t"]) == 4 and client.sintercard(2, ["u", "t"], limit=2) == 2
+    assert client.smove("u", "s", "d") and client.sismember("s", "d")
+    assert client.srandmember("u") in {b"a", b"b", b"c"}
+    assert len(drawn(client.srandmember("u", 2))) == 2 and len(drawn(client.srandmember("u", -9))) == 9
+    assert client.spop("u") in {b"a", b"b", b"c"} and len(drawn(client.spop("u", 9))) == 2
+    assert client.type("s") == b"set" and client.expire("s", 100) and client.ttl("s") == 100
+    with pytest.raises(redis.ResponseError, match="WRONGTYPE"):
+        client.get("s")
+    large = [b"%06d" % i for i in range(5000)]
+    client.sadd("large", *large)
+    assert set(client.smembers("large")) == set(large) and sorted(client.sscan_iter("large", count=700)) == large
+
+
+def use_hashes(client: "redis.Redis") -> None:
+    assert client.hset("h", "a", "1") == 1 and client.hset("h", mapping={"a": "2", "b": "x"}) == 1
+    assert client.hget("h", "a") == b"2" and client.hmget("h", "a", "z") == [b"2", None]
+    assert not client.hsetnx("h", "a", "3") and client.hsetnx("h", "c", "3")
+    assert client.hgetall("h") == {b"a": b"2", b"b": b"x", b"c": b"3"}
+    assert sorted(client.hkeys("h")) == [b"a", b"b", b"c"] and sorted(client.hvals("h")) == [b"2", b"3", b"x"]
+    assert client.hlen("h") == 3 and client.hexists("h", "a") and client.hstrlen("h", "b") == 1
+    assert client.hincrby("h", "a", 5) == 7 and client.hincrbyfloat("h", "c", 0.5) == 3.5
+    assert dict(client.hscan_iter("h", match="[ab]")) == {b"a": b"7", b"b": b"x"}
+    assert client.hrandfield("h") in {b"a", b"b", b"c"} and len(drawn(client.hrandfield("h", 2, withvalues=True))) in (
+        2,
+        4,
+    )
+    assert client.hdel("h", "a", "b", "z") == 2 and client.type("h") == b"hash"
+    client.hset("large map", mapping={f"{i:06}": i for i in range(5000)})
+    assert len(client.hgetall("large map")) == 5000
+
+
+def use_transactions(client: "redis.Redis") -> None:
+    pipeline = client.pipeline()
+    pipeline.set("p", 1)
+    pipeline.lpush("p", "x")
+    with pytest.raises(redis.ResponseError, match="unknown command"):
+        pipeline.execute()
+    assert not client.exists("p")
+    pipeline.set("p", 1)
+    pipeline.incr("p")
+    pipeline.sadd("p set", "x")
+    pipeline.hset("p hash", "f", "v")
+    pipeline.get("p")
+    assert pipeline.execute() == [True, 2, 1, 1, b"2"]
+    pipeline.incr("p")
+    pipeline.sadd("p", "x")
+    incremented, refused = pipeline.execute(raise_on_error=False)
+    assert incremented == 3 and isinstance(refused, redis.ResponseError)
+    with pytest.raises(redis.ResponseError, match="refused on a CRDT keyspace"):
+        client.transaction(lambda _: None, "p")
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("redis-benchmark") is None, reason="needs redis-tools")
 def test_redis_benchmark_works_unchanged(node: NodeProcess) -> None:
-    tests = ["-t", "ping,set,get,incr,mset", "-n", "2000", "-P", "8", "-q"]
+    tests = ["-t", "ping,set,get,incr,mset,sadd,hset,spop", "-n", "2000", "-P", "8", "-q"]
     run = subprocess.run(
         ["redis-benchmark", "-p", str(node.resp.port), *tests], capture_output=True, timeout=60, check=True
     )
     assert b"ERR" not in run.stdout + run.stderr
-    assert run.stdout.count(b"requests per second") == 6
+    assert run.stdout.count(b"requests per second") == 9
 
 
 @pytest.mark.parametrize(

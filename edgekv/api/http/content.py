@@ -17,12 +17,14 @@ from edgekv.errors import InvalidRequest
 JSON: Final = "application/json"
 MSGPACK: Final = "application/msgpack"
 NDJSON: Final = "application/x-ndjson"
+OCTETS: Final = "application/octet-stream"
+_FLOAT_EXACT_MAX: Final = 1 << 53
 _SAME: Final = {"application/x-msgpack": MSGPACK, "application/vnd.msgpack": MSGPACK, "application/ndjson": NDJSON}
 _ANY: Final = {"*/*", "application/*"}
 
 
-def wanted_type(request: web.BaseRequest, offered: Sequence[str] = (JSON, MSGPACK)) -> str:
-    """The offered type that Accept likes best; the first one when it does not care; 406 when it wants none of them."""
+def wanted_type(request: web.BaseRequest, offered: Sequence[str] = (JSON, MSGPACK), *, otherwise: str = "") -> str:
+    """The offered type that Accept likes best; the first one when it does not care; when it wants none, ``otherwise`` or 406."""
     accept = request.headers.get("Accept", "")
     if not accept or accept == "*/*":
         return offered[0]
@@ -32,9 +34,9 @@ def wanted_type(request: web.BaseRequest, offered: Sequence[str] = (JSON, MSGPAC
         choice = offered[0] if name in _ANY else _SAME.get(name, name)
         if choice in offered and quality > best_quality:
             best, best_quality = choice, quality
-    if not best:
+    if not best and not otherwise:
         raise Refusal(406, "not-acceptable", f"none of the types in Accept is offered here. Use {', '.join(offered)}.")
-    return best
+    return best or otherwise
 
 
 def encoded(value: object, media_type: str) -> bytes:
@@ -73,7 +75,9 @@ def bytes_of(value: object, what: str) -> bytes:
 
 
 def integer_of(value: object, what: str) -> int:
-    """A 64-bit integer out of a decoded body."""
+    """A 64-bit integer out of a decoded body. 1.0 is one as well, up to where floats are exact."""
+    if isinstance(value, float) and value.is_integer() and abs(value) <= _FLOAT_EXACT_MAX:
+        return int(value)
     if not isinstance(value, int) or isinstance(value, bool) or not -(1 << 63) <= value < 1 << 63:
         raise InvalidRequest(f"{what} is not a 64-bit integer. Send a whole number.")
     return value

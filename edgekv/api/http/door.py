@@ -11,6 +11,7 @@ from typing import Final, TypeVar
 from edgekv.api.http.host import Host, Operations
 from edgekv.api.http.waiting import Budget, Durability, Room
 from edgekv.engine.frame import Frame, newer
+from edgekv.errors import EdgeKVError
 
 T = TypeVar("T")
 
@@ -47,19 +48,26 @@ class Door:
             await self._room.wait()
 
     async def read_in_slices(self, step: Callable[[Operations], bool]) -> None:
-        """Run a read's steps until one returns False, giving the loop back between them; then wait for all they looked at."""
+        """Run a read's steps until one returns False or raises, giving the loop back between them; wait for what all looked at."""
         looked_at: Frame | None = None
 
         def slice_step() -> bool:
             nonlocal looked_at
             self._engine.barrier = None
-            more = step(self.operations)
-            looked_at = newer(looked_at, self._looked_at())
-            return more
+            try:
+                return step(self.operations)
+            finally:
+                looked_at = newer(looked_at, self._looked_at())
 
-        await self.host.run_slices(slice_step)
+        refusal: EdgeKVError | None = None
+        try:
+            await self.host.run_slices(slice_step)
+        except EdgeKVError as error:
+            refusal = error
         if looked_at is not None and not looked_at.done:
             await self.durability.wait(looked_at)
+        if refusal is not None:
+            raise refusal
 
     def _looked_at(self) -> Frame | None:
         """What the last step wrote to or looked at."""

@@ -58,11 +58,37 @@ class Engine(Protocol):
     def admission(self) -> Admission: ...
 
 
+class Sets(Protocol):
+    """Reading sets (edgekv/node/sets.py). WrongType when the key holds other types only."""
+
+    def contains(self, key: bytes, members: Sequence[bytes]) -> list[bool]: ...
+
+    def count(self, key: bytes) -> int: ...
+
+    def page(self, key: bytes, start: bytes, limit: int) -> tuple[list[bytes], bytes | None]: ...
+
+
+class Maps(Protocol):
+    """Reading maps (edgekv/node/maps.py). WrongType as above."""
+
+    def get(self, key: bytes, fields: Sequence[bytes]) -> list[bytes | None]: ...
+
+    def count(self, key: bytes) -> int: ...
+
+    def page(self, key: bytes, start: bytes, limit: int) -> tuple[list[tuple[bytes, bytes]], bytes | None]: ...
+
+
 class Operations(Protocol):
-    """The verbs that HTTP offers (edgekv/node/operations.py)."""
+    """The verbs that HTTP offers (edgekv/node/operations.py). What changes sets and maps goes through `batch`."""
 
     @property
     def engine(self) -> Engine: ...
+
+    @property
+    def sets(self) -> Sets: ...
+
+    @property
+    def maps(self) -> Maps: ...
 
     @property
     def value_bytes_max(self) -> int: ...

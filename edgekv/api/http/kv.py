@@ -1,12 +1,12 @@
-"""``/v1/kv/{key}`` and ``/v1/counter/{key}``: one key at a time."""
+"""``/v1/kv/{key}``: one value at a time."""
 
-import re
 from typing import Final
 
 from aiohttp import web
 
 from edgekv.api.http.body import Bound, check_announced, inline_body, read_body
-from edgekv.api.http.content import decoded_object, encoded, integer_of, wanted_type
+from edgekv.api.http.content import JSON, MSGPACK, OCTETS, encoded, wanted_type
+from edgekv.api.http.documents import is_known
 from edgekv.api.http.door import Door
 from edgekv.api.http.host import Operations
 from edgekv.api.http.promises import check_promises
@@ -14,13 +14,11 @@ from edgekv.api.http.reply import Reply
 from edgekv.api.http.target import integer_parameter, parameters
 from edgekv.api.http.waiting import Hold
 from edgekv.config import TTL_S_MAX
-from edgekv.errors import InvalidRequest, NotANumber, NotFound
-from edgekv.limits import COUNTER_BYTES_MAX, HTTP_INLINE_BODY_BYTES
+from edgekv.errors import NotFound
+from edgekv.limits import HTTP_INLINE_BODY_BYTES
 from edgekv.node.operations import Entry, Version, value_advice
 
-_COUNTER_BODY: Final = Bound(1024, 'Send {"add": n} and nothing else.')
-_INTEGER: Final = re.compile(rb"-?(0|[1-9][0-9]*)")
-_VALUE_TYPE: Final = b"Content-Type: application/octet-stream\r\n"
+_VALUE_TYPE: Final = b"Content-Type: application/octet-stream\r\nVary: Accept\r\n"
 
 
 def etag_of(version: Version) -> str:
@@ -39,6 +37,20 @@ def value_reply(entry: Entry, hold: Hold | None = None) -> Reply:
     return Reply(200, _VALUE_TYPE + b"ETag: %s\r\n" % etag_of(entry.version).encode(), entry.value, hold=hold)
 
 
+def entry_reply(entry: Entry, media_type: str, hold: Hold) -> Reply:
+    """200 with the value among what is known of it, as a scan shows it. The ETag is weak: the raw bytes have the strong one."""
+    headers = f"Content-Type: {media_type}\r\nVary: Accept\r\nETag: W/{etag_of(entry.version)}\r\n".encode()
+    return Reply(200, headers, encoded(entry_fields(entry), media_type), hold=hold)
+
+
+def entry_fields(entry: Entry) -> dict[str, object]:
+    """An entry as documents show it."""
+    fields: dict[str, object] = {"key": entry.key, "value": entry.value, "version": etag_of(entry.version).strip('"')}
+    if entry.expiry_ms:
+        fields["expiry_ms"] = entry.expiry_ms
+    return fields
+
+
 def stored_reply(version: Version) -> Reply:
     """204 with the new version."""
     return Reply(204, b"ETag: %s\r\n" % etag_of(version).encode())
@@ -53,16 +65,19 @@ class KeyCalls:
         self._bound: Final = Bound(value_bytes_max, value_advice(value_bytes_max))
 
     async def get(self, request: web.BaseRequest, key: bytes, query: str) -> Reply:
-        """The value, with its version as ETag; 304 when the client has it; 404."""
+        """The value, raw unless Accept prefers a document, with its version as ETag; 304 when the client has it; 404."""
         if query:
             parameters(query, ())
         check_promises(request, writes=False)
+        media_type = wanted_type(request, (OCTETS, JSON, MSGPACK), otherwise=OCTETS)
         entry = await self._door.read(lambda operations: operations.get_entry(key))
         if entry is None:
             raise missing()
         etag = etag_of(entry.version)
-        if "If-None-Match" in request.headers and _names(request.headers["If-None-Match"], etag):
-            return Reply(304, b"ETag: %s\r\n" % etag.encode())
+        if is_known(request, etag):
+            return Reply(304, b"ETag: %s\r\nVary: Accept\r\n" % etag.encode())
+        if media_type != OCTETS:
+            return entry_reply(entry, media_type, self._door.budget.hold(len(entry.value)))
         hold = self._door.budget.hold(len(entry.value)) if len(entry.value) > HTTP_INLINE_BODY_BYTES else None
         return value_reply(entry, hold)
 
@@ -93,57 +108,8 @@ class KeyCalls:
         return Reply(204)
 
 
-class CounterCalls:
-    """A number that only adding changes."""
-
-    def __init__(self, door: Door) -> None:
-        self._door: Final = door
-
-    async def get(self, request: web.BaseRequest, key: bytes, query: str) -> Reply:
-        """``{"value": n}``; 404; 409 when the key holds something else."""
-        if query:
-            parameters(query, ())
-        check_promises(request, writes=False)
-        self._door.operations.check_key(key)
-        media_type = wanted_type(request)
-        value = await self._door.read(lambda operations: operations.get(key))
-        if value is None:
-            raise missing()
-        return _sum_reply(_counted(value), media_type)
-
-    async def add(self, request: web.BaseRequest, key: bytes, query: str) -> Reply:
-        """``{"add": n}`` -> ``{"value": n}``, durable. An absent counter begins at 0."""
-        if query:
-            parameters(query, ())
-        check_promises(request, writes=True)
-        media_type = wanted_type(request)
-        check_announced(request, _COUNTER_BODY)
-        with self._door.budget.hold() as hold:
-            wanted = decoded_object(request, await read_body(request, _COUNTER_BODY, hold))
-        if wanted.keys() != {"add"}:
-            raise InvalidRequest('a counter takes one field: {"add": n}.')
-        delta = integer_of(wanted["add"], "add")
-        return _sum_reply(await self._door.write(lambda operations: operations.increment(key, delta)), media_type)
-
-
 def put_step(operations: Operations, key: bytes, value: bytes, ttl_s: int | None) -> Version:
     """Store; the version is the stamp that the change got: its keyspace's newest HLC. (Reading the entry back costs as much again.)"""
     operations.set(key, value, expiry_ms=operations.now_ms() + ttl_s * 1000 if ttl_s else 0)
     engine = operations.engine
     return Version(engine.keyspaces.of(key).hlc, engine.actor)
-
-
-def _names(header: str, etag: str) -> bool:
-    """If-None-Match by weak comparison."""
-    return any(item.strip().removeprefix("W/") in (etag, "*") for item in header.split(","))
-
-
-def _counted(value: bytes) -> int:
-    """A value as a counter shows it. A merged sum may leave 64 bits and is shown in full."""
-    if len(value) > COUNTER_BYTES_MAX or not _INTEGER.fullmatch(value):
-        raise NotANumber("the key holds a value that is not a whole number. Read it at /v1/kv/.")
-    return int(value)
-
-
-def _sum_reply(value: int, media_type: str) -> Reply:
-    return Reply(200, b"Content-Type: %s\r\n" % media_type.encode(), encoded({"value": value}, media_type))

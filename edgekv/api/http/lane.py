@@ -36,6 +36,7 @@ PLAIN_HEADERS: Final = {
     b"connection",
 }
 """Headers that change nothing about a GET or PUT of a key."""
+_PLAIN_ACCEPTS: Final = {b"*/*", b"application/octet-stream"}
 
 
 class Answer(NamedTuple):
@@ -63,9 +64,12 @@ class Lane:
         target, method = message.path, message.method
         if not target.startswith(KV) or "?" in target or message.should_close or message.version.minor != 1:
             return None
-        for name, _ in message.raw_headers:
-            if name.lower() not in PLAIN_HEADERS:
+        for name, value in message.raw_headers:
+            lowered = name.lower()
+            if lowered not in PLAIN_HEADERS:
                 return None
+            if lowered == b"accept" and value not in _PLAIN_ACCEPTS:
+                return None  # The ordinary way negotiates.
         try:
             key = percent_decoded(target[len(KV) :])
         except InvalidRequest:

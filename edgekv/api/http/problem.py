@@ -77,7 +77,7 @@ class Refusal(InvalidRequest):
 def no_such_path(path: str) -> Refusal:
     """404: nothing is served there."""
     shown = path[:80].encode("utf-8", "backslashreplace").decode()
-    return Refusal(404, "no-such-path", f"nothing is served at {shown}. Keys are at /v1/kv/KEY; see docs/HTTP_API.md.")
+    return Refusal(404, "no-such-path", f"nothing is served at {shown}. Keys are at /v1/kv/KEY; see /v1/openapi.json.")
 
 
 def method_not_allowed(method: str, allowed: str) -> Refusal:

@@ -9,12 +9,16 @@ from typing import Final, NamedTuple
 from aiohttp import web
 
 from edgekv.api.http.batch import BatchCalls
+from edgekv.api.http.counters import CounterCalls
 from edgekv.api.http.door import Door
 from edgekv.api.http.health import HealthCalls
-from edgekv.api.http.kv import CounterCalls, KeyCalls
+from edgekv.api.http.kv import KeyCalls
+from edgekv.api.http.maps import MapCalls
+from edgekv.api.http.openapi import OpenApiCalls
 from edgekv.api.http.problem import method_not_allowed, no_such_path
 from edgekv.api.http.reply import Reply
 from edgekv.api.http.scan import ScanCalls
+from edgekv.api.http.sets import SetCalls
 from edgekv.api.http.target import percent_decoded, split_target
 
 Call = Callable[[web.BaseRequest, bytes, str], Awaitable[Reply]]
@@ -38,45 +42,65 @@ class Found(NamedTuple):
 
 Methods = dict[str, Route]
 KV: Final = "/v1/kv/"
-COUNTER: Final = "/v1/counter/"
 
 
 class Routes:
     """The table of one server."""
 
     def __init__(self, door: Door) -> None:
-        keys, counters, health = KeyCalls(door), CounterCalls(door), HealthCalls(door.host)
-        delete = Route("delete", keys.delete)
-        self._kv: Final = _with_head({"GET": Route("get", keys.get), "PUT": Route("put", keys.put), "DELETE": delete})
-        self._counter: Final = _with_head(
-            {"GET": Route("get", counters.get), "POST": Route("add", counters.add), "DELETE": delete}
-        )
-        self._paths: Final[dict[str, Methods]] = {
-            "/v1/scan": _with_head({"GET": Route("scan", ScanCalls(door).get)}),
-            "/v1/batch": {"POST": Route("batch", BatchCalls(door).post)},
-            "/v1/status": _with_head({"GET": Route("", health.status)}),
-            "/livez": _with_head({"GET": Route("", health.livez)}),
-            "/readyz": _with_head({"GET": Route("", health.readyz)}),
-            "/metrics": _with_head({"GET": Route("", health.metrics)}),
+        keys, counters, sets, maps = KeyCalls(door), CounterCalls(door), SetCalls(door), MapCalls(door)
+        health = HealthCalls(door.host)
+        self.keyed: Final[dict[str, Methods]] = {
+            KV: {
+                "GET": Route("get", keys.get),
+                "PUT": Route("put", keys.put),
+                "DELETE": Route("delete", keys.delete),
+            },
+            "/v1/counter/": {
+                "GET": Route("get", counters.get),
+                "POST": Route("add", counters.add),
+                "DELETE": Route("delete", counters.delete),
+            },
+            "/v1/set/": {
+                "GET": Route("set-get", sets.get),
+                "POST": Route("set-change", sets.post),
+                "DELETE": Route("delete", sets.delete),
+            },
+            "/v1/map/": {
+                "GET": Route("map-get", maps.get),
+                "POST": Route("map-change", maps.post),
+                "DELETE": Route("delete", maps.delete),
+            },
         }
+        """By what goes before the key, which is all that follows. None of them begins with another."""
+        self.paths: Final[dict[str, Methods]] = {
+            "/v1/scan": {"GET": Route("scan", ScanCalls(door).get)},
+            "/v1/batch": {"POST": Route("batch", BatchCalls(door).post)},
+            "/v1/status": {"GET": Route("", health.status)},
+            "/v1/openapi.json": {"GET": Route("", OpenApiCalls(door.host.version).get)},
+            "/livez": {"GET": Route("", health.livez)},
+            "/readyz": {"GET": Route("", health.readyz)},
+            "/metrics": {"GET": Route("", health.metrics)},
+        }
+        for table in (self.keyed, self.paths):
+            table.update({path: _with_head(methods) for path, methods in table.items() if "GET" in methods})
 
     def find(self, method: str, raw_target: str) -> Found:
         """The route of a request; 404 or 405 as Refusal."""
         path, query = split_target(raw_target)
-        key = ""
-        if path.startswith(KV):
-            methods, key = self._kv, path[len(KV) :]
-        elif path.startswith(COUNTER):
-            methods, key = self._counter, path[len(COUNTER) :]
-        else:
-            known = self._paths.get(path)
-            if known is None:
-                raise no_such_path(path)
-            methods = known
+        methods, key = self.paths.get(path), ""
+        if methods is None:
+            methods, key = self._with_key(path)
         route = methods.get(method)
         if route is None:
             raise method_not_allowed(method, ", ".join(methods))
         return Found(route, percent_decoded(key), query)
+
+    def _with_key(self, path: str) -> tuple[Methods, str]:
+        for before, methods in self.keyed.items():
+            if path.startswith(before):
+                return methods, path[len(before) :]
+        raise no_such_path(path)
 
 
 def _with_head(methods: Methods) -> Methods:

@@ -1,26 +1,24 @@
 """``GET /v1/scan``: entries in key order, a page at a time.
 
 A page is read in steps of up to HTTP_SCAN_STEP_ENTRIES entries, each consistent in itself, with the event loop served between
-them; it ends at its limit or at HTTP_SCAN_BYTES_MAX, whichever is first. The cursor is opaque: base64url of msgpack ``[1,
-prefix, next]``, where ``next`` is the key to go on from, without the prefix. So it needs no state here, survives restarts,
-and works on any node that holds the keys.
+them; it ends at its limit or at HTTP_SCAN_BYTES_MAX, whichever is first. A cursor (cursors.py) is ``prefix.next``, where ``next`` is
+the key to go on from, without the prefix.
 """
 
-import base64
-import binascii
 from typing import Final, NamedTuple
 
 from aiohttp import web
 
 from edgekv.api.http.content import JSON, MSGPACK, NDJSON, json_bytes, wanted_type
+from edgekv.api.http.cursors import POSITION_BYTES_MAX, no_cursor, position_of, position_text
 from edgekv.api.http.door import Door
 from edgekv.api.http.host import Operations
-from edgekv.api.http.kv import etag_of
+from edgekv.api.http.kv import entry_fields
 from edgekv.api.http.promises import check_promises
 from edgekv.api.http.reply import Reply
 from edgekv.api.http.target import bytes_parameter, integer_parameter, parameters
 from edgekv.api.http.waiting import Hold
-from edgekv.codec import as_json, pack, unpack
+from edgekv.codec import pack
 from edgekv.errors import InvalidRequest, TooLarge
 from edgekv.limits import (
     HTTP_SCAN_BYTES_MAX,
@@ -34,7 +32,6 @@ from edgekv.node.operations import Entry
 _KNOWN: Final = ("prefix", "start", "limit", "cursor")
 _FIRST_STEP_ENTRIES: Final = 8
 """Before the sizes here are known, a step is small: eight values of 16 MiB are bearable, 256 are not."""
-_CURSOR_VERSION: Final = 1
 
 
 class Wanted(NamedTuple):
@@ -109,12 +106,8 @@ class PageReader:
 
     def _row(self, entry: Entry) -> bytes | dict[str, object]:
         """JSON is made here, in slices; msgpack is fast enough to be made at the end."""
-        fields: dict[str, object] = {"version": etag_of(entry.version).strip('"')}
-        if entry.expiry_ms:
-            fields["expiry_ms"] = entry.expiry_ms
-        if self._media_type == MSGPACK:
-            return {"key": entry.key, "value": entry.value, **fields}
-        return json_bytes({"key": as_json(entry.key), "value": as_json(entry.value), **fields})
+        fields = entry_fields(entry)
+        return fields if self._media_type == MSGPACK else json_bytes(fields)
 
     @property
     def _cursor(self) -> str | None:
@@ -144,7 +137,7 @@ def wanted_page(query: str) -> Wanted:
     limit = integer_parameter(found, "limit", low=1, high=SCAN_LIMIT_MAX) or HTTP_SCAN_LIMIT_DEFAULT
     if len(prefix) > KEY_BYTES_MAX or len(start) > KEY_BYTES_MAX:
         raise TooLarge(f"prefix and start have at most {KEY_BYTES_MAX} bytes, as keys do. Use shorter ones.")
-    if found.get("cursor"):
+    if "cursor" in found:
         if "start" in found:
             raise InvalidRequest("start and cursor both say where to begin. Give one of them.")
         cursor_prefix, start = read_cursor(found["cursor"])
@@ -157,20 +150,13 @@ def wanted_page(query: str) -> Wanted:
 def cursor_text(prefix: bytes, next_key: bytes) -> str:
     """A cursor that goes on at ``next_key``, which starts with ``prefix``."""
     assert next_key.startswith(prefix)
-    return base64.urlsafe_b64encode(pack([_CURSOR_VERSION, prefix, next_key[len(prefix) :]])).rstrip(b"=").decode()
+    return f"{position_text(prefix)}.{position_text(next_key[len(prefix) :])}"
 
 
 def read_cursor(text: str) -> tuple[bytes, bytes]:
     """(prefix, next key); InvalidRequest for what `cursor_text` did not make."""
-    try:
-        packed = base64.b64decode(text.encode("ascii") + b"=" * (-len(text) % 4), altchars=b"-_", validate=True)
-        match unpack(packed):
-            case [1, bytes(prefix), bytes(rest)] if len(prefix) + len(rest) <= KEY_BYTES_MAX + 1:
-                return prefix, prefix + rest
-    except (UnicodeEncodeError, binascii.Error, InvalidRequest) as error:
-        raise _no_cursor() from error
-    raise _no_cursor()
-
-
-def _no_cursor() -> InvalidRequest:
-    return InvalidRequest("the cursor is not one that a scan returned. Start the scan anew without it.")
+    prefix_text, dot, rest_text = text.partition(".")
+    prefix, rest = position_of(prefix_text), position_of(rest_text)
+    if not dot or len(prefix) + len(rest) > POSITION_BYTES_MAX:
+        raise no_cursor()
+    return prefix, prefix + rest

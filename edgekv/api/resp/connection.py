@@ -123,7 +123,8 @@ def quit_(session: Session, arguments: Arguments) -> Reply:
 
 @command("reset", arity=1, flags="fast", group="connection", since="6.2.0", summary="Reset the connection")
 def reset(session: Session, arguments: Arguments) -> Reply:
-    """RESET: protocol 2, no name."""
+    """RESET: protocol 2, no name, no transaction."""
+    session.end_transaction()
     session.dialect = RESP2
     session.name = ""
     return status("RESET")
@@ -161,9 +162,9 @@ def client_setinfo(session: Session, arguments: Arguments) -> Reply:
         raise InvalidRequest(f"Unrecognized option '{text(arguments[2])}'")
     value = _printable(arguments[3], f"{text(attribute)} cannot contain spaces, newlines or special characters.")
     if attribute == b"lib-name":
-        session.library_name = value
+        session.lib_name = value
     else:
-        session.library_version = value
+        session.lib_version = value
     return OK
 
 
@@ -227,5 +228,5 @@ def _line(session: Session) -> str:
     age_s = (session.operations.now_ms() - session.created_ms) // 1000
     return (
         f"id={session.id} addr={session.address} laddr={session.local_address} name={session.name} age={age_s} flags=N db=0 "
-        f"user=default resp={session.dialect.version} lib-name={session.library_name} lib-ver={session.library_version}"
+        f"user=default resp={session.dialect.version} lib-name={session.lib_name} lib-ver={session.lib_version}"
     )

@@ -20,7 +20,8 @@ def _conditions(words: Arguments) -> frozenset[bytes]:
     found = frozenset(word.upper() for word in words)
     for word in words:
         if word.upper() not in _CONDITIONS:
-            raise InvalidRequest(f"Unsupported option {text(word)}")
+            shown, _, _ = word.partition(b"\x00")  # As C has it.
+            raise InvalidRequest(f"Unsupported option {text(shown)}")
     if b"NX" in found and len(found) > 1:
         raise InvalidRequest("NX and XX, GT or LT options at the same time are not compatible")
     if b"GT" in found and b"LT" in found:

@@ -75,7 +75,8 @@ def _details(session: Session, entry: Command) -> bytes:
 def _categories(entry: Command) -> list[str]:
     """Redis' ACL categories."""
     kinds = {"write": "@write", "readonly": "@read"}
-    groups = {"generic": "@keyspace", "string": "@string", "connection": "@connection"}
+    groups = {"generic": "@keyspace", "transactions": "@transaction"}
+    groups |= {name: f"@{name}" for name in ("string", "set", "hash", "connection")}
     found = [kinds[flag] for flag in entry.flags if flag in kinds]
     found += [groups[entry.group]] if entry.group in groups else []
     return [*found, "@fast" if "fast" in entry.flags else "@slow"]

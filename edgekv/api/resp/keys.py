@@ -9,20 +9,16 @@ stop the node. A page is consistent, a walk is not a snapshot: a key that comes 
 import random
 from typing import Final
 
-from edgekv.api.resp import globs
-from edgekv.api.resp.arguments import integer as integer_argument
 from edgekv.api.resp.arguments import syntax_error
-from edgekv.api.resp.replies import OK, array, bulk, bulks, integer, status
+from edgekv.api.resp.replies import OK, array, bulk, integer, status
+from edgekv.api.resp.scans import Filter, scan_options, scan_reply
 from edgekv.api.resp.session import Arguments, Reply, Session, Slices
 from edgekv.api.resp.table import command
 from edgekv.errors import TooLarge
-from edgekv.limits import CONNECTION_OUTPUT_BYTES_MAX, KEY_BYTES_MAX, RESP_PAGE_KEYS, RESP_READ_RUN_KEYS
+from edgekv.limits import CONNECTION_OUTPUT_BYTES_MAX, RESP_PAGE_KEYS, RESP_READ_RUN_KEYS
 
 _KEY: Final = (1, 1, 1)
 _KEYS: Final = (1, -1, 1)
-_SCAN_COUNT_DEFAULT: Final = 10
-_EVERY_KEY: Final = b"*"
-_TYPE: Final = b"string"
 
 
 @command(
@@ -126,19 +122,6 @@ def randomkey(session: Session, arguments: Arguments) -> Reply:
     return session.dialect.optional(session.operations.random_key(random.getrandbits(64)))
 
 
-class _Filter:
-    """Which keys a walk shows."""
-
-    def __init__(self, pattern: bytes) -> None:
-        if len(pattern) > KEY_BYTES_MAX:
-            raise TooLarge(f"the pattern has {len(pattern)} bytes; the limit is {KEY_BYTES_MAX}.")
-        self.prefix: Final = globs.literal_prefix(pattern)
-        self._fits: Final = None if pattern == self.prefix + _EVERY_KEY else globs.compiled(pattern).fullmatch
-
-    def __call__(self, keys: list[bytes]) -> list[bytes]:
-        return keys if self._fits is None else [key for key in keys if self._fits(key)]
-
-
 @command(
     "scan",
     arity=-2,
@@ -150,24 +133,14 @@ class _Filter:
 )
 def scan(session: Session, arguments: Arguments) -> Reply:
     """SCAN cursor [MATCH pattern] [COUNT count] [TYPE type]."""
-    cursors = session.shared.cursors
-    start = cursors.start(arguments[1])
-    options = _scan_options(arguments[2:])
-    count = integer_argument(options.get(b"COUNT", b"%d" % _SCAN_COUNT_DEFAULT))
-    if count < 1:
-        raise syntax_error()
-    shown = _Filter(options.get(b"MATCH", _EVERY_KEY))
-    keys, next_key = session.operations.keys_page(start, shown.prefix, min(count, RESP_PAGE_KEYS))
-    cursor = 0 if next_key is None else cursors.issue(next_key)
-    found = shown(keys) if options.get(b"TYPE", _TYPE).lower() == _TYPE else []
-    return array([bulk(b"%d" % cursor), bulks(found)])
-
-
-def _scan_options(words: Arguments) -> dict[bytes, bytes]:
-    names = [word.upper() for word in words[::2]]
-    if len(words) % 2 or not {b"MATCH", b"COUNT", b"TYPE"}.issuperset(names):
-        raise syntax_error()
-    return dict(zip(names, words[1::2], strict=True))
+    start = session.shared.cursors.start(arguments[1])
+    options = scan_options(arguments[2:], typed=True)
+    operations = session.operations
+    keys, following = operations.keys_page(start, options.shown.prefix, options.limit)
+    found = options.shown(keys)
+    if options.type:
+        found = [key for key in found if operations.type_of(key) == options.type]
+    return scan_reply(session, following, found)
 
 
 class _Walk:
@@ -200,7 +173,7 @@ class _Walk:
 )
 def keys(session: Session, arguments: Arguments) -> Reply:
     """KEYS pattern."""
-    shown = _Filter(arguments[1])
+    shown = Filter(arguments[1])
     walk = _Walk(session, shown.prefix)
     items: list[bytes] = []
     size = 0
@@ -265,12 +238,21 @@ def _flush(session: Session, arguments: Arguments) -> Reply:
     """Walks forward, so that it does not read past the same tombstones again for each page."""
     if len(arguments) > 2 or (len(arguments) == 2 and arguments[1].upper() not in (b"ASYNC", b"SYNC")):
         raise syntax_error()
-    walk = _Walk(session)
+    walk, left, limit = _Walk(session), list[bytes](), RESP_PAGE_KEYS
 
     def step() -> bool:
-        page = walk.page()
-        if page:
-            session.operations.delete(page)
-        return walk.more
+        """One change, or a page that proves too large for one: the next step tries half of it."""
+        nonlocal left, limit
+        if not left:
+            left, limit = walk.page(), min(2 * limit, RESP_PAGE_KEYS)
+        some = left[:limit]
+        try:
+            session.operations.delete(some)
+            left = left[limit:]
+        except TooLarge:
+            if len(some) == 1:
+                raise
+            limit = len(some) // 2
+        return bool(left) or walk.more
 
     return Slices(step=step, reply=lambda: OK, writes=True)

@@ -28,9 +28,22 @@ from operator import itemgetter
 from time import perf_counter_ns
 from typing import Final, Protocol, cast
 
-from edgekv.api.resp import connection, expiry, introspection, keys, refused, server_info, strings
+from edgekv.api.resp import (
+    batch,
+    connection,
+    expiry,
+    hashes,
+    introspection,
+    keys,
+    refused,
+    server_info,
+    sets,
+    strings,
+    transactions,
+)
 from edgekv.api.resp.door import Door, bad_argument
 from edgekv.api.resp.replies import OK, error, fault, optional_bulks
+from edgekv.api.resp.runs import WRITE_RUNS, replies
 from edgekv.api.resp.session import Arguments, Reply, Session, Shared, Slices
 from edgekv.api.resp.table import Command, find, key_indexes
 from edgekv.engine.frame import Frame, newer
@@ -47,7 +60,19 @@ from edgekv.limits import (
 )
 from edgekv.metrics import NO_KEYSPACE
 
-COMMAND_MODULES: Final = (connection, expiry, introspection, keys, refused, server_info, strings)
+COMMAND_MODULES: Final = (
+    batch,
+    connection,
+    expiry,
+    hashes,
+    introspection,
+    keys,
+    refused,
+    server_info,
+    sets,
+    strings,
+    transactions,
+)
 """Imported for what they enter into the table."""
 
 _TOO_MANY: Final = error("ERR max number of clients reached")
@@ -57,6 +82,7 @@ _SECURITY: Final = frozenset([b"post", b"host:"])
 """A browser was made to send HTTP here (cross-protocol scripting). As Redis does, hang up before its body is read as commands."""
 
 _BYTES: Final = {bytes}
+_INTEGERS: Final = {int}
 _TWO: Final = {2}
 _THREE: Final = {3}
 
@@ -276,7 +302,7 @@ class Connection(asyncio.Protocol):
         self._engine.barrier = None
         if len(commands) == 1:
             command = commands[0]
-            plain = _PLAIN.get(command[0]) if type(command[0]) is bytes else None
+            plain = _PLAIN.get(command[0]) if type(command[0]) is bytes and self._session.transaction is None else None
             reply = None if plain is None else plain(self, command)
             if reply is not None:
                 self._commands = []
@@ -296,7 +322,7 @@ class Connection(asyncio.Protocol):
         done = 0
         for verb, group in groupby(commands, _verb):
             run = list(group)
-            in_run = _IN_RUNS.get(verb) if type(verb) is bytes else None
+            in_run = _IN_RUNS.get(verb) if type(verb) is bytes and self._session.transaction is None else None
             processed = self._each(run) if in_run is None else in_run(self, run)
             done += processed
             if processed < len(run) or self._holds or self._session.closing:
@@ -383,6 +409,27 @@ class Connection(asyncio.Protocol):
         self._put(OK * len(run))
         return len(run)
 
+    def _write_run(self, run: list[Arguments]) -> int:
+        if self._lacks_room():
+            self._hold(_ROOM)
+            return 0
+        op, call = WRITE_RUNS[run[0][0]]
+        try:
+            results = call(self._operations, run)
+        except EdgeKVError:
+            results = None  # Nothing happened; each gets its own answer.
+        if results is None:
+            return self._each(run)
+        if set(map(type, results)) == _INTEGERS:
+            self._count(op, list(map(_key, run)))
+        else:
+            for command, result in zip(run, results, strict=True):
+                code = result.code if isinstance(result, EdgeKVError) else "ok"
+                self._metrics.ops(op, self._keyspaces.of(command[1]).name, 1, code)
+            self._time(op, sum(type(result) is int for result in results))
+        self._put(replies(results))
+        return len(run)
+
     def _count(self, op: str, names: list[bytes] | tuple[bytes, ...]) -> None:
         self._time(op, len(names))
         keyspace = self._keyspaces.of_run(names)
@@ -408,11 +455,15 @@ class Connection(asyncio.Protocol):
                 self._break(bad_argument(command))
                 return i
             entry = find(command)
+            transaction = self._session.transaction
+            reply: Reply | None
             if isinstance(entry, Command):
-                if entry.writes and self._lacks_room():
-                    self._hold(_ROOM)
-                    return i
-                reply: Reply = self._call(entry, command)
+                reply = None if transaction is None else transaction.take(entry.name, entry.flags, command)
+                if reply is None:
+                    if entry.writes and self._lacks_room():
+                        self._hold(_ROOM)
+                        return i
+                    reply = self._call(entry, command)
                 if isinstance(reply, Slices):
                     self._flush()
                     self._time(entry.name, 1)
@@ -424,6 +475,8 @@ class Connection(asyncio.Protocol):
                 return i
             else:
                 reply = entry
+                if transaction is not None:
+                    transaction.spoil()
             assert type(reply) is bytes
             self._put(reply)
             if self._out_bytes > RESP_OUTPUT_HIGH_BYTES:
@@ -583,6 +636,7 @@ _IN_RUNS: Final[dict[bytes, Callable[[Connection, list[Arguments]], int]]] = {
     b"get": Connection._get_run,
     b"SET": Connection._set_run,
     b"set": Connection._set_run,
+    **dict.fromkeys(WRITE_RUNS, Connection._write_run),
 }
 
 

@@ -42,16 +42,16 @@ class RespServer:
 
     async def close(self) -> None:
         """Accept nothing more, answer what was asked, close every connection. Waits a bounded time for clients and disk."""
-        if self._server is None:
-            return
-        self._server.close()
-        self._server = None
+        if self._server is not None:
+            self._server.close()
+            self._server = None
         for task in list(self._tasks):
             task.cancel()
         for connection in list(self._connections):
             connection.finish()
-        deadline = self._loop.time() + RESP_CLOSE_WAIT_S
-        while (self._connections or self._tasks) and self._loop.time() < deadline:  # noqa: ASYNC110 - once, of many
+        clock = asyncio.get_running_loop().time
+        deadline = clock() + RESP_CLOSE_WAIT_S
+        while (self._connections or self._tasks) and clock() < deadline:  # noqa: ASYNC110 - once, of many
             await asyncio.sleep(_CLOSE_POLL_S)
         for connection in list(self._connections):
             connection.abort()

@@ -11,6 +11,7 @@ from typing import Final, Protocol
 from edgekv.api.resp.cursors import Cursors
 from edgekv.api.resp.host import Host, Operations
 from edgekv.api.resp.replies import RESP2, Dialect
+from edgekv.engine.frame import Frame
 from edgekv.limits import CONNECTIONS_MAX, SCAN_CURSORS_MAX
 
 _FIRST_CURSOR_BITS: Final = 47
@@ -20,6 +21,19 @@ class Waiting(Protocol):
     """Somebody who waits for room."""
 
     def room(self) -> None: ...
+
+
+class Queue(Protocol):
+    """A transaction that a connection has begun (transactions.py). What it keeps counts in `Shared.input_bytes`."""
+
+    def take(self, name: str, flags: tuple[str, ...], command: "Arguments") -> bytes | None:
+        """Keep a command; the reply to it. None: it has to be carried out at once."""
+
+    def spoil(self) -> None:
+        """A command was wrong, and nothing will be carried out."""
+
+    def end(self) -> None:
+        """Forget the commands."""
 
 
 class Shared:
@@ -56,6 +70,7 @@ class Shared:
     def leave(self, session: "Session") -> None:
         """The connection is gone."""
         del self.sessions[session.id]
+        session.end_transaction()
 
 
 class Session:
@@ -67,12 +82,13 @@ class Session:
         "created_ms",
         "dialect",
         "id",
-        "library_name",
-        "library_version",
+        "lib_name",
+        "lib_version",
         "local_address",
         "name",
         "operations",
         "shared",
+        "transaction",
     )
 
     def __init__(self, shared: Shared, number: int) -> None:
@@ -82,17 +98,25 @@ class Session:
         self.created_ms: Final = self.operations.now_ms()
         self.dialect: Dialect = RESP2
         self.name = ""
-        self.library_name = ""
-        self.library_version = ""
+        self.lib_name = ""
+        self.lib_version = ""
         self.address = ""
         self.local_address = ""
+        self.transaction: Queue | None = None
+        """The commands since MULTI."""
         self.closing = False
         """No further command is processed; the connection ends when its replies have left."""
+
+    def end_transaction(self) -> None:
+        """Forget the commands since MULTI."""
+        if self.transaction is not None:
+            self.transaction.end()
+            self.transaction = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Slices:
-    """A reply that takes long: KEYS, DBSIZE, FLUSHDB. Its connection waits, everybody else goes on."""
+    """A reply that takes long: KEYS, DBSIZE, FLUSHDB, a large set or map. Its connection waits, everybody else goes on."""
 
     step: Callable[[], bool]
     """Do a few milliseconds' work; False when it was the last."""
@@ -102,6 +126,9 @@ class Slices:
 
     writes: bool = False
     """Each step is a change: it waits for room before, and is durable before the next one begins."""
+
+    barrier: Frame | None = None
+    """What the reply waits for because of work that was done before the first step."""
 
 
 Reply = bytes | Slices

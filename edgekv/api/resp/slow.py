@@ -48,7 +48,7 @@ class SlowCommand:
         self._slices: Final = slices
         self._wait_for_room: Final = wait_for_room
         self._more = True
-        self.barrier: Frame | None = None
+        self.barrier: Frame | None = slices.barrier
         """What the reply waits for: everything the steps wrote or looked at."""
 
     async def run(self, wanted: Callable[[], bool]) -> bytes:
@@ -78,8 +78,10 @@ class SlowCommand:
 
     def _step(self) -> bool:
         self._engine.barrier = None
-        self._more = self._slices.step()
-        self.barrier = newer(self.barrier, self._engine.barrier)
+        try:
+            self._more = self._slices.step()
+        finally:  # An error, too, tells of what was looked at.
+            self.barrier = newer(self.barrier, self._engine.barrier)
         return self._more
 
     def _one_step(self) -> bool:

@@ -12,8 +12,8 @@ from edgekv.api.resp.replies import EMPTY_ARRAY, OK, array, bulk
 from edgekv.api.resp.replies import integer as integer_reply
 from edgekv.api.resp.session import Arguments, Reply, Session
 from edgekv.api.resp.table import command
-from edgekv.errors import InvalidRequest, NotANumber, TooLarge
-from edgekv.limits import CONNECTION_OUTPUT_BYTES_MAX, RESP_READ_RUN_KEYS
+from edgekv.errors import InvalidRequest, NotANumber, TooLarge, WrongType
+from edgekv.limits import CONNECTION_OUTPUT_BYTES_MAX, READ_RUN_BYTES_MAX, RESP_READ_RUN_KEYS
 
 _KEY: Final = (1, 1, 1)
 _UNITS: Final[dict[bytes, Unit]] = {b"EX": "EX", b"PX": "PX", b"EXAT": "EXAT", b"PXAT": "PXAT"}
@@ -222,7 +222,7 @@ def mget(session: Session, arguments: Arguments) -> Reply:
     """MGET key [key ...]."""
     keys, items, size, done = arguments[1:], list[bytes](), 0, 0
     while done < len(keys):
-        values = session.operations.get_run(keys[done : done + RESP_READ_RUN_KEYS])
+        values = _strings(session, keys[done : done + RESP_READ_RUN_KEYS])
         done += len(values)
         page = [session.dialect.optional(value) for value in values]
         items += page
@@ -230,6 +230,25 @@ def mget(session: Session, arguments: Arguments) -> Reply:
         if size > CONNECTION_OUTPUT_BYTES_MAX:
             raise TooLarge(f"the reply would exceed {CONNECTION_OUTPUT_BYTES_MAX} bytes. Ask for fewer keys at once.")
     return array(items) if items else EMPTY_ARRAY
+
+
+def _strings(session: Session, keys: Arguments) -> list[bytes | None]:
+    """The values of the first keys at least; a key of another type has none."""
+    operations = session.operations
+    try:
+        return operations.get_run(keys)
+    except WrongType:
+        values, size = list[bytes | None](), 0
+        for key in keys:
+            try:
+                value = operations.get(key)
+            except WrongType:
+                value = None
+            values.append(value)
+            size += len(value or b"")
+            if size > READ_RUN_BYTES_MAX:
+                break
+        return values
 
 
 @command(
@@ -319,6 +338,7 @@ def setrange(session: Session, arguments: Arguments) -> Reply:
     if not value:
         return integer_reply(len(session.operations.get(key) or b""))
     if position + len(value) > session.operations.value_bytes_max:
+        session.operations.get(key)  # A wrong type is told first.
         raise TooLarge("string exceeds maximum allowed size (proto-max-bulk-len)")
     return integer_reply(session.operations.set_range(key, position, value))
 

@@ -28,7 +28,7 @@ class Command:
     """First and last index of keys (-1: the last argument) and the step between them; (0, 0, 0): no keys."""
     group: str
     since: str
-    """The Redis version that had it first."""
+    """The Redis version that had it first; of a command that Redis does not have, the version of EdgeKV."""
     complexity: str
     summary: str
     run: Run | None

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from edgekv.crdt import counter
 from edgekv.crdt.counter import Part, increment, is_inert, merge, reset, reset_delta
-from edgekv.crdt.operation import ADD, RESET, Row, encode_integer, join, merge_row, rows_of
+from edgekv.crdt.operation import ADD, RESET, Row, RowDelta, encode_integer, join, merge_row, rows_of
 from tests.unit.crdt.histories import KEY, Replica, World, actor
 
 
@@ -124,7 +124,7 @@ def test_deltas_grouped_repeated_and_reordered_make_the_same_rows(
     rows: dict[bytes, Row] = {}
     for start in range(0, len(world.changes), group):
         repeated = world.changes[max(0, start - 2) : start + group]
-        joined: dict[bytes, Row] = {}
+        joined: dict[bytes, RowDelta] = {}
         for change in repeated:
             for op in change.operations:
                 for _, suffix, delta in rows_of(op, change.actor, change.seq, change.hlc):

@@ -7,21 +7,35 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgekv.codec import pack, unpack
-from edgekv.crdt import operation
 from edgekv.crdt.counter import Part
+from edgekv.crdt.elements import Clear, Element, Removal
 from edgekv.crdt.operation import (
     ADD,
+    ADD_ELEMENTS,
+    ADD_FIELD,
+    CLEAR_MAP,
+    CLEAR_SET,
     DELETE,
+    DELETE_FIELDS,
     EXPIRE,
+    OPERATIONS,
     PUT,
+    PUT_FIELDS,
+    REMOVE_ELEMENTS,
     RESET,
+    RESET_FIELDS,
     SUFFIX_EXPIRY,
+    SUFFIX_MAP_CLEAR,
     SUFFIX_REGISTER,
+    SUFFIX_SET_CLEAR,
     Operation,
     Row,
     counter_suffix,
     decode_integer,
+    element_suffix,
     encode_integer,
+    field_part_suffix,
+    field_suffix,
     merge_row,
     rows_of,
     validate,
@@ -37,18 +51,42 @@ A, B = actor(1), actor(2)
 keys = st.binary(min_size=1, max_size=20)
 times = st.integers(0, (1 << 63) - 1)
 numbers = st.integers(-(1 << 90), 1 << 90)
+members = st.binary(max_size=20)
+dots = st.dictionaries(st.sampled_from([A, B]), st.integers(1, (1 << 63) - 1), min_size=1).map(
+    lambda vector: sorted(vector.items())
+)
+resets = st.lists(st.tuples(st.sampled_from([A, B]), times, numbers.map(encode_integer)), min_size=1, max_size=3)
+
+
+def some(items: st.SearchStrategy[Any]) -> st.SearchStrategy[list[Any]]:
+    return st.lists(items, min_size=1, max_size=3)
+
+
 well_formed: st.SearchStrategy[Operation] = st.one_of(
     st.tuples(st.just(PUT), keys, st.binary(max_size=30), times),
     st.tuples(st.just(DELETE), keys),
     st.tuples(st.just(DELETE), keys, times),
     st.tuples(st.just(ADD), keys, numbers.map(encode_integer), times, numbers.map(encode_integer), st.integers(0, 1)),
-    st.tuples(
-        st.just(RESET),
-        keys,
-        st.lists(st.tuples(st.sampled_from([A, B]), times, numbers.map(encode_integer)), min_size=1, max_size=3),
-    ),
+    st.tuples(st.just(RESET), keys, resets),
     st.tuples(st.just(EXPIRE), keys, times),
     st.tuples(st.just(EXPIRE), keys, st.just(0), times),
+    st.tuples(st.just(ADD_ELEMENTS), keys, some(members)),
+    st.tuples(st.just(REMOVE_ELEMENTS), keys, some(st.tuples(members, dots))),
+    st.tuples(st.just(CLEAR_SET), keys, dots),
+    st.tuples(st.just(PUT_FIELDS), keys, some(st.tuples(members, st.binary(max_size=30)))),
+    st.tuples(st.just(DELETE_FIELDS), keys, some(members)),
+    st.tuples(
+        st.just(ADD_FIELD),
+        keys,
+        members,
+        numbers.map(encode_integer),
+        times,
+        numbers.map(encode_integer),
+        st.integers(0, 1),
+    ),
+    st.tuples(st.just(RESET_FIELDS), keys, some(st.tuples(members, resets))),
+    st.tuples(st.just(CLEAR_MAP), keys),
+    st.tuples(st.just(CLEAR_MAP), keys, times),
 )
 
 
@@ -83,14 +121,43 @@ junk = st.recursive(
 )
 
 
-@given(junk | st.lists(junk, max_size=5).map(lambda tail: [*tail[:0], 1 + len(tail) % 5, b"k", *tail]))
+def almost(head: tuple[int, bytes]) -> st.SearchStrategy[list[Any]]:
+    return st.lists(junk | st.lists(junk | st.just(A), min_size=1, max_size=3), max_size=5).map(
+        lambda tail: [*head, *tail]
+    )
+
+
+def spoiled(op: Operation) -> st.SearchStrategy[Any]:
+    """A well-formed operation with something else somewhere in it."""
+    copies = [list(op)]
+    for index, element in enumerate(op):
+        if isinstance(element, (list, tuple)):
+            copies.append([*op[:index], [*element[:-1]], *op[index + 1 :]])
+            copies.append([*op[:index], [*element, *element], *op[index + 1 :]])
+    return st.tuples(st.sampled_from(copies), st.integers(0, 7), junk).map(
+        lambda drawn: [*drawn[0][: drawn[1]], drawn[2], *drawn[0][drawn[1] + 1 :]] if drawn[1] else drawn[0]
+    )
+
+
+@given(
+    junk | st.tuples(st.sampled_from(sorted(OPERATIONS)), st.just(b"k")).flatmap(almost) | well_formed.flatmap(spoiled)
+)
 def test_whatever_passes_validation_can_be_applied(received: Any) -> None:
     try:
         validate(received)
     except InvalidRequest:
         return
     rows: dict[tuple[bytes, bytes], Row | None] = {}
-    for other in (received, (PUT, b"k", b"v", 0), (ADD, b"k", 1, 0, 0, 1), (EXPIRE, b"k", 5), received):
+    others: list[Operation] = [
+        (PUT, b"k", b"v", 0),
+        (ADD, b"k", 1, 0, 0, 1),
+        (EXPIRE, b"k", 5),
+        (ADD_ELEMENTS, b"k", [b""]),
+        (CLEAR_SET, b"k", [(A, 2)]),
+        (PUT_FIELDS, b"k", [(b"", b"v")]),
+        (CLEAR_MAP, b"k"),
+    ]
+    for other in (received, *others, received):
         for key, suffix, delta in rows_of(other, A, 3, 9):
             rows[key, suffix] = merge_row(rows.get((key, suffix)), delta)
 
@@ -137,6 +204,40 @@ def test_whatever_passes_validation_can_be_applied(received: Any) -> None:
         [EXPIRE, b"k"],
         [EXPIRE, b"k", -1],
         [EXPIRE, b"k", 5, 9],
+        [ADD_ELEMENTS, b"k"],
+        [ADD_ELEMENTS, b"k", []],
+        [ADD_ELEMENTS, b"k", b"ab"],
+        [ADD_ELEMENTS, b"k", ["a"]],
+        [ADD_ELEMENTS, b"k", [b"a", 5]],
+        [ADD_ELEMENTS, b"k", [b"a" * (KEY_BYTES_MAX + 1)]],
+        [ADD_ELEMENTS, b"k", {b"a": 1}],
+        [REMOVE_ELEMENTS, b"k", [b"a"]],
+        [REMOVE_ELEMENTS, b"k", [[b"a", []]]],
+        [REMOVE_ELEMENTS, b"k", [[b"a", [[A, 0]]]]],
+        [REMOVE_ELEMENTS, b"k", [[b"a", [[A, True]]]]],
+        [REMOVE_ELEMENTS, b"k", [[b"a", [[A[1:], 1]]]]],
+        [REMOVE_ELEMENTS, b"k", [[b"a", [[A, 1], [A, 2]]]]],
+        [REMOVE_ELEMENTS, b"k", [[b"a", [[B, 1], [A, 1]]]]],
+        [CLEAR_SET, b"k"],
+        [CLEAR_SET, b"k", []],
+        [CLEAR_SET, b"k", [[B, 1], [A, 1]]],
+        [CLEAR_SET, b"k", [[A, 1, 1]]],
+        [PUT_FIELDS, b"k", []],
+        [PUT_FIELDS, b"k", [[b"f"]]],
+        [PUT_FIELDS, b"k", [[b"f", None]]],
+        [PUT_FIELDS, b"k", [[b"f", "v"]]],
+        [PUT_FIELDS, b"k", [[b"f", b"v", 5]]],
+        [DELETE_FIELDS, b"k", []],
+        [DELETE_FIELDS, b"k", [None]],
+        [ADD_FIELD, b"k", 1, 0, 0, 1],
+        [ADD_FIELD, b"k", "f", 1, 0, 0, 1],
+        [ADD_FIELD, b"k", b"f", 1, 0, 0, 2],
+        [ADD_FIELD, b"k", b"f", 1, 0, 0, 1, 1],
+        [RESET_FIELDS, b"k", []],
+        [RESET_FIELDS, b"k", [[b"f", []]]],
+        [RESET_FIELDS, b"k", [[b"f", [[A, 1]]]]],
+        [CLEAR_MAP, b"k", -1],
+        [CLEAR_MAP, b"k", 1, 1],
     ],
 )
 def test_a_malformed_operation_is_refused(op: Any) -> None:
@@ -153,6 +254,14 @@ def test_a_malformed_operation_is_refused(op: Any) -> None:
         [(ADD, b"k", 1, 0, 0, 1), (RESET, b"k", [(A, 0, 0)])],
         [(RESET, b"k", [(B, 1, 1), (B, 2, 2)])],
         [(EXPIRE, b"k", 5), (EXPIRE, b"k", 0)],
+        [(ADD_ELEMENTS, b"k", [b"a", b"a"])],
+        [(ADD_ELEMENTS, b"k", [b"a"]), (REMOVE_ELEMENTS, b"k", [(b"a", [(B, 1)])])],
+        [(CLEAR_SET, b"k", [(A, 1)]), (CLEAR_SET, b"k", [(B, 1)])],
+        [(PUT_FIELDS, b"k", [(b"f", b"1"), (b"f", b"2")])],
+        [(PUT_FIELDS, b"k", [(b"f", b"1")]), (DELETE_FIELDS, b"k", [b"f"])],
+        [(ADD_FIELD, b"k", b"f", 1, 0, 0, 1), (RESET_FIELDS, b"k", [(b"f", [(A, 0, 0)])])],
+        [(RESET_FIELDS, b"k", [(b"f", [(B, 1, 1)]), (b"f", [(B, 2, 2)])])],
+        [(CLEAR_MAP, b"k"), (CLEAR_MAP, b"k", 5)],
     ],
 )
 def test_a_change_writes_each_row_at_most_once(operations: Any) -> None:
@@ -168,6 +277,12 @@ def test_a_change_may_write_different_rows_of_one_key_and_several_keys() -> None
             (RESET, b"k", [(B, 1, 1)]),
             (ADD, b"k", 1, 0, 0, 1),
             (PUT, b"l", b"", 0),
+            (CLEAR_SET, b"k", [(A, 1)]),
+            (ADD_ELEMENTS, b"k", [b"", b"f"]),
+            (CLEAR_MAP, b"k"),
+            (PUT_FIELDS, b"k", [(b"", b""), (b"f", b"1")]),
+            (ADD_FIELD, b"k", b"f", 1, 0, 0, 1),
+            (RESET_FIELDS, b"k", [(b"f", [(B, 1, 1)]), (b"g", [(A, 1, 1)])]),
         ],
         A,
     )
@@ -186,11 +301,20 @@ def test_each_operation_becomes_its_rows() -> None:
     assert reset == [(b"k", counter_suffix(B), Part(0, 0, 70, 7, (A, 3), fresh=False))]
 
 
-def test_suffixes_sort_the_register_first() -> None:
-    suffixes = [SUFFIX_REGISTER, SUFFIX_EXPIRY, counter_suffix(A)]
-    assert suffixes == sorted(suffixes)
-    assert [suffix[0] for suffix in suffixes] == [
-        operation.TAG_REGISTER,
-        operation.TAG_EXPIRY,
-        operation.TAG_COUNTER,
+def test_each_operation_on_a_set_or_a_map_becomes_its_rows() -> None:
+    assert rows_of((ADD_ELEMENTS, b"k", [b"a", b""]), A, 3, 9) == [
+        (b"k", element_suffix(b"a"), Element(((A, 3),))),
+        (b"k", element_suffix(b""), Element(((A, 3),))),
     ]
+    removed = rows_of((REMOVE_ELEMENTS, b"k", [[b"a", [[A, 1], [B, 2]]]]), A, 3, 9)
+    assert removed == [(b"k", element_suffix(b"a"), Removal(((A, 1), (B, 2))))]
+    cleared = rows_of((CLEAR_SET, b"k", [[A, 2], [B, 7]]), A, 3, 9)
+    assert cleared == [(b"k", SUFFIX_SET_CLEAR, Clear(((A, 2), (B, 7))))]
+    assert rows_of((PUT_FIELDS, b"k", [[b"f", b"v"]]), A, 3, 9) == [(b"k", field_suffix(b"f"), Cell(b"v", 9, A, 3))]
+    assert rows_of((DELETE_FIELDS, b"k", [b"f"]), A, 3, 9) == [(b"k", field_suffix(b"f"), Cell(None, 9, A, 3))]
+    added = rows_of((ADD_FIELD, b"k", b"f", 12, 1, 10, 0), A, 3, 9)
+    assert added == [(b"k", field_part_suffix(b"f", A), Part(12, 3, 10, 1, None, fresh=False))]
+    reset = rows_of((RESET_FIELDS, b"k", [[b"f", [[B, 7, 70]]]]), A, 3, 9)
+    assert reset == [(b"k", field_part_suffix(b"f", B), Part(0, 0, 70, 7, (A, 3), fresh=False))]
+    assert rows_of((CLEAR_MAP, b"k"), A, 3, 9) == [(b"k", SUFFIX_MAP_CLEAR, Cell(None, 9, A, 3))]
+    assert rows_of((CLEAR_MAP, b"k", 4), A, 3, 9) == [(b"k", SUFFIX_MAP_CLEAR, Cell(None, 4, A, 3, rank=1))]

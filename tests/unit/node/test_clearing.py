@@ -1,5 +1,6 @@
 """Keys that the applier clears with their expiry cell, and clocks that are set back: what was gone stays gone."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,8 +13,10 @@ _HOUR_MS = 3_600_000
 
 
 @pytest.fixture
-def node(tmp_path: Path) -> InlineNode:
-    return InlineNode(tmp_path / "node")
+def node(tmp_path: Path) -> Iterator[InlineNode]:
+    node = InlineNode(tmp_path / "node")
+    yield node
+    node.kill()
 
 
 def _expired_counter_above_its_expiry(node: InlineNode) -> None:
@@ -52,7 +55,6 @@ def test_a_cleared_counter_stays_gone_between_the_commit_and_its_report(node: In
     node.engine.applied(progress)
     assert node.operations.get(b"k") is None
     assert node.operations.increment(b"k", 1) == 1
-    node.kill()
 
 
 def test_a_cleared_counter_stays_gone_when_the_report_is_lost(node: InlineNode) -> None:
@@ -65,7 +67,6 @@ def test_a_cleared_counter_stays_gone_when_the_report_is_lost(node: InlineNode) 
     node.kill()
     node.open()
     assert node.operations.get(b"k") == b"1"
-    node.kill()
 
 
 def test_replay_keeps_the_expiry_beside_the_rows_of_a_counter_as_well(node: InlineNode) -> None:
@@ -81,7 +82,6 @@ def test_replay_keeps_the_expiry_beside_the_rows_of_a_counter_as_well(node: Inli
     progress = _purge_unheard(node)
     node.engine.applied(progress._replace(cleared=False))
     assert node.operations.get(b"k") is None
-    node.kill()
 
 
 def test_an_acknowledged_increment_is_not_added_to_what_had_expired_when_the_clock_is_set_back(
@@ -96,7 +96,6 @@ def test_an_acknowledged_increment_is_not_added_to_what_had_expired_when_the_clo
     node.now_ms = 1_000  # a board without a clock of its own
     node.open()
     assert node.operations.get(b"k") == b"1"
-    node.kill()
 
 
 def test_what_was_read_as_expired_stays_so_when_the_clock_is_set_back(node: InlineNode) -> None:
@@ -106,7 +105,6 @@ def test_what_was_read_as_expired_stays_so_when_the_clock_is_set_back(node: Inli
     assert node.operations.get(b"k") is None
     node.now_ms -= _HOUR_MS
     assert node.operations.get(b"k") is None
-    node.kill()
 
 
 def test_a_clock_that_is_set_back_does_not_keep_rows_from_lmdb(node: InlineNode) -> None:
@@ -120,7 +118,6 @@ def test_a_clock_that_is_set_back_does_not_keep_rows_from_lmdb(node: InlineNode)
         node.tick()
         node.settle()
     assert node.engine.checkpoints.requests
-    node.kill()
 
 
 def test_a_report_that_was_lost_with_an_error_is_made_by_the_next_inline_applier(node: InlineNode) -> None:
@@ -134,4 +131,3 @@ def test_a_report_that_was_lost_with_an_error_is_made_by_the_next_inline_applier
     while node.apply():
         pass
     assert not node.engine.memtable.frozen and not node.engine.checkpoints.requests
-    node.kill()

@@ -96,11 +96,13 @@ def applier_of(store: LmdbStore, data_dir: Path) -> Applier:
 
 
 def contents(store: LmdbStore) -> dict[tuple[int, bytes, bytes], Row]:
-    """Everything stored, by keyspace, key and suffix; every row's CRC is checked."""
+    """Everything stored but counts, by keyspace, key and suffix; every row's CRC is checked."""
     store.renew()
     found: dict[tuple[int, bytes, bytes], Row] = {}
     for lmdb_key, data in store.range(b"", None):
         assert layout.check_row(lmdb_key, data)
+        if layout.is_count(data):
+            continue
         keyspace, key, suffix = layout.split(layout.row_key_of(lmdb_key, data))
         found[keyspace, key, suffix] = layout.decode_row(data, store.actor_of)
     return found

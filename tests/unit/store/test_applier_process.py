@@ -57,14 +57,19 @@ def node(tmp_path: Path) -> Iterator[Node]:
         yield made
 
 
-def receive_until(applier: ApplierProcess, last: Callable[[Message], bool]) -> list[Message]:
-    """All messages up to the first of which ``last`` is true."""
+def readable(applier: ApplierProcess, timeout_ms: float) -> bool:
+    """Whether it says something by then. Not select(), which takes no descriptor above 1,023."""
     poll = select.poll()
     poll.register(applier.fileno(), select.POLLIN)
+    return bool(poll.poll(max(0.0, timeout_ms)))
+
+
+def receive_until(applier: ApplierProcess, last: Callable[[Message], bool]) -> list[Message]:
+    """All messages up to the first of which ``last`` is true."""
     messages: list[Message] = []
     end = monotonic() + DEADLINE_S
     while not any(last(message) for message in messages):
-        assert poll.poll((end - monotonic()) * 1000), f"nothing more than {messages}"
+        assert readable(applier, (end - monotonic()) * 1000), f"nothing more than {messages}"
         messages += applier.receive()
     return messages
 
@@ -130,7 +135,7 @@ def test_an_applier_killed_at_any_moment_and_restarted_gives_the_same_contents_a
         highest = store.applied().lsn
         store.close()
         applier.request(lsn, None)
-        select.select([applier], [], [], pause_ms / 1000)
+        readable(applier, pause_ms)
         os.kill(applier.pid, signal.SIGKILL)
         messages = receive_until(applier, lambda message: isinstance(message, Ended))
         highest = max([highest, *(message.lsn for message in messages if isinstance(message, Progress))])
@@ -279,7 +284,7 @@ def test_idle_it_gives_back_the_memory_of_a_large_generation_and_goes_on_as_befo
     end = monotonic() + DEADLINE_S
     while b"--again" not in Path(f"/proc/{applier.pid}/cmdline").read_bytes():
         assert monotonic() < end
-        assert not select.select([applier], [], [], 0.01)[0], "it says nothing"
+        assert not readable(applier, 10), "it says nothing"
     node.log.put([b"more"], [b"v"])
     assert apply(applier, node.log.lsn)[-1].lsn == node.log.lsn
     assert anonymous_bytes(applier.pid) < APPLIER_IDLE_BYTES_MAX

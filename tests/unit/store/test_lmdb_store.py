@@ -89,7 +89,7 @@ def test_all_rows_of_a_key_and_only_those_are_found_whatever_its_length(store: L
         for suffix in suffixes:
             put(store, name, name, suffix)
     store.renew()
-    found = store.rows_of_key(KS, key)
+    found = store.string_rows(KS, key, [OWN, OTHER])
     assert sorted(suffix for suffix, _ in found) == suffixes
     assert {layout.decode_row(row, store.actor_of)[0] for _, row in found} == {key}
 

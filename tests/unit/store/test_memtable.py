@@ -5,14 +5,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgekv.crdt.counter import Part
-from edgekv.crdt.operation import SUFFIX_EXPIRY, SUFFIX_REGISTER, Row, counter_suffix
+from edgekv.crdt.elements import Clear, Element
+from edgekv.crdt.operation import SUFFIX_EXPIRY, SUFFIX_REGISTER, Row, counter_suffix, field_part_suffix
 from edgekv.crdt.register import Cell
 from edgekv.ids import Actor, Lsn
 from edgekv.limits import ROW_OVERHEAD_BYTES
-from edgekv.store import memtable
+from edgekv.store import sorted_keys
+from edgekv.store.collection import Collection
 from edgekv.store.memtable import Layer, Memtable, rows_in_layers
 
 OWN = Actor(b"a" * 25)
+OTHER = Actor(b"b" * 25)
 PART = Part(1, 1, 0, 0, None, fresh=True)
 COUNTER = counter_suffix(OWN)
 
@@ -69,6 +72,47 @@ def test_layers_merged_hold_and_cost_what_one_layer_does(writes: list[tuple[byte
     assert whole.size_bytes == whole.payload_bytes + whole.rows * ROW_OVERHEAD_BYTES
 
 
+_SUFFIXES = [b"\x04a", b"\x04b", b"\x05a", field_part_suffix(b"a", OWN), field_part_suffix(b"b", OTHER)]
+
+
+@given(st.lists(st.tuples(st.sampled_from([b"k", b"l"]), st.sampled_from(_SUFFIXES), st.integers(0, 3)), max_size=20))
+def test_layers_with_collections_merged_hold_and_cost_what_one_layer_does(
+    writes: list[tuple[bytes, bytes, int]],
+) -> None:
+    whole, older, newer = Layer(), Layer(), Layer()
+    half = len(writes) // 2
+    for i, (key, suffix, size) in enumerate(writes):
+        row: Row = Element(((OWN, i + 1),) * size) if suffix[0] == 4 else Cell(b"v" * size, i, OWN, i)
+        if suffix[0] == 6:
+            row = PART._replace(total=i)
+        for layer in (whole, older if i < half else newer):
+            collection = layer.open_collection(key, Collection())
+            collection.elements = i
+            layer.put_collection_row(collection, suffix, row)
+    opened = older.collections.keys() & newer.collections.keys()
+    older.merge_from(newer)
+    for key, collection in whole.collections.items():
+        merged = older.collections[key]
+        assert (merged.rows, merged.parts, merged.elements) == (collection.rows, collection.parts, collection.elements)
+    # Only the key that a frame opens again is counted again, as is whatever is written again.
+    assert older.size_bytes - sum(map(len, opened)) == whole.size_bytes
+    assert older.rows == whole.rows == len({(key, suffix) for key, suffix, _ in writes})
+    assert not any(older.collections[key] is newer.collections[key] for key in newer.collections)
+
+
+def test_a_clear_costs_its_vector_and_is_no_row() -> None:
+    layer = Layer()
+    collection = layer.open_collection(b"k", Collection())
+    before = layer.size_bytes
+    layer.put_collection_row(collection, b"\x07", Clear(((OWN, 1), (OTHER, 2))))
+    assert layer.size_bytes > before
+    assert layer.rows == 0
+    assert not layer.empty
+    table = Memtable()
+    table.active = layer
+    assert table.can_freeze
+
+
 def test_a_merge_leaves_the_newer_layer_as_it_is() -> None:
     """Readers may still hold the overlay of a frame that became durable."""
     older, newer = Layer(), Layer()
@@ -117,7 +161,7 @@ def test_sorted_keys_are_the_first_of_the_range_however_the_layer_grew(
 ) -> None:
     layer, held = Layer(), set[bytes]()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(memtable, "SORT_STEP_KEYS", step)
+        patch.setattr(sorted_keys, "SORT_STEP_KEYS", step)
         for arrivals, low, high, limit in scans:
             for key in arrivals:
                 if len(key) == 2:
@@ -131,10 +175,10 @@ def test_sorted_keys_are_the_first_of_the_range_however_the_layer_grew(
 
 def test_sorting_goes_in_steps_that_end() -> None:
     layer = Layer()
-    keys = [b"%06d" % (n * 7919 % 100_003) for n in range(3 * memtable.SORT_STEP_KEYS)]
+    keys = [b"%06d" % (n * 7919 % 100_003) for n in range(3 * sorted_keys.SORT_STEP_KEYS)]
     layer.put_plain_run(keys, keys, 1, 0)
-    steps = 1
-    while layer.sort_some():
+    order, steps = layer._register_keys, 1
+    while order.step():
         steps += 1
     assert steps == 3
     assert layer.sorted_keys(b"", None, len(keys)) == sorted(keys)

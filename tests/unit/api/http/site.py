@@ -15,11 +15,12 @@ from edgekv.api.http.body import Bound
 from edgekv.api.http.server import HttpServer
 from edgekv.config import Config
 from edgekv.engine.frame import Frame
-from edgekv.errors import EdgeKVError, InvalidRequest, NotANumber, ReadOnly, TooLarge
+from edgekv.errors import EdgeKVError, InvalidRequest, NotANumber, ReadOnly, TooLarge, WrongType
 from edgekv.ids import Actor, node_actor
 from edgekv.limits import KEY_BYTES_MAX
 from edgekv.metrics import Metrics
 from edgekv.node.operations import Entry, Page, Version, value_advice
+from tests.unit.api.http.fake_collections import FakeMaps, FakeSets
 
 ACTOR: Final[Actor] = node_actor(bytes(16), b"\x00\x00\x00\x01abcd")
 NOW_MS: Final = 1_700_000_000_000
@@ -72,7 +73,12 @@ class FakeOperations:
         self.filling = Frame(1)
         self.fault: Exception | None = None
         """Raised by the next write, before anything happens."""
+        self.read_fault: Exception | None = None
+        """Raised by the next look at a key."""
         self.pages = 0
+        self.batches: list[list[tuple[object, ...]]] = []
+        self.sets = FakeSets(self)
+        self.maps = FakeMaps(self)
 
     def now_ms(self) -> int:
         return NOW_MS
@@ -88,33 +94,50 @@ class FakeOperations:
         return None if entry is None else entry.value
 
     def get_entry(self, key: bytes) -> Entry | None:
-        self.check_key(key)
         row = self.rows.get(key)
-        if row is None:
+        self.look(key, None if row is None else row.frame)
+        if row is None or row.value is None:
+            if self.holds(key):
+                raise WrongType("the key holds another type.")
             return None
-        if not row.frame.done:
-            self.engine.barrier = row.frame
-        return None if row.value is None else Entry(key, row.value, Version(row.hlc, ACTOR), row.expiry_ms)
+        return Entry(key, row.value, Version(row.hlc, ACTOR), row.expiry_ms)
+
+    def look(self, key: bytes, frame: Frame | None) -> None:
+        """What every read owes to its caller."""
+        self.check_key(key)
+        if self.read_fault is not None:
+            raise self.read_fault
+        if frame is not None and not frame.done:
+            self.engine.barrier = frame
+
+    def holds(self, key: bytes) -> bool:
+        row = self.rows.get(key)
+        return bool((row and row.value is not None) or self.sets.rows.get(key) or self.maps.rows.get(key))
 
     def set(self, key: bytes, value: bytes, *, expiry_ms: int = 0) -> bool:
         self._write(key, value, expiry_ms)
         return True
 
     def delete(self, keys: Sequence[bytes]) -> int:
-        existing = [key for key in dict.fromkeys(keys) if self.get(key) is not None]
+        for key in keys:
+            self.look(key, self.rows[key].frame if key in self.rows else None)
+        existing = [key for key in dict.fromkeys(keys) if self.holds(key)]
         for key in existing:
             self._write(key, None)
         return len(existing)
 
     def increment(self, key: bytes, delta: int) -> int:
         value = self.get(key) or b"0"
-        if not value.lstrip(b"-").isdigit():
+        total = int(value) + delta if len(value) < 40 and value.removeprefix(b"-").isdigit() else 1 << 64
+        if not -(1 << 63) <= total < 1 << 63:
             raise NotANumber("value is not an integer or out of range")
-        self._write(key, b"%d" % (int(value) + delta))
-        return int(value) + delta
+        self._write(key, b"%d" % total)
+        return total
 
     def page(self, start: bytes, prefix: bytes, limit: int) -> Page:
         self.pages += 1
+        if self.read_fault is not None:
+            raise self.read_fault
         keys = sorted(
             k for k, row in self.rows.items() if row.value is not None and k.startswith(prefix) and k >= start
         )
@@ -122,6 +145,10 @@ class FakeOperations:
         return Page(entries, keys[limit] if len(keys) > limit else None)
 
     def batch(self, operations: Sequence[tuple[object, ...]]) -> list[object]:
+        self.batches.append(list(operations))
+        for _, key, *_ in operations:
+            assert isinstance(key, bytes)
+            self.check_key(key)
         return [self._step(operation) for operation in operations]
 
     def _step(self, operation: tuple[object, ...]) -> object:
@@ -133,6 +160,16 @@ class FakeOperations:
                 return self.delete([key]) == 1
             case ("add", bytes(key), int(delta)):
                 return self.increment(key, delta)
+            case ("sadd", bytes(key), list(members)):
+                return self.sets.add(key, members)
+            case ("srem", bytes(key), list(members)):
+                return self.sets.remove(key, members)
+            case ("hset", bytes(key), list(pairs)):
+                return self.maps.put(key, pairs)
+            case ("hdel", bytes(key), list(fields)):
+                return self.maps.remove(key, fields)
+            case ("hadd", bytes(key), bytes(field), int(delta)):
+                return self.maps.increment(key, field, delta)
         raise AssertionError(operation)
 
     def status(self) -> dict[str, object]:
@@ -142,13 +179,21 @@ class FakeOperations:
         self.check_key(key)
         if value is not None and len(value) > self.value_bytes_max:
             raise Bound(self.value_bytes_max, value_advice(self.value_bytes_max)).error()
+        hlc = self.begin_write(key)
+        self.sets.clear(key)
+        self.maps.clear(key)
+        self.rows[key] = Stored(value, hlc, expiry_ms, self.filling)
+
+    def begin_write(self, key: bytes) -> int:
+        """What every write owes; its stamp."""
+        self.check_key(key)
         if self.fault is not None:
             raise self.fault
         assert not self.engine.write_blocked, "a write passed the back-pressure"
         keyspace = self.engine.keyspaces.of(key)
         keyspace.hlc += 1
-        self.rows[key] = Stored(value, keyspace.hlc, expiry_ms, self.filling)
         self.engine.barrier = self.filling
+        return keyspace.hlc
 
 
 class FakeNode:

@@ -35,6 +35,40 @@ async def test_msgpack_carries_keys_and_values_as_bytes(site: Site) -> None:
     assert site.node.operations.rows[b"\xff"].value == b"\x00"
 
 
+@served()
+async def test_operations_on_all_types_are_one_batch_with_a_result_each(site: Site) -> None:
+    site.node.operations.sets.add(b"s", [b"old"])
+    wanted = [
+        {"op": "put", "key": "a", "value": "1"},
+        {"op": "sadd", "key": "s", "members": ["x", "y", "old"]},
+        {"op": "srem", "key": "s", "members": ["old", "none"]},
+        {"op": "srem", "key": "s", "members": []},
+        {"op": "hset", "key": "m", "fields": {"f": "1", "g": "2"}},
+        {"op": "hset", "key": "m", "fields": [[{"base64": "/w=="}, ""]]},
+        {"op": "hadd", "key": "m", "field": "f", "n": 4},
+        {"op": "hdel", "key": "m", "fields": ["g", "none"]},
+    ]
+    answer = await site.post("/v1/batch", {"operations": wanted})
+    assert (answer.status, answer.json()) == (200, {"results": [None, 2, 1, 0, 2, 1, 5, 1]})
+    assert set(site.node.operations.sets.rows[b"s"]) == {b"x", b"y"}
+    assert site.node.operations.maps.rows[b"m"] == {b"f": b"5", b"\xff": b""}
+
+
+@served()
+async def test_a_batch_that_meets_another_type_is_a_conflict(site: Site) -> None:
+    site.node.operations.sets.add(b"s", [b"a"])
+    for operation in ({"op": "add", "n": 1}, {"op": "hset", "fields": {"f": "1"}}):
+        answer = await site.post("/v1/batch", {"operations": [{"key": "s", **operation}]})
+        assert (answer.status, answer.json()["code"]) == (409, "wrong-type")
+
+
+@served()
+async def test_elements_and_fields_count_as_operations_do(site: Site) -> None:
+    many = [{"op": "sadd", "key": "s", "members": ["a"] * (HTTP_BATCH_OPERATIONS_MAX // 2)}] * 2
+    assert (await site.post("/v1/batch", {"operations": many})).status == 200
+    assert (await site.post("/v1/batch", {"operations": [*many, PUT]})).status == 413
+
+
 PUT = {"op": "put", "key": "k", "value": "v"}
 
 
@@ -56,6 +90,14 @@ PUT = {"op": "put", "key": "k", "value": "v"}
         {"operations": [PUT, {**PUT, "value": {"base64": "YQ==", "x": 1}}]},
         {"operations": [PUT, {**PUT, "value": None}]},
         {"operations": [PUT, {"op": "add", "key": "k", "n": 1.5}]},
+        {"operations": [PUT, {"op": "sadd", "key": "k", "members": "a"}]},
+        {"operations": [PUT, {"op": "sadd", "key": "k"}]},
+        {"operations": [PUT, {"op": "hset", "key": "k", "fields": ["a"]}]},
+        {"operations": [PUT, {"op": "hset", "key": "k", "fields": {"a": 1}}]},
+        {"operations": [PUT, {"op": "hdel", "key": "k", "fields": {"a": "1"}}]},
+        {"operations": [PUT, {"op": "hadd", "key": "k", "field": "f", "n": "1"}]},
+        {"operations": [PUT, {"op": "hadd", "key": "k", "n": 1}]},
+        {"operations": [PUT, {"op": "srem", "key": "", "members": []}]},
     ],
 )
 def test_one_malformed_operation_refuses_the_whole_batch(wanted: object) -> None:

@@ -45,6 +45,33 @@ async def test_a_client_that_has_the_version_gets_304(site: Site) -> None:
 
 
 @served()
+async def test_accept_chooses_between_the_raw_value_and_what_is_known_of_it(site: Site) -> None:
+    etag = (await site.call("PUT", "/v1/kv/k?ttl_s=60", body=b"\xff")).headers["etag"]
+    for accept in ("", "*/*", "application/octet-stream", "text/html, */*;q=0.8", "image/png", "application/*"):
+        raw = await site.call("GET", "/v1/kv/k", {"Accept": accept} if accept else {})
+        assert (raw.status, raw.body, raw.headers["etag"], raw.headers["vary"]) == (200, b"\xff", etag, "Accept")
+    fields = {"version": etag.strip('"'), "expiry_ms": NOW_MS + 60_000}
+    shown = await site.call("GET", "/v1/kv/k", {"Accept": "application/json"})
+    assert shown.json() == {"key": "k", "value": {"base64": "/w=="}, **fields}
+    assert (shown.headers["content-type"], shown.headers["etag"]) == ("application/json", f"W/{etag}")
+    packed = await site.call("GET", "/v1/kv/k", {"Accept": "application/msgpack, */*;q=0.1"})
+    assert unpack(packed.body) == {"key": b"k", "value": b"\xff", **fields}
+    known = await site.call("GET", "/v1/kv/k", {"Accept": "application/json", "If-None-Match": f"W/{etag}"})
+    assert known.status == 304
+
+
+@served()
+async def test_a_key_that_holds_no_string_is_a_conflict_to_read_and_may_be_overwritten_or_deleted(site: Site) -> None:
+    for method, status in (("PUT", 204), ("DELETE", 204)):
+        await site.post("/v1/set/k", {"add": ["a"]})
+        answer = await site.call("GET", "/v1/kv/k")
+        assert (answer.status, answer.json()["code"]) == (409, "wrong-type")
+        assert (await site.call(method, "/v1/kv/k")).status == status
+        assert (await site.call("GET", "/v1/set/k")).status == (409 if method == "PUT" else 404)
+        await site.call("DELETE", "/v1/kv/k")
+
+
+@served()
 async def test_a_missing_key_is_404_for_get_and_delete(site: Site) -> None:
     for method in ("GET", "DELETE"):
         missing = await site.call(method, "/v1/kv/k")
@@ -134,6 +161,23 @@ async def test_a_counter_adds_and_shows_its_sum(site: Site) -> None:
 
 
 @served()
+async def test_a_counter_has_the_etag_of_its_sum(site: Site) -> None:
+    await site.post("/v1/counter/c", {"add": 5})
+    etag = (await site.call("GET", "/v1/counter/c")).headers["etag"]
+    assert (await site.call("GET", "/v1/counter/c", {"If-None-Match": etag})).status == 304
+    await site.post("/v1/counter/c", {"add": 1.0})
+    assert (await site.call("GET", "/v1/counter/c", {"If-None-Match": etag})).json() == {"value": 6}
+
+
+@served()
+async def test_a_key_of_another_type_is_a_conflict_for_every_method_of_a_counter(site: Site) -> None:
+    await site.post("/v1/set/c", {"add": ["a"]})
+    answers = [await site.call(method, "/v1/counter/c") for method in ("GET", "DELETE")]
+    answers.append(await site.post("/v1/counter/c", {"add": 1}))
+    assert {(answer.status, answer.json()["code"]) for answer in answers} == {(409, "wrong-type")}
+
+
+@served()
 async def test_a_counter_speaks_msgpack(site: Site) -> None:
     headers = {"Content-Type": "application/msgpack", "Accept": "application/msgpack"}
     added = await site.call("POST", "/v1/counter/c", headers, pack({"add": 3}))
@@ -155,7 +199,7 @@ async def test_a_value_that_is_no_number_is_a_conflict_at_the_counter(site: Site
 
 
 @pytest.mark.parametrize(
-    "value", [{}, {"add": "1"}, {"add": 1.0}, {"add": True}, {"add": 1 << 63}, {"add": 1, "x": 1}, [1], 1, None]
+    "value", [{}, {"add": "1"}, {"add": 1.5}, {"add": True}, {"add": 1 << 63}, {"add": 1, "x": 1}, [1], 1, None]
 )
 def test_what_is_no_increment_is_refused_and_counts_nothing(value: object) -> None:
     @served()

@@ -47,6 +47,7 @@ async def test_plain_gets_and_puts_of_a_key_take_it(site: Site) -> None:
     [
         ("GET", "/v1/kv/k", ORDINARY),
         ("GET", "/v1/kv/k", {"If-None-Match": "*"}),
+        ("GET", "/v1/kv/k", {"Accept": "application/json"}),
         ("GET", "/v1/kv/k", {"Connection": "close"}),
         ("PUT", "/v1/kv/k?ttl_s=1", {}),
         ("PUT", "/v1/kv/k", {"Content-Encoding": "gzip"}),

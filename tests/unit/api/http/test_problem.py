@@ -56,7 +56,10 @@ async def test_a_method_that_is_not_offered_is_405_with_those_that_are(site: Sit
         "/v1/kv/k": "GET, HEAD, PUT, DELETE",
         "/v1/counter/k": "GET, HEAD, POST, DELETE",
         "/v1/scan": "GET, HEAD",
+        "/v1/set/k": "GET, HEAD, POST, DELETE",
+        "/v1/map/k": "GET, HEAD, POST, DELETE",
         "/v1/batch": "POST",
+        "/v1/openapi.json": "GET, HEAD",
         "/livez": "GET, HEAD",
     }
     for target, allowed in expected.items():

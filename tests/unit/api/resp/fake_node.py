@@ -1,10 +1,15 @@
 """A node made of dicts, whose frames the test completes by hand, and a client made of lists."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+import random
+import re
+from bisect import bisect_left
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from decimal import Decimal
 from pathlib import Path
-from typing import Literal, cast
+from typing import Literal, TypeVar, cast
 
 import hiredis
 
@@ -13,10 +18,11 @@ from edgekv.api.resp.session import Shared, Slices
 from edgekv.config import Config
 from edgekv.engine.frame import Frame, newer
 from edgekv.engine.keyspaces import KeyspacePolicy, Keyspaces
-from edgekv.errors import EdgeKVError, InvalidRequest, NotANumber, NotFound, TooLarge
+from edgekv.errors import Denied, EdgeKVError, InvalidRequest, NotANumber, NotFound, TooLarge, WrongType
 from edgekv.ids import KeyspaceId
 from edgekv.metrics import Metrics
-from edgekv.node import decimals
+from edgekv.node import batch, decimals
+from edgekv.node.operations import Operations
 
 START_MS = 1_700_000_000_000
 
@@ -53,22 +59,33 @@ class FakeEngine:
             callback()
 
 
+Collection = set[bytes] | dict[bytes, bytes]
+
+
 class FakeOperations:
-    """The verbs on a dict."""
+    """The verbs on dicts. A key has one type, as in Redis."""
 
     def __init__(self) -> None:
         self.engine = FakeEngine()
         self.value_bytes_max = 1 << 20
         self.values: dict[bytes, bytes] = {}
+        self.collections: dict[bytes, Collection] = {}
         self.expiries: dict[bytes, int] = {}
+        self.sets, self.maps = FakeSets(self), FakeMaps(self)
         self.now = START_MS
+        self.clock: Callable[[], int] | None = None
         self.refusal: EdgeKVError | None = None
         self.calls: list[tuple[str, int]] = []
+        self.rows_read = 0
         self.values_per_call_max = 1000
         """Of `get_run`: it may answer for the first keys only, when values are large."""
+        self.changes = 0
+        """How many there were; a transaction is one."""
+        self._in_transaction: set[int] | None = None
+        """The keyspaces that it wrote to."""
 
     def now_ms(self) -> int:
-        return self.now
+        return self.now if self.clock is None else self.clock()
 
     def check_key(self, key: bytes) -> None:
         if not key:
@@ -76,27 +93,49 @@ class FakeOperations:
         if len(key) > 4096:
             raise TooLarge(f"the key has {len(key)} bytes; the limit is 4096. Use a shorter key.")
 
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        collections = {key: value.copy() for key, value in self.collections.items()}
+        before = (self.values.copy(), collections, self.expiries.copy(), self.changes)
+        outer, self._in_transaction = self._in_transaction, set()
+        try:
+            yield
+        except BaseException:
+            self.values, self.collections, self.expiries, self.changes = before
+            raise
+        finally:
+            written, self._in_transaction = self._in_transaction, outer
+        self.changes = before[-1] + bool(written)
+        if outer is not None:
+            outer |= written
+
     def get_run(self, keys: Sequence[bytes]) -> list[bytes | None]:
         self.calls.append(("get_run", len(keys)))
-        return [self._look(key) for key in keys[: self.values_per_call_max]]
+        return [self.look(key) for key in keys[: self.values_per_call_max]]
 
     def set_run(self, keys: Sequence[bytes], values: Sequence[bytes]) -> None:
         self.calls.append(("set_run", len(keys)))
         for key, value in zip(keys, values, strict=True):
-            self._write(key, value, 0)
+            self.write(key, value, 0)
 
     def get(self, key: bytes) -> bytes | None:
         self.calls.append(("get", 1))
-        return self._look(key)
+        return self.look(key)
 
     def exists(self, keys: Sequence[bytes]) -> int:
-        return sum(self._look(key) is not None for key in keys)
+        return sum(self.type_of(key) != "none" for key in keys)
 
     def type_of(self, key: bytes) -> str:
-        return "none" if self._look(key) is None else "string"
+        self.engine.looked(key)
+        if self._expired(key):
+            return "none"
+        if key in self.values:
+            return "string"
+        collection = self.collections.get(key)
+        return "none" if collection is None else "set" if isinstance(collection, set) else "hash"
 
     def expiry_of(self, key: bytes) -> int:
-        return -2 if self._look(key) is None else self.expiries.get(key) or -1
+        return -2 if self.type_of(key) == "none" else self.expiries.get(key) or -1
 
     def set(
         self,
@@ -110,94 +149,316 @@ class FakeOperations:
         self.calls.append(("set", 1))
         if len(value) > self.value_bytes_max:
             raise TooLarge(f"the value has {len(value)} bytes; the limit is {self.value_bytes_max}.")
-        if only_if and self._look(key) is None:
+        if only_if and self.type_of(key) == "none":
             return False
-        self._write(key, value, self.expiries.get(key, 0) if keep_expiry else expiry_ms)
+        self.write(key, value, self.live_expiry(key) if keep_expiry else expiry_ms)
         return True
 
     def set_many(self, pairs: Sequence[tuple[bytes, bytes]]) -> None:
         for key, value in pairs:
-            self._write(key, value, 0)
+            self.write(key, value, 0)
+
+    def check_count(self, count: int) -> None: ...
+
+    def batch(self, operations: Sequence[tuple[object, ...]]) -> list[object]:
+        return batch.run(cast("Operations", self), operations)
 
     def delete(self, keys: Sequence[bytes]) -> int:
         self.calls.append(("delete", len(keys)))
-        found = [key for key in dict.fromkeys(keys) if self._look(key) is not None]
+        found = [key for key in dict.fromkeys(keys) if self.type_of(key) != "none"]
         for key in found:
-            self._write(key, None, 0)
+            self.write(key, None, 0)
         return len(found)
 
     def increment(self, key: bytes, delta: int) -> int:
-        old = self._look(key) or b"0"
-        if not old.lstrip(b"-").isdigit():
-            raise NotANumber("value is not an integer or out of range")
-        total = int(old) + delta
-        if not -(1 << 63) <= total < 1 << 63:
-            raise NotANumber("increment or decrement would overflow")
-        self._write(key, b"%d" % total, self.expiries.get(key, 0))
+        total = _sum(self.look(key), delta, "value is not an integer or out of range")
+        self.write(key, b"%d" % total, self.live_expiry(key))
         return total
 
+    def increment_run(self, keys: Sequence[bytes], deltas: Sequence[int]) -> list[int | EdgeKVError]:
+        self.calls.append(("increment_run", len(keys)))
+        return [_attempt(self.increment, key, delta) for key, delta in zip(keys, deltas, strict=True)]
+
     def increment_float(self, key: bytes, delta: bytes) -> bytes:
-        text = decimals.total(self._look(key) or b"0", delta)
-        self._write(key, text, self.expiries.get(key, 0))
+        before = self.look(key)
+        text = decimals.total(b"0" if before is None else before, delta)
+        self.write(key, text, self.live_expiry(key))
         return text
 
     def append(self, key: bytes, value: bytes) -> int:
-        whole = (self._look(key) or b"") + value
-        self._write(key, whole, self.expiries.get(key, 0))
+        whole = (self.look(key) or b"") + value
+        self.write(key, whole, self.live_expiry(key))
         return len(whole)
 
     def set_range(self, key: bytes, offset: int, value: bytes) -> int:
-        old = self._look(key) or b""
+        old = self.look(key) or b""
         whole = old[:offset].ljust(offset, b"\x00") + value + old[offset + len(value) :]
-        self._write(key, whole, self.expiries.get(key, 0))
+        self.write(key, whole, self.live_expiry(key))
         return len(whole)
 
     def set_expiry(self, key: bytes, expiry_ms: int) -> bool:
-        value = self._look(key)
-        if value is not None:
-            self._write(key, value if expiry_ms > self.now else None, expiry_ms)
-        return value is not None
+        if self.type_of(key) == "none":
+            return False
+        if expiry_ms > self.now_ms():
+            self.write(key, self._content(key), expiry_ms)
+        else:
+            self.write(key, None, 0)
+        return True
 
     def persist(self, key: bytes) -> bool:
-        value = self._look(key)
-        if value is None or not self.expiries.get(key):
+        if self.type_of(key) == "none" or not self.expiries.get(key):
             return False
-        self._write(key, value, 0)
+        self.write(key, self._content(key), 0)
         return True
 
     def rename(self, old: bytes, new: bytes) -> None:
-        value = self._look(old)
-        if value is None:
+        if self.type_of(old) == "none":
             raise NotFound("no such key")
-        expiry = self.expiries.get(old, 0)
-        self._write(old, None, 0)
-        self._write(new, value, expiry)
+        content, expiry = self._content(old), self.expiries.get(old, 0)
+        self.write(old, None, 0)
+        self.write(new, content, expiry)
 
     def keys_page(self, start: bytes, prefix: bytes, limit: int) -> tuple[list[bytes], bytes | None]:
-        live = [key for key in sorted(self.values) if key.startswith(prefix) and key >= start and self._look(key)]
+        everything = sorted([*self.values, *self.collections])
+        live = [key for key in everything if key.startswith(prefix) and key >= start and self.type_of(key) != "none"]
+        self.rows_read += min(limit, len(live))
         return live[:limit], live[limit] if len(live) > limit else None
 
     def random_key(self, dice: int) -> bytes | None:
-        live, _ = self.keys_page(b"", b"", len(self.values))
+        live, _ = self.keys_page(b"", b"", len(self.values) + len(self.collections))
         return live[dice % len(live)] if live else None
 
     def status(self) -> dict[str, object]:
         return {"durable_lsn": 7, "write_blocked": self.engine.write_blocked, "keyspaces": []}
 
-    def _look(self, key: bytes) -> bytes | None:
-        self.engine.looked(key)
-        expiry = self.expiries.get(key, 0)
-        return None if expiry and expiry <= self.now else self.values.get(key)
+    # -- what the verbs on sets and maps stand on
 
-    def _write(self, key: bytes, value: bytes | None, expiry_ms: int) -> None:
+    def look(self, key: bytes) -> bytes | None:
+        """The string."""
+        kind = self.type_of(key)
+        if kind in ("set", "hash"):
+            raise WrongType("the key holds another type.")
+        return None if kind == "none" else self.values[key]
+
+    def collection(self, key: bytes, kind: str) -> Collection | None:
+        found = self.type_of(key)
+        if found not in (kind, "none"):
+            raise WrongType("the key holds another type.")
+        return None if found == "none" else self.collections[key]
+
+    def live_expiry(self, key: bytes) -> int:
+        return 0 if self._expired(key) else self.expiries.get(key, 0)
+
+    def write(self, key: bytes, content: bytes | Collection | None, expiry_ms: int) -> None:
         if self.refusal is not None:
             raise self.refusal
+        if self._in_transaction is not None:
+            self._in_transaction.add(self.engine.keyspaces.of(key).policy.id)
+            if len(self._in_transaction) > 1:
+                raise Denied("the keys are in different keyspaces, and a change touches one.")
+        self.changes += 1
         self.engine.wrote(key)
-        self.expiries[key] = expiry_ms
-        if value is None:
-            self.values.pop(key, None)
-        else:
-            self.values[key] = value
+        self.expiries[key] = expiry_ms if content or isinstance(content, bytes) else 0
+        self.values.pop(key, None)
+        self.collections.pop(key, None)
+        if isinstance(content, bytes):
+            self.values[key] = content
+        elif content:
+            self.collections[key] = content
+
+    def _content(self, key: bytes) -> bytes | Collection:
+        return self.values[key] if key in self.values else self.collections[key]
+
+    def _expired(self, key: bytes) -> bool:
+        expiry = self.expiries.get(key, 0)
+        return bool(expiry) and expiry <= self.now_ms()
+
+
+class FakeSets:
+    """The verbs on sets."""
+
+    def __init__(self, operations: FakeOperations) -> None:
+        self._operations = operations
+        self.page_max = 1 << 30
+        """A page may end early."""
+
+    def add(self, key: bytes, members: Sequence[bytes]) -> int:
+        new = set(members) - self._set(key)
+        if new:
+            self._write(key, self._set(key) | new)
+        return len(new)
+
+    def add_run(self, keys: Sequence[bytes], members: Sequence[bytes]) -> list[int | EdgeKVError]:
+        self._operations.calls.append(("add_run", len(keys)))
+        return [_attempt(self.add, key, [member]) for key, member in zip(keys, members, strict=True)]
+
+    def remove(self, key: bytes, members: Sequence[bytes]) -> int:
+        found = self._set(key) & set(members)
+        if found:
+            self._write(key, self._set(key) - found)
+        return len(found)
+
+    def contains(self, key: bytes, members: Sequence[bytes]) -> list[bool]:
+        there = self._set(key)
+        return [member in there for member in members]
+
+    def count(self, key: bytes) -> int:
+        return len(self._set(key))
+
+    def page(self, key: bytes, start: bytes, limit: int) -> tuple[list[bytes], bytes | None]:
+        ordered = sorted(self._set(key))
+        first = bisect_left(ordered, start)
+        last = first + min(limit, self.page_max)
+        self._operations.rows_read += len(ordered[first:last])
+        return ordered[first:last], ordered[last] if last < len(ordered) else None
+
+    def pop(self, key: bytes, count: int, dice: int) -> list[bytes]:
+        self._operations.calls.append(("pop", count))
+        chosen = self.random(key, count, dice, repeat=False)
+        self.remove(key, chosen)
+        return chosen
+
+    def random(self, key: bytes, count: int, dice: int, *, repeat: bool) -> list[bytes]:
+        self._operations.rows_read += len(self._set(key))
+        return _drawn(sorted(self._set(key)), count, dice, repeat=repeat)
+
+    def move(self, source: bytes, target: bytes, member: bytes) -> bool:
+        if self._operations.type_of(source) == "none":
+            return False
+        there, other = self._set(source), self._set(target)
+        if member not in there:
+            return False
+        if source != target:
+            self._write(source, there - {member})
+            self._write(target, other | {member})
+        return True
+
+    def store(self, key: bytes, members: Sequence[bytes]) -> None:
+        if members or self._operations.type_of(key) != "none":
+            self._operations.write(key, set(members), 0)
+
+    def _set(self, key: bytes) -> set[bytes]:
+        return cast("set[bytes] | None", self._operations.collection(key, "set")) or set()
+
+    def _write(self, key: bytes, content: set[bytes]) -> None:
+        self._operations.write(key, content, self._operations.live_expiry(key))
+
+
+class FakeMaps:
+    """The verbs on maps."""
+
+    def __init__(self, operations: FakeOperations) -> None:
+        self._operations = operations
+        self.values_per_call_max = 1000
+
+    def put(self, key: bytes, pairs: Sequence[tuple[bytes, bytes]]) -> int:
+        before = self._map(key)
+        self._write(key, {**before, **dict(pairs)})
+        return len(dict(pairs).keys() - before.keys())
+
+    def put_run(
+        self, keys: Sequence[bytes], fields: Sequence[bytes], values: Sequence[bytes]
+    ) -> list[int | EdgeKVError]:
+        self._operations.calls.append(("put_run", len(keys)))
+        return [_attempt(self.put, key, [(f, v)]) for key, f, v in zip(keys, fields, values, strict=True)]
+
+    def put_if_absent(self, key: bytes, field: bytes, value: bytes) -> bool:
+        absent = field not in self._map(key)
+        if absent:
+            self.put(key, [(field, value)])
+        return absent
+
+    def get(self, key: bytes, fields: Sequence[bytes]) -> list[bytes | None]:
+        there = self._map(key)
+        return [there.get(field) for field in fields[: self.values_per_call_max]]
+
+    def remove(self, key: bytes, fields: Sequence[bytes]) -> int:
+        there = self._map(key)
+        found = there.keys() & set(fields)
+        if found:
+            self._write(key, {field: value for field, value in there.items() if field not in found})
+        return len(found)
+
+    def count(self, key: bytes) -> int:
+        return len(self._map(key))
+
+    def page(self, key: bytes, start: bytes, limit: int) -> tuple[list[tuple[bytes, bytes]], bytes | None]:
+        ordered = sorted(self._map(key).items())
+        first = bisect_left(ordered, (start, b""))
+        self._operations.rows_read += len(ordered[first : first + limit])
+        return ordered[first : first + limit], ordered[first + limit][0] if first + limit < len(ordered) else None
+
+    def increment(self, key: bytes, field: bytes, delta: int) -> int:
+        total = _sum(self._map(key).get(field), delta, "hash value is not an integer")
+        self.put(key, [(field, b"%d" % total)])
+        return total
+
+    def increment_float(self, key: bytes, field: bytes, delta: bytes) -> bytes:
+        if _decimal(delta, "value is not a valid float").is_infinite():
+            raise NotANumber("value is NaN or Infinity")
+        text = _float_sum(self._map(key).get(field), delta, "hash value is not a float")
+        self.put(key, [(field, text)])
+        return text
+
+    def random(self, key: bytes, count: int, dice: int, *, repeat: bool) -> list[tuple[bytes, bytes]]:
+        self._operations.rows_read += len(self._map(key))
+        return _drawn(sorted(self._map(key).items()), count, dice, repeat=repeat)
+
+    def _map(self, key: bytes) -> dict[bytes, bytes]:
+        return cast("dict[bytes, bytes] | None", self._operations.collection(key, "hash")) or {}
+
+    def _write(self, key: bytes, content: dict[bytes, bytes]) -> None:
+        self._operations.write(key, content, self._operations.live_expiry(key))
+
+
+_Element = TypeVar("_Element")
+
+
+def _attempt(verb: Callable[..., int], *arguments: object) -> int | EdgeKVError:
+    try:
+        return verb(*arguments)
+    except EdgeKVError as problem:
+        return problem
+
+
+def _drawn(there: list[_Element], count: int, dice: int, *, repeat: bool) -> list[_Element]:
+    chance = random.Random(dice)
+    if repeat:
+        return chance.choices(there, k=count) if there else []
+    return chance.sample(there, min(count, len(there)))
+
+
+def _sum(old: bytes | None, delta: int, sentence: str) -> int:
+    if old is not None and re.fullmatch(rb"0|-?[1-9][0-9]{0,18}", old) is None:
+        raise NotANumber(sentence)
+    before = int(old or b"0")
+    if not _fits(before):
+        raise NotANumber(sentence)
+    if not _fits(before + delta):
+        raise NotANumber("increment or decrement would overflow")
+    return before + delta
+
+
+def _fits(number: int) -> bool:
+    return -(1 << 63) <= number < 1 << 63
+
+
+_FLOAT = re.compile(rb"[+-]?(?:(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE]([+-]?[0-9]{1,5}))?|inf)")
+
+
+def _float_sum(old: bytes | None, delta: bytes, sentence: str) -> bytes:
+    total = _decimal(b"0" if old is None else old, sentence) + _decimal(delta, "value is not a valid float")
+    if total.is_infinite():
+        raise NotANumber("increment would produce NaN or Infinity")
+    text = f"{total:.17f}".rstrip("0").rstrip(".").encode()
+    return b"0" if text == b"-0" else text
+
+
+def _decimal(text: bytes, sentence: str) -> Decimal:
+    match = _FLOAT.fullmatch(text)
+    if match is None or abs(int(match[1] or 0)) > 4932:
+        raise NotANumber(sentence)
+    return Decimal(text.decode())
 
 
 class FakeNode:

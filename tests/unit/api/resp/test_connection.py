@@ -66,7 +66,7 @@ WRONG = "-WRONGPASS invalid username-password pair or user is disabled."
         (["FOO", "a", "\r\nx"], "-ERR unknown command 'FOO', with args beginning with: 'a' '  x' "),
         (["FOO", "a" * 100, "b" * 100, "c"], f"-ERR unknown command 'FOO', with args beginning with: '{'a' * 100}' '{'b' * 25}' "),
         (["f" * 200], f"-ERR unknown command '{'f' * 128}', with args beginning with: "),
-        (["MULTI"], "-ERR unknown command 'MULTI', with args beginning with: "),
+        (["ZADD"], "-ERR unknown command 'ZADD', with args beginning with: "),
     ],
 )  # fmt: skip
 def test_a_command_is_answered_as_by_redis(command: list[str], reply: object, client: Client) -> None:

@@ -1,7 +1,10 @@
 """Commands on keys and their expiry answer as Redis 7 does."""
 
+from collections.abc import Callable, Sequence
+
 import pytest
 
+from edgekv.errors import TooLarge
 from edgekv.limits import RESP_PAGE_KEYS
 from tests.unit.api.resp.fake_node import START_MS, Client, FakeListener, FakeNode, decode
 
@@ -153,3 +156,43 @@ def test_keys_refuses_a_reply_that_is_too_large(
 def test_a_pattern_is_bounded(client: Client) -> None:
     assert "the limit is 4096" in str(decode(client.send(("KEYS", "*" * 5000))))
     assert "4096" in str(decode(client.send(("CONFIG", "GET", "*" * 5000))))
+
+
+def test_flushdb_halves_a_page_that_is_too_large_for_one_change(
+    client: Client, listener: FakeListener, node: FakeNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    delete, tried = node.operations.delete, list[int]()
+
+    def up_to(limit: int) -> Callable[[Sequence[bytes]], int]:
+        def bounded(keys: Sequence[bytes]) -> int:
+            tried.append(len(keys))
+            if len(keys) > limit:
+                raise TooLarge("the call changes too many bytes")
+            return delete(keys)
+
+        return bounded
+
+    node.operations.values |= {b"%04d" % i: b"v" for i in range(20)}
+    monkeypatch.setattr(node.operations, "delete", up_to(6))
+    client.send(("FLUSHDB",))
+    ((_, slices),) = listener.slow
+    while slices.step():
+        pass
+    assert slices.reply() == b"+OK\r\n"
+    assert tried == [20, 10, 5, 5, 5, 5]
+    assert not node.operations.values
+
+
+def test_flushdb_says_why_one_key_cannot_be_deleted(
+    client: Client, listener: FakeListener, node: FakeNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(keys: Sequence[bytes]) -> int:
+        raise TooLarge(f"{len(keys)}")
+
+    node.operations.values |= {b"a": b"v", b"b": b"v"}
+    monkeypatch.setattr(node.operations, "delete", refuse)
+    client.send(("FLUSHDB",))
+    ((_, slices),) = listener.slow
+    assert slices.step()
+    with pytest.raises(TooLarge, match="1"):
+        slices.step()

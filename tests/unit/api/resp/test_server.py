@@ -3,11 +3,15 @@
 import asyncio
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
+from typing import cast
 
 import pytest
 
+from edgekv.api.resp.host import Host
 from edgekv.api.resp.server import RespServer
-from edgekv.errors import DiskFull, LogFailed
+from edgekv.api.resp.session import Slices
+from edgekv.api.resp.slow import SlowCommand
+from edgekv.errors import DiskFull, LogFailed, WrongType
 from edgekv.limits import RESP_PAGE_KEYS
 from tests.unit.api.resp.fake_node import FakeNode, encode
 
@@ -139,6 +143,22 @@ def test_a_slow_command_that_is_refused_says_why(problem: DiskFull) -> None:
     served(scenario)
 
 
+def test_the_error_of_a_slow_command_waits_for_what_it_looked_at() -> None:
+    async def scenario(site: Site) -> None:
+        operations = site.node.operations
+        frame = operations.engine.filling
+
+        def step() -> bool:
+            operations.engine.barrier = frame
+            raise WrongType("the key holds no set but another type")
+
+        slow = SlowCommand(cast("Host", site.node), Slices(step=step, reply=lambda: b""), lambda _: None)
+        assert (await slow.run(lambda: True)).startswith(b"-WRONGTYPE")
+        assert slow.barrier is frame
+
+    served(scenario)
+
+
 def test_a_frame_that_fails_under_flushdb_makes_its_outcome_unknown() -> None:
     async def scenario(site: Site) -> None:
         node = site.node
@@ -209,5 +229,22 @@ def test_a_client_that_half_closes_gets_its_answers() -> None:
         peer.send(("SET", "k", "v"), ("GET", "k"))
         peer.writer.write_eof()
         assert await peer.rest() == b"+OK\r\n$1\r\nv\r\n"
+
+    served(scenario)
+
+
+def test_a_large_set_is_read_and_popped_in_slices_while_others_go_on() -> None:
+    async def scenario(site: Site) -> None:
+        members = {b"%06d" % i for i in range(5 * RESP_PAGE_KEYS)}
+        site.node.operations.collections[b"s"] = set(members)
+        peer, other = await site.connect(), await site.connect()
+        peer.send(("SMEMBERS", "s"), ("SPOP", "s", 9999), ("SCARD", "s"))
+        assert await other.ask("PING") == b"+PONG\r\n"
+        for _ in range(2):
+            assert await peer.line() == b"*5000\r\n"
+            assert {(await peer.line(), await peer.line())[1][:-2] for _ in members} == members
+        assert await peer.line() == b":0\r\n"
+        assert site.node.slices > 1
+        assert site.node.operations.engine.filling.number > 2, "more than one frame"
 
     served(scenario)

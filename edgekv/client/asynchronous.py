@@ -1,0 +1,240 @@
+"""The asynchronous client: the verbs as methods that return futures, typed handles, and a connection that lives as long as its block.
+
+Nothing is decided here: commands.py says what a verb sends, exchange.py sends it. synchronous.py has the same classes without await.
+"""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Callable, Generator
+from types import TracebackType
+from typing import Any, Concatenate, Final, Generic, ParamSpec, Self, TypeVar, overload
+
+from edgekv.client import commands, url
+from edgekv.client.commands import PLAIN, Codec, Command, Name, Slot, dressed
+from edgekv.client.exchange import Exchange
+from edgekv.client.route import Route
+from edgekv.client.timing import DEADLINE_S
+from edgekv.client.walk import Walk
+from edgekv.errors import EdgeKVError
+
+T = TypeVar("T")
+V = TypeVar("V")
+P = ParamSpec("P")
+
+
+def _verb(make: Callable[P, Command[T]]) -> "Callable[Concatenate[Verbs, P], asyncio.Future[T]]":
+    """A method that sends the command of a verb."""
+
+    def method(self: "Verbs", /, *args: P.args, **kwargs: P.kwargs) -> "asyncio.Future[T]":
+        return self._exchange.submit(make(*args, **kwargs), self._deadline_s)
+
+    return dressed(method, make, given=0)
+
+
+def _handle_verb(
+    make: Callable[Concatenate[bytes, P], Command[T]],
+) -> "Callable[Concatenate[Handle, P], asyncio.Future[T]]":
+    """The same for a handle, which gives the key."""
+
+    def method(self: "Handle", /, *args: P.args, **kwargs: P.kwargs) -> "asyncio.Future[T]":
+        return self._exchange.submit(make(self.key, *args, **kwargs), self._deadline_s)
+
+    return dressed(method, make, given=1)
+
+
+class Handle:
+    """One key, as the type that its class says. Costs nothing to make."""
+
+    __slots__ = ("_deadline_s", "_exchange", "key")
+
+    def __init__(self, exchange: Exchange, deadline_s: float, key: bytes) -> None:
+        self._exchange: Final = exchange
+        self._deadline_s: Final = deadline_s
+        self.key: Final = key
+
+
+class Counter(Handle):
+    """A number that concurrent additions of all sites add up to."""
+
+    __slots__ = ()
+
+    add = _handle_verb(commands.counter_add)
+    get = _handle_verb(commands.counter_get)
+    reset = _handle_verb(commands.counter_reset)
+
+
+class Set(Handle):
+    """A set of which an addition wins over a removal that did not see it."""
+
+    __slots__ = ()
+
+    add = _handle_verb(commands.set_add)
+    remove = _handle_verb(commands.set_remove)
+    contains = _handle_verb(commands.set_contains)
+    contains_each = _handle_verb(commands.set_contains_each)
+    members = _handle_verb(commands.set_members)
+    len = _handle_verb(commands.set_len)
+
+
+class Map(Handle):
+    """Fields, each a value (the last write wins) or a counter."""
+
+    __slots__ = ()
+
+    put = _handle_verb(commands.map_put)
+    update = _handle_verb(commands.map_update)
+    get = _handle_verb(commands.map_get)
+    add = _handle_verb(commands.map_add)
+    remove = _handle_verb(commands.map_remove)
+    contains = _handle_verb(commands.map_contains)
+    items = _handle_verb(commands.map_items)
+    len = _handle_verb(commands.map_len)
+
+
+class Register(Handle, Generic[V]):
+    """One value (the last write wins), through a codec."""
+
+    __slots__ = ("_slot",)
+
+    def __init__(self, exchange: Exchange, deadline_s: float, slot: Slot[V]) -> None:
+        super().__init__(exchange, deadline_s, slot.key)
+        self._slot: Final = slot
+
+    def put(self, value: V, *, ttl_s: float | None = None) -> "asyncio.Future[None]":
+        """Put a value."""
+        return self._exchange.submit(self._slot.put(value, ttl_s=ttl_s), self._deadline_s)
+
+    def get(self) -> "asyncio.Future[V | None]":
+        """The value, None when there is none."""
+        return self._exchange.submit(self._slot.get(), self._deadline_s)
+
+    def delete(self) -> "asyncio.Future[int]":
+        """Delete it; 1 if there was one."""
+        return self._exchange.submit(commands.delete(self.key), self._deadline_s)
+
+
+class Batch(commands.Operations):
+    """Operations that `commit` sends as one change."""
+
+    def __init__(self, exchange: Exchange, deadline_s: float) -> None:
+        super().__init__()
+        self._exchange: Final = exchange
+        self._deadline_s: Final = deadline_s
+
+    def commit(self) -> "asyncio.Future[list[object]]":
+        """All of it happens, or nothing; one result per operation."""
+        return self._exchange.submit(self.command(), self._deadline_s)
+
+
+class Verbs:
+    """What can be done with a store, within a deadline per call. Methods return awaitables; calls made together are sent together."""
+
+    __slots__ = ("_deadline_s", "_exchange")
+
+    def __init__(self, exchange: Exchange, deadline_s: float) -> None:
+        self._exchange: Final = exchange
+        self._deadline_s: Final = deadline_s
+
+    def within(self, deadline_s: float) -> "Verbs":
+        """The same store with another deadline: ``await db.within(0.2).get(key)``."""
+        return Verbs(self._exchange, deadline_s)
+
+    put = _verb(commands.put)
+    get = _verb(commands.get)
+    get_many = _verb(commands.get_many)
+    put_many = _verb(commands.put_many)
+    delete = _verb(commands.delete)
+    exists = _verb(commands.exists)
+    expire = _verb(commands.expire)
+    persist = _verb(commands.persist)
+    ttl = _verb(commands.ttl)
+    append = _verb(commands.append)
+    ping = _verb(commands.ping)
+
+    def counter(self, key: Name) -> Counter:
+        """The key as a counter."""
+        return Counter(self._exchange, self._deadline_s, commands.name(key))
+
+    def set(self, key: Name) -> Set:
+        """The key as a set."""
+        return Set(self._exchange, self._deadline_s, commands.name(key))
+
+    def map(self, key: Name) -> Map:
+        """The key as a map."""
+        return Map(self._exchange, self._deadline_s, commands.name(key))
+
+    @overload
+    def register(self, key: Name) -> Register[bytes]: ...
+    @overload
+    def register(self, key: Name, codec: Codec[V]) -> Register[V]: ...
+    def register(self, key: Name, codec: Codec[Any] = PLAIN) -> Register[Any]:
+        """The key as a value of the codec's type."""
+        return Register(self._exchange, self._deadline_s, Slot(commands.name(key), codec))
+
+    def batch(self) -> Batch:
+        """Operations that become one change."""
+        return Batch(self._exchange, self._deadline_s)
+
+    async def keys(self, prefix: Name = b"") -> AsyncIterator[bytes]:
+        """The keys that begin with the prefix, in order, whatever they hold. Each page has its own deadline."""
+        async for page in self._pages(prefix):
+            for key in page:
+                yield key
+
+    async def scan(self, prefix: Name = b"") -> AsyncIterator[tuple[bytes, bytes]]:
+        """The keys that begin with the prefix and hold a value, in order, with it."""
+        async for page in self._pages(prefix):
+            for key, value in zip(page, await self.get_many(page), strict=True):
+                if value is not None:
+                    yield key, value
+
+    async def _pages(self, prefix: Name) -> AsyncIterator[list[bytes]]:
+        walk = Walk(prefix)
+        while walk.more:
+            try:
+                page = walk.page(await self._exchange.submit(walk.command(), self._deadline_s))
+            except EdgeKVError as error:
+                walk.failed(error)
+                continue
+            if page:
+                yield page
+
+
+class Client(Verbs):
+    """A store, reached through a connection to one of its nodes. ``async with`` it, or ``await`` it and `close` it."""
+
+    __slots__ = ()
+
+    async def _open(self) -> Self:
+        self._exchange.start()
+        try:
+            await self.ping()
+        except BaseException:
+            await self.close()
+            raise
+        return self
+
+    def __await__(self) -> Generator[Any, None, Self]:
+        return self._open().__await__()
+
+    async def __aenter__(self) -> Self:
+        return await self._open()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """End the connection. Writes that were sent and not answered have an unknown outcome."""
+        await self._exchange.close()
+
+
+def connect(address: str, *, deadline_s: float = DEADLINE_S) -> Client:
+    """The store behind ``edgekv://HOST:PORT,HOST:PORT``. A call ends within ``deadline_s``, whatever happens to the nodes.
+
+    The client stays with one node and goes to the next address when that one is gone. Raises Unavailable, when it is entered or
+    awaited, if no node answers in time.
+    """
+    route = Route(url.parse(address), random.random)
+    return Client(Exchange(route, deadline_s), deadline_s)
