@@ -39,6 +39,7 @@ ROW_OVERHEAD_BYTES: Final = 300  # what CPython adds to a row held in a memtable
 GENERATION_ROWS: Final = 500_000
 GENERATION_AGE_MS: Final = 5_000
 FROZEN_GENERATIONS_MAX: Final = 2  # one being applied, one waiting
+CACHED_GENERATIONS_MAX: Final = 4  # each is one more lookup for what none of them has
 READER_AGE_MS: Final = 100  # a pinned LMDB reader makes the file grow for ever
 
 # LMDB.

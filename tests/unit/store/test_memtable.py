@@ -9,7 +9,7 @@ from edgekv.crdt.elements import Clear, Element
 from edgekv.crdt.operation import SUFFIX_EXPIRY, SUFFIX_REGISTER, Row, counter_suffix, field_part_suffix
 from edgekv.crdt.register import Cell
 from edgekv.ids import Actor, Lsn
-from edgekv.limits import ROW_OVERHEAD_BYTES
+from edgekv.limits import CACHED_GENERATIONS_MAX, ROW_OVERHEAD_BYTES
 from edgekv.store import sorted_keys
 from edgekv.store.collection import Collection
 from edgekv.store.memtable import Layer, Memtable, rows_in_layers
@@ -220,7 +220,7 @@ def test_layers_are_read_newest_first() -> None:
     table.applied(Lsn(1))
     table.renewed(Lsn(1))
     assert table.layers == (table.active, second, first), "the oldest stays as the cache"
-    assert table.cache is first
+    assert table.cached == [first]
     assert table.rows == 1, "what LMDB has does not count as unapplied"
 
 
@@ -234,7 +234,7 @@ def test_a_cache_never_outlives_the_generation_after_it() -> None:
     table.freeze(Lsn(2))
     table.applied(Lsn(2))
     table.renewed(Lsn(2))
-    assert table.cache is None
+    assert not table.cached
     assert table.layers == (table.active,)
 
 
@@ -278,21 +278,32 @@ def applied_through(table: Memtable, lsn: int) -> None:
     table.renewed(Lsn(lsn))
 
 
-def test_the_cache_takes_the_newer_rows_of_a_later_generation() -> None:
+def test_a_later_generation_is_cached_above_the_earlier_ones() -> None:
     table = filled(1)
     table.active.put_register(b"old", (b"1", 1))
     applied_through(table, 1)
     table.active.put_register(b"old", (b"2", 2))
     applied_through(table, 2)
-    assert table.cache is not None
-    assert table.cache.registers == {b"1": (b"v", 1), b"old": (b"2", 2)}
+    assert [layer.registers.get(b"old") for layer in table.cached] == [(b"2", 2), (b"1", 1)]
+    assert table.layers == (table.active, *table.cached)
+
+
+def test_of_many_cached_generations_the_oldest_goes_first() -> None:
+    table = Memtable(memory_bytes=10_000_000)
+    for i in range(1, CACHED_GENERATIONS_MAX + 3):
+        table.active.put_register(b"k", (b"%d" % i, i))
+        applied_through(table, i)
+    newest = CACHED_GENERATIONS_MAX + 2
+    assert [layer.registers[b"k"][1] for layer in table.cached] == [newest - i for i in range(CACHED_GENERATIONS_MAX)]
+    table.trim(table.memory_bytes - table.cached[0].size_bytes)
+    assert [layer.registers[b"k"][1] for layer in table.cached] == [newest]
 
 
 def test_the_cache_goes_when_rows_that_must_be_kept_need_its_memory() -> None:
     table = filled(1)
     applied_through(table, 1)
     table.trim(9_000)
-    assert table.cache is not None
+    assert table.cached
     table.trim(9_900)
     assert table.layers == (table.active,)
 
