@@ -87,6 +87,7 @@ HTTP_BATCH_BYTES_MAX: Final = 4 * MIB  # decoding JSON blocks the event loop: ab
 HTTP_BATCH_OPERATIONS_MAX: Final = 4096  # one callback of the event loop: 40-70 ms measured, 300 ms for 16,384
 HTTP_SCAN_BYTES_MAX: Final = 8 * MIB  # a page ends here, whatever its limit
 HTTP_SCAN_LIMIT_DEFAULT: Final = 100
+HTTP_SCAN_KEYS_MAX: Final = 100_000  # that a page of one type looks at: about a second, in slices
 HTTP_SCAN_STEP_ENTRIES: Final = 256  # read and encoded between two looks at the clock
 HTTP_WAITING_WRITES_MAX: Final = 1024  # held by back-pressure; more are refused as overloaded
 HTTP_ROOM_WAIT_S: Final = 5

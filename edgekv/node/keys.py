@@ -13,6 +13,7 @@ from edgekv.crdt.strings import (
 )
 from edgekv.engine.draft import Draft
 from edgekv.engine.keyspaces import Keyspace, successor
+from edgekv.engine.reads import Found
 from edgekv.errors import Denied, NotFound, TooLarge
 from edgekv.limits import SCAN_EXAMINED_KEYS_MAX
 from edgekv.node.strings import Entry, Strings
@@ -27,10 +28,21 @@ _RANDOM_KEY_PAGES_MAX: Final = 4
 """How far a random key is looked for among deleted ones: some 10,000 keys."""
 
 
-class Page(NamedTuple):
-    """Entries in key order, consistent among themselves; ``next_key`` begins the next page, None at the end."""
+class Listed(NamedTuple):
+    """A key and what it holds: a string, a set of ``elements``, a map of ``fields``, or, rarely, more than one of them."""
 
-    entries: list[Entry]
+    key: bytes
+    string: Entry | None
+    elements: int
+    fields: int
+    expiry_ms: int
+    """Of the set and the map, absolute, 0 for none; the string has its own."""
+
+
+class Page(NamedTuple):
+    """Keys in order, consistent among themselves; ``next_key`` begins the next page, None at the end."""
+
+    listed: list[Listed]
     next_key: bytes | None
 
 
@@ -175,13 +187,17 @@ class Keys(Strings):
     # -- ranges
 
     def page(self, start: bytes, prefix: bytes, limit: int) -> Page:
-        """Up to ``limit`` strings below ``prefix`` from ``start`` on, in key order. There are more unless ``next_key`` is None."""
+        """Up to ``limit`` keys below ``prefix`` from ``start`` on, with what they hold. There are more unless ``next_key`` is None."""
         found = self.engine.reads.range(max(start, prefix), successor(prefix), limit)
-        entries = [self.entry(item.key, item.state) for item in found.found]
-        return Page([entry for entry in entries if entry is not None], found.next_key)
+        return Page([self._listed(item) for item in found.found], found.next_key)
+
+    def _listed(self, found: Found) -> Listed:
+        end = found.state.key_end
+        string = self.entry(found.key, found.state)
+        return Listed(found.key, string, found.elements, found.fields, 0 if end == NEVER else end)
 
     def keys_page(self, start: bytes, prefix: bytes, limit: int) -> tuple[list[bytes], bytes | None]:
-        """As `page`, the keys of all types."""
+        """As `page`, the keys alone."""
         found = self.engine.reads.range(max(start, prefix), successor(prefix), limit)
         self.rows_read += len(found.found)
         if len(found.found) < limit and found.next_key is not None:

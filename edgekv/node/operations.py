@@ -13,13 +13,23 @@ from typing import Final
 
 from edgekv.engine.engine import Engine
 from edgekv.node import batch
-from edgekv.node.keys import EXPIRY_MS_MAX, Keys, Page
+from edgekv.node.keys import EXPIRY_MS_MAX, Keys, Listed, Page
 from edgekv.node.maps import Maps
 from edgekv.node.sets import Sets
 from edgekv.node.strings import Entry, Version
 from edgekv.node.verbs import INTEGER_MAX, INTEGER_MIN, value_advice
 
-__all__ = ["EXPIRY_MS_MAX", "INTEGER_MAX", "INTEGER_MIN", "Entry", "Operations", "Page", "Version", "value_advice"]
+__all__ = [
+    "EXPIRY_MS_MAX",
+    "INTEGER_MAX",
+    "INTEGER_MIN",
+    "Entry",
+    "Listed",
+    "Operations",
+    "Page",
+    "Version",
+    "value_advice",
+]
 
 
 class Operations(Keys):

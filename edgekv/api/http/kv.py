@@ -44,8 +44,9 @@ def entry_reply(entry: Entry, media_type: str, hold: Hold) -> Reply:
 
 
 def entry_fields(entry: Entry) -> dict[str, object]:
-    """An entry as documents show it."""
-    fields: dict[str, object] = {"key": entry.key, "value": entry.value, "version": etag_of(entry.version).strip('"')}
+    """A string as documents show it."""
+    version = etag_of(entry.version).strip('"')
+    fields: dict[str, object] = {"key": entry.key, "type": "string", "value": entry.value, "version": version}
     if entry.expiry_ms:
         fields["expiry_ms"] = entry.expiry_ms
     return fields

@@ -14,7 +14,7 @@ from edgekv.api.http.door import Door
 from edgekv.api.http.health import HealthCalls
 from edgekv.api.http.kv import KeyCalls
 from edgekv.api.http.maps import MapCalls
-from edgekv.api.http.openapi import OpenApiCalls
+from edgekv.api.http.openapi.document import OpenApiCalls
 from edgekv.api.http.problem import method_not_allowed, no_such_path
 from edgekv.api.http.reply import Reply
 from edgekv.api.http.scan import ScanCalls

@@ -103,6 +103,13 @@ def calls_of(keys: Sequence[bytes]) -> st.SearchStrategy[Call]:
 LETTERS: Final = (b"a", b"b")
 
 
+def shown(value: Value) -> int | bytes:
+    """A value as a page of keys shows it here: a string, how many elements, or minus how many fields."""
+    if isinstance(value, bytes):
+        return value
+    return -len(value) if isinstance(value, tuple) else len(value)
+
+
 class NodeAgainstRedis(RuleBasedStateMachine):
     """One node and one dict."""
 
@@ -313,13 +320,19 @@ class NodeAgainstRedis(RuleBasedStateMachine):
     @rule(prefix=st.sampled_from((b"", b"a", b"c", b"f", b"fast/", LONG, b"ttl/a")), limit=st.integers(1, 4))
     def scan(self, prefix: bytes, limit: int) -> None:
         before = self.begin()
-        entries, keys = list[tuple[bytes, Value, int]](), list[bytes]()
+        entries, keys = list[tuple[bytes, int | bytes, int]](), list[bytes]()
         next_key: bytes | None = b""
         while next_key is not None:
             start = next_key
             page = self.operations.page(start, prefix, limit)
-            assert len(page.entries) <= limit
-            entries += [(entry.key, entry.value, entry.expiry_ms) for entry in page.entries]
+            assert len(page.listed) <= limit
+            for listed in page.listed:
+                if listed.string is not None:
+                    assert (listed.string.key, listed.elements, listed.fields) == (listed.key, 0, 0)
+                    entries.append((listed.key, listed.string.value, listed.string.expiry_ms))
+                else:
+                    assert not (listed.elements and listed.fields)
+                    entries.append((listed.key, listed.elements or -listed.fields, listed.expiry_ms))
             found, following = self.operations.keys_page(start, prefix, limit)
             assert following == page.next_key
             keys += found
@@ -327,9 +340,7 @@ class NodeAgainstRedis(RuleBasedStateMachine):
             assert next_key is None or next_key > start
         mine = {key: held for key, held in self.model.all_live().items() if key.startswith(prefix)}
         assert keys == list(mine)
-        assert entries == [
-            (key, held.value, held.expiry_ms) for key, held in mine.items() if isinstance(held.value, bytes)
-        ]
+        assert entries == [(key, shown(held.value), held.expiry_ms) for key, held in mine.items()]
         self.answered(before, [key for key in KEYS if key.startswith(prefix)])
 
     @rule(key=st.sampled_from(KEYS), limit=st.integers(1, 3))

@@ -44,7 +44,7 @@ def test_a_change_larger_than_the_limit_is_refused_and_nothing_happens(node: Inl
     half = b"x" * (VALUE_BYTES_MAX // 2)
     with pytest.raises(TooLarge, match="Split it"):
         node.operations.set_many([(b"%d" % i, half) for i in range(4)])
-    assert node.operations.page(b"", b"", 10).entries == []
+    assert node.operations.page(b"", b"", 10).listed == []
     node.operations.set_many([(b"%d" % i, half) for i in range(2)])
 
 
@@ -231,13 +231,13 @@ def test_a_page_gives_up_among_deleted_keys_and_says_where_to_go_on(node: Inline
         node.operations.delete(keys[i : i + 500])
     node.settle()
     page = node.operations.page(b"", b"", 10)
-    assert page.entries == [] and page.next_key is not None
+    assert page.listed == [] and page.next_key is not None
     pages = 1
-    while not page.entries:
+    while not page.listed:
         assert page.next_key is not None
         page = node.operations.page(page.next_key, b"", 10)
         pages += 1
-    assert [entry.key for entry in page.entries] == [b"z"] and pages <= 4
+    assert [entry.key for entry in page.listed] == [b"z"] and pages <= 4
 
 
 def test_a_page_gives_up_among_expired_keys_too(node: InlineNode) -> None:
@@ -247,7 +247,7 @@ def test_a_page_gives_up_among_expired_keys_too(node: InlineNode) -> None:
     node.operations.set(b"z", b"v")
     node.now_ms += 1
     page = node.operations.page(b"", b"", 100)
-    assert page.entries == [] and page.next_key is not None
+    assert page.listed == [] and page.next_key is not None
     assert SCAN_EXAMINED_KEYS_MAX <= int(page.next_key) <= SCAN_EXAMINED_KEYS_MAX + 300
 
 

@@ -19,7 +19,7 @@ from edgekv.errors import EdgeKVError, InvalidRequest, NotANumber, ReadOnly, Too
 from edgekv.ids import Actor, node_actor
 from edgekv.limits import KEY_BYTES_MAX
 from edgekv.metrics import Metrics
-from edgekv.node.operations import Entry, Page, Version, value_advice
+from edgekv.node.operations import Entry, Listed, Page, Version, value_advice
 from tests.unit.api.http.fake_collections import FakeMaps, FakeSets
 
 ACTOR: Final[Actor] = node_actor(bytes(16), b"\x00\x00\x00\x01abcd")
@@ -75,6 +75,8 @@ class FakeOperations:
         """Raised by the next write, before anything happens."""
         self.read_fault: Exception | None = None
         """Raised by the next look at a key."""
+        self.ends: dict[bytes, int] = {}
+        """When sets and maps expire."""
         self.pages = 0
         self.batches: list[list[tuple[object, ...]]] = []
         self.sets = FakeSets(self)
@@ -138,11 +140,18 @@ class FakeOperations:
         self.pages += 1
         if self.read_fault is not None:
             raise self.read_fault
-        keys = sorted(
-            k for k, row in self.rows.items() if row.value is not None and k.startswith(prefix) and k >= start
-        )
-        entries = [entry for entry in map(self.get_entry, keys[:limit]) if entry is not None]
-        return Page(entries, keys[limit] if len(keys) > limit else None)
+        named = {*self.rows, *self.sets.rows, *self.maps.rows}
+        keys = sorted(key for key in named if key.startswith(prefix) and key >= start and self.holds(key))
+        return Page(list(map(self._listed, keys[:limit])), keys[limit] if len(keys) > limit else None)
+
+    def _listed(self, key: bytes) -> Listed:
+        row, elements, fields = self.rows.get(key), self.sets.rows.get(key, {}), self.maps.rows.get(key, {})
+        for frame in (None if row is None else row.frame, self.sets.frames.get(key), self.maps.frames.get(key)):
+            self.look(key, frame)
+        string = None
+        if row is not None and row.value is not None:
+            string = Entry(key, row.value, Version(row.hlc, ACTOR), row.expiry_ms)
+        return Listed(key, string, len(elements), len(fields), self.ends.get(key, 0))
 
     def batch(self, operations: Sequence[tuple[object, ...]]) -> list[object]:
         self.batches.append(list(operations))

@@ -52,10 +52,10 @@ async def test_accept_chooses_between_the_raw_value_and_what_is_known_of_it(site
         assert (raw.status, raw.body, raw.headers["etag"], raw.headers["vary"]) == (200, b"\xff", etag, "Accept")
     fields = {"version": etag.strip('"'), "expiry_ms": NOW_MS + 60_000}
     shown = await site.call("GET", "/v1/kv/k", {"Accept": "application/json"})
-    assert shown.json() == {"key": "k", "value": {"base64": "/w=="}, **fields}
+    assert shown.json() == {"key": "k", "type": "string", "value": {"base64": "/w=="}, **fields}
     assert (shown.headers["content-type"], shown.headers["etag"]) == ("application/json", f"W/{etag}")
     packed = await site.call("GET", "/v1/kv/k", {"Accept": "application/msgpack, */*;q=0.1"})
-    assert unpack(packed.body) == {"key": b"k", "value": b"\xff", **fields}
+    assert unpack(packed.body) == {"key": b"k", "type": "string", "value": b"\xff", **fields}
     known = await site.call("GET", "/v1/kv/k", {"Accept": "application/json", "If-None-Match": f"W/{etag}"})
     assert known.status == 304
 

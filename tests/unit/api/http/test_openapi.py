@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from edgekv.api.http import body
-from edgekv.api.http.openapi import document
+from edgekv.api.http.openapi.document import document
 from edgekv.api.http.problem import ANSWERS
 from edgekv.errors import Corruption, DiskFull, LogFailed
 from edgekv.limits import HTTP_BATCH_BYTES_MAX
@@ -247,7 +247,8 @@ def media_types(path: str, method: str) -> set[str]:
 
 
 @pytest.mark.parametrize(
-    ("path", "query"), [("/v1/kv/{key}", ""), ("/v1/set/{key}", ""), ("/v1/map/{key}", "?field=f"), ("/v1/scan", "")]
+    ("path", "query"),
+    [("/v1/kv/{key}", ""), ("/v1/set/{key}", ""), ("/v1/map/{key}", "?field=f"), ("/v1/scan", "?type=string")],
 )
 def test_every_documented_media_type_is_offered(path: str, query: str) -> None:
     @served()

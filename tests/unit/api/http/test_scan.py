@@ -75,6 +75,67 @@ def test_following_the_links_shows_every_key_of_the_prefix_once_and_in_order(
 
 
 @served()
+async def test_sets_and_maps_are_listed_with_their_type_count_and_expiry_and_without_their_rows(site: Site) -> None:
+    fill(site, {b"a": b"1"})
+    site.node.operations.sets.add(b"s", [b"x", b"y"])
+    site.node.operations.maps.put(b"m", [(b"f", b"1"), (b"g", b"2"), (b"h", b"3")])
+    site.node.operations.ends[b"s"] = 99
+    site.node.make_durable()
+    string, hash_, set_ = (await site.call("GET", "/v1/scan")).json()["entries"]
+    assert (string["type"], string["value"]) == ("string", "1")
+    assert hash_ == {"key": "m", "type": "hash", "count": 3}
+    assert set_ == {"key": "s", "type": "set", "count": 2, "expiry_ms": 99}
+
+
+@served()
+async def test_a_key_of_several_types_has_an_entry_for_each_in_one_page(site: Site) -> None:
+    fill(site, {b"k": b"1", b"l": b"2"})
+    site.node.operations.sets.rows[b"k"] = {b"x": b""}
+    site.node.operations.maps.rows[b"k"] = {b"f": b"1"}
+    first = (await site.call("GET", "/v1/scan?limit=1")).json()
+    assert [(entry["key"], entry["type"]) for entry in first["entries"]] == [("k", each) for each in scan.TYPES]
+    assert keys_in((await site.call("GET", f"/v1/scan?cursor={first['cursor']}")).json()) == ["l"]
+
+
+@pytest.mark.parametrize("kind", scan.TYPES)
+def test_a_type_leaves_the_others_out_and_goes_with_the_link(kind: str) -> None:
+    @served()
+    async def chosen(site: Site) -> None:
+        fill(site, {b"%d string" % i: b"" for i in range(9)})
+        for i in range(9):
+            site.node.operations.sets.add(b"%d set" % i, [b"x"])
+            site.node.operations.maps.put(b"%d hash" % i, [(b"f", b"1")])
+        site.node.make_durable()
+        target, seen = f"/v1/scan?type={kind}&limit=4", list[object]()
+        while target:
+            answer = await site.call("GET", target)
+            assert len(answer.json()["entries"]) <= 4
+            seen += keys_in(answer.json())
+            target = answer.headers.get("link", "").partition("<")[2].partition(">")[0]
+        assert seen == [f"{i} {kind}" for i in range(9)]
+
+    chosen()
+
+
+def test_a_page_of_a_rare_type_ends_after_so_many_keys_and_says_where_to_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scan, "HTTP_SCAN_KEYS_MAX", 500)
+
+    @served()
+    async def bounded(site: Site) -> None:
+        fill(site, {b"%04d" % i: b"" for i in range(2000)})
+        site.node.operations.sets.add(b"z", [b"x"])
+        site.node.make_durable()
+        target, pages, seen = "/v1/scan?type=set", 0, list[object]()
+        while target:
+            answer = await site.call("GET", target)
+            pages, seen = pages + 1, seen + keys_in(answer.json())
+            target = answer.headers.get("link", "").partition("<")[2].partition(">")[0]
+        assert seen == ["z"] and pages >= 3
+
+    bounded()
+
+
+@served()
 async def test_a_link_says_rel_next(site: Site) -> None:
     fill(site, {b"a": b"", b"b": b""})
     link = (await site.call("GET", "/v1/scan?limit=1")).headers["link"]
@@ -164,6 +225,8 @@ def test_an_accept_that_cannot_be_met_is_406(accept: str) -> None:
         "start=a&cursor=kwHEAMQBbg",
         "prefix=b&cursor=kwHEAWHEAA",
         "prfix=a",
+        "type=list",
+        "type=",
     ],
 )
 def test_a_query_that_cannot_be_meant_is_refused(query: str) -> None:

@@ -1,0 +1,90 @@
+"""The parameters of ``/v1/openapi.json``: what paths, queries and headers carry."""
+
+from typing import Final
+
+from edgekv.api.http.cursors import POSITION
+from edgekv.api.http.openapi.reference import Part
+from edgekv.api.http.scan import TYPES
+from edgekv.config import TTL_S_MAX
+from edgekv.limits import HTTP_SCAN_LIMIT_DEFAULT, KEY_BYTES_MAX, SCAN_LIMIT_MAX
+
+_QUERY_BYTES: Final[Part] = {"type": "string", "pattern": "^[^ ]*$"}
+_QUERY_BYTES_NOTE: Final = (
+    "Bytes, percent-encoded. A bare + is refused: form encoders mean a space by it, URLs a plus. Write %20 or %2B."
+)
+_LIMIT: Final[Part] = {"type": "integer", "minimum": 1, "maximum": SCAN_LIMIT_MAX, "default": HTTP_SCAN_LIMIT_DEFAULT}
+_TYPE: Final[Part] = {"enum": list(TYPES), "description": "Of what is wanted; absent: all."}
+
+
+def _exploded(name: str, description: str, *alternatives: Part) -> Part:
+    """One parameter whose properties are parameters of the query."""
+    return {
+        "name": name,
+        "in": "query",
+        "style": "form",
+        "explode": True,
+        "description": f"{description} {_QUERY_BYTES_NOTE}",
+        "schema": {"oneOf": [{"type": "object", "additionalProperties": False, **each} for each in alternatives]},
+    }
+
+
+_PLACE: Final[Part] = {"properties": {"limit": _LIMIT, "cursor": {"type": "string", "pattern": f"^{POSITION}$"}}}
+
+PARAMETERS: Final[Part] = {
+    "Key": {
+        "name": "key",
+        "in": "path",
+        "required": True,
+        "description": f"1 to {KEY_BYTES_MAX} bytes, percent-encoded: %ff is one byte, %2F and / are the same one.",
+        "schema": {"type": "string", "minLength": 1},
+    },
+    "TtlS": {
+        "name": "ttl_s",
+        "in": "query",
+        "description": "When the value expires, in seconds from now.",
+        "schema": {"type": "integer", "minimum": 1, "maximum": TTL_S_MAX},
+    },
+    "IfNoneMatch": {
+        "name": "If-None-Match",
+        "in": "header",
+        "description": "ETags that the client has.",
+        "schema": {"type": "string"},
+    },
+    "Consistency": {
+        "name": "Edgekv-Consistency",
+        "in": "header",
+        "description": "What this release cannot promise is refused.",
+        "schema": {"enum": ["local"]},
+    },
+    "Ack": {
+        "name": "Edgekv-Ack",
+        "in": "header",
+        "description": "What this release cannot promise is refused.",
+        "schema": {"enum": ["local"]},
+    },
+    "Scan": _exploded(
+        "range",
+        "Where to begin: below a prefix at a key, or where the page before ended.",
+        {"properties": {"prefix": _QUERY_BYTES, "start": _QUERY_BYTES, "limit": _LIMIT, "type": _TYPE}},
+        {
+            "properties": {
+                "cursor": {"type": "string", "pattern": f"^{POSITION}[.]{POSITION}$"},
+                "limit": _LIMIT,
+                "type": _TYPE,
+            },
+            "required": ["cursor"],
+        },
+    ),
+    "Members": _exploded(
+        "members",
+        "A page of members, or a test of one.",
+        _PLACE,
+        {"properties": {"member": _QUERY_BYTES}, "required": ["member"]},
+    ),
+    "Fields": _exploded(
+        "fields",
+        "A page of fields, or one field's value.",
+        _PLACE,
+        {"properties": {"field": _QUERY_BYTES}, "required": ["field"]},
+    ),
+}

@@ -1,0 +1,231 @@
+"""The paths of ``/v1/openapi.json``: each with its methods, and each method with all that it may answer."""
+
+from typing import Any, Final
+
+from edgekv.api.http.content import JSON, MSGPACK, NDJSON, OCTETS
+from edgekv.api.http.openapi.answers import PROBLEMS, shown, taken
+from edgekv.api.http.openapi.reference import Part, ref
+from edgekv.limits import HTTP_BATCH_BYTES_MAX, HTTP_BATCH_OPERATIONS_MAX
+
+_TEXT: Final = "text/plain"
+
+_EVERY: Final = (431, 503)
+_DATA: Final = (400, 500, 504, *_EVERY)
+_WRITE: Final = (403, 507, *_DATA)
+_BODY: Final = (408, 413, 415, 417)
+
+_READ_HEADERS: Final = [ref("parameters", "Consistency")]
+_CACHED_HEADERS: Final = [ref("parameters", "IfNoneMatch"), *_READ_HEADERS]
+_WRITE_HEADERS: Final = [ref("parameters", "Ack"), *_READ_HEADERS]
+_NOT_MODIFIED: Final[Part] = {"description": "The client has it."}
+_DELETED: Final[Part] = {"204": {"description": "Deleted, durably."}}
+
+
+def _operation(name: str, summary: str, answers: Part, problems: tuple[int, ...], **more: Any) -> Part:
+    refused = {str(status): ref("responses", f"Problem{status}") for status in sorted(set(problems))}
+    return {"operationId": name, "summary": summary, **more, "responses": {**answers, **refused}}
+
+
+def _with_head(get: Part, **others: Part) -> Part:
+    """A path's methods; HEAD answers as GET does, without the body."""
+    bodiless = {status: {"description": PROBLEMS.get(int(status), "As GET answers.")} for status in get["responses"]}
+    name = get["operationId"].removeprefix("get")
+    return {"get": get, "head": {**get, "operationId": f"head{name}", "responses": bodiless}, **others}
+
+
+def _keyed(methods: Part) -> Part:
+    return {"parameters": [ref("parameters", "Key")], **methods}
+
+
+def _collection(name: str, noun: str, parameter: str, page: Part) -> Part:
+    """A set or a map: the paths differ in names and schemas only."""
+    return _keyed(
+        _with_head(
+            _operation(
+                f"get{name}",
+                f"Read a {noun}, a page at a time, or look one row up",
+                {"200": page, "304": _NOT_MODIFIED},
+                (404, 406, 409, 413, *_DATA),
+                parameters=[ref("parameters", parameter), *_CACHED_HEADERS],
+            ),
+            post=_operation(
+                f"post{name}",
+                f"Change a {noun}, as one change",
+                {"200": shown(f"{name}Changed", "What the change did, durably.")},
+                (406, 409, *_BODY, *_WRITE),
+                description=f"At most {HTTP_BATCH_OPERATIONS_MAX} rows and {HTTP_BATCH_BYTES_MAX} bytes.",
+                parameters=_WRITE_HEADERS,
+                requestBody=taken(f"{name}Change"),
+            ),
+            delete=_operation(
+                f"delete{name}",
+                f"Delete a key that holds a {noun}",
+                _DELETED,
+                (404, 409, 413, *_WRITE),
+                parameters=_WRITE_HEADERS,
+            ),
+        )
+    )
+
+
+_TAGGED: Final[Part] = {"ETag": ref("headers", "Digest")}
+_PAGED: Final[Part] = {**_TAGGED, "Link": ref("headers", "Next")}
+
+PATHS: Final[Part] = {
+    "/v1/kv/{key}": _keyed(
+        _with_head(
+            _operation(
+                "getValue",
+                "Read a value",
+                {
+                    "200": shown(
+                        "Entry",
+                        "The raw bytes, unless Accept prefers what is known of the entry. The ETag of a document is weak.",
+                        headers={"ETag": ref("headers", "Version")},
+                        more={OCTETS: {}},
+                    ),
+                    "304": _NOT_MODIFIED,
+                },
+                (404, 409, 413, *_DATA),
+                parameters=_CACHED_HEADERS,
+            ),
+            put=_operation(
+                "putValue",
+                "Write a value, whatever the key holds",
+                {"204": {"description": "Stored, durably.", "headers": {"ETag": ref("headers", "Version")}}},
+                (*_BODY, *_WRITE),
+                parameters=[ref("parameters", "TtlS"), *_WRITE_HEADERS],
+                requestBody={"description": "The value; none is the empty one.", "content": {OCTETS: {}}},
+            ),
+            delete=_operation(
+                "deleteKey",
+                "Delete a key, whatever it holds",
+                _DELETED,
+                (404, 413, *_WRITE),
+                parameters=_WRITE_HEADERS,
+            ),
+        )
+    ),
+    "/v1/counter/{key}": _keyed(
+        _with_head(
+            _operation(
+                "getCounter",
+                "Read a number",
+                {"200": shown("Counter", "The sum that this node sees.", headers=_TAGGED), "304": _NOT_MODIFIED},
+                (404, 406, 409, 413, *_DATA),
+                parameters=_CACHED_HEADERS,
+            ),
+            post=_operation(
+                "addToCounter",
+                "Add to a number; an absent one is 0",
+                {"200": shown("Counter", "The sum that this node sees; the increment is durable.")},
+                (406, 409, *_BODY, *_WRITE),
+                parameters=_WRITE_HEADERS,
+                requestBody=taken("CounterChange"),
+            ),
+            delete=_operation(
+                "deleteCounter",
+                "Delete a key that holds a string or number",
+                _DELETED,
+                (404, 409, 413, *_WRITE),
+                parameters=_WRITE_HEADERS,
+            ),
+        )
+    ),
+    "/v1/set/{key}": _collection(
+        "Set",
+        "set",
+        "Members",
+        {
+            "description": "Members in order, or whether one is among them (also false when there is no set).",
+            "headers": _PAGED,
+            "content": {
+                JSON: {"schema": {"anyOf": [ref("schemas", "SetPage"), ref("schemas", "SetTest")]}},
+                MSGPACK: {},
+            },
+        },
+    ),
+    "/v1/map/{key}": _collection(
+        "Map",
+        "map",
+        "Fields",
+        {
+            "description": "Fields in order, or the value of one: raw if Accept prefers that.",
+            "headers": _PAGED,
+            "content": {
+                JSON: {"schema": {"anyOf": [ref("schemas", "MapPage"), ref("schemas", "MapField")]}},
+                MSGPACK: {},
+                OCTETS: {},
+            },
+        },
+    ),
+    "/v1/scan": _with_head(
+        _operation(
+            "getEntries",
+            "List keys and what they hold in key order, a page at a time",
+            {
+                "200": shown(
+                    "ScanPage",
+                    "A page; in NDJSON the entries alone, one per line.",
+                    headers={"Link": ref("headers", "Next")},
+                    more={NDJSON: {}},
+                )
+            },
+            (406, 413, *_DATA),
+            parameters=[ref("parameters", "Scan"), *_READ_HEADERS],
+        )
+    ),
+    "/v1/batch": {
+        "post": _operation(
+            "postBatch",
+            "Several operations of one keyspace, as one change",
+            {"200": shown("BatchResults", "One result each, durable.")},
+            (406, 409, *_BODY, *_WRITE),
+            description=(
+                "All of it happens or nothing, and an operation sees what those before it did. "
+                f"At most {HTTP_BATCH_OPERATIONS_MAX} operations and rows, and {HTTP_BATCH_BYTES_MAX} bytes."
+            ),
+            parameters=_WRITE_HEADERS,
+            requestBody=taken("Batch"),
+        )
+    },
+    "/v1/status": _with_head(
+        _operation("getStatus", "The node's figures", {"200": shown("Status", "Now.")}, (400, 406, *_EVERY))
+    ),
+    "/v1/openapi.json": _with_head(
+        _operation(
+            "getOpenapi",
+            "This document",
+            {
+                "200": {"description": "OpenAPI 3.1.", "headers": _TAGGED, "content": {JSON: {}}},
+                "304": _NOT_MODIFIED,
+            },
+            (400, *_EVERY),
+            parameters=_CACHED_HEADERS,
+        )
+    ),
+    "/livez": _with_head(
+        _operation(
+            "getLivez",
+            "Whether the process is alive",
+            {"200": {"description": "Its event loop runs.", "content": {_TEXT: {}}}},
+            _EVERY,
+        )
+    ),
+    "/readyz": _with_head(
+        _operation(
+            "getReadyz",
+            "Whether the node can be used",
+            {"200": {"description": "It has recovered and takes writes.", "content": {_TEXT: {}}}},
+            _EVERY,
+        )
+    ),
+    "/metrics": _with_head(
+        _operation(
+            "getMetrics",
+            "Figures for Prometheus",
+            {"200": {"description": "Text format 0.0.4.", "content": {_TEXT: {}}}},
+            _EVERY,
+        )
+    ),
+}
