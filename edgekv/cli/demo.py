@@ -18,7 +18,7 @@ from typing import Final
 
 import click
 
-from edgekv.cli.kv import scan_pages
+from edgekv.cli.listing import scan_pages
 from edgekv.cli.node_http import NodeHttp, key_path
 from edgekv.cli.node_process import NodeProcess
 from edgekv.cli.options import PathType

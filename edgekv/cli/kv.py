@@ -1,4 +1,4 @@
-"""``edgekv get | put | del | incr | scan``: one key at a time, or a page after the other, through a node's HTTP API.
+"""``edgekv get | put | del | incr | scan``: one key at a time, or a list of them, through a node's HTTP API.
 
 Keys and values are bytes: an argument is taken as the bytes the shell passed, a value may come from a file or stdin, and ``get``
 writes a value exactly as it is stored.
@@ -7,13 +7,12 @@ writes a value exactly as it is stored.
 import json
 import os
 import sys
-from collections.abc import Iterator
-from itertools import islice
-from typing import BinaryIO, Final, NamedTuple
-from urllib.parse import quote, urlsplit
+from itertools import groupby, islice
+from typing import BinaryIO
 
 import click
 
+from edgekv.cli.listing import TYPES, Listed, scan_pages
 from edgekv.cli.node_http import NodeHttp, key_path
 from edgekv.cli.options import (
     NumbersCommand,
@@ -26,12 +25,9 @@ from edgekv.cli.options import (
     print_table,
     timeout_option,
 )
-from edgekv.codec import as_json, from_json
+from edgekv.codec import as_json
 from edgekv.config import Address
-from edgekv.errors import NotANumber, NotFound, Unavailable
-from edgekv.limits import SCAN_LIMIT_MAX
-
-PAGE_ENTRIES: Final = 1_001  # One request lists as many as the default --limit, and tells whether there are more.
+from edgekv.errors import NotANumber, NotFound
 
 
 class KeyArgument(click.ParamType[bytes]):
@@ -44,14 +40,6 @@ class KeyArgument(click.ParamType[bytes]):
         if not value:
             self.fail("a key has at least one byte", param, ctx)
         return value if isinstance(value, bytes) else os.fsencode(str(value))
-
-
-class Listed(NamedTuple):
-    """One line of a scan. ``expiry_ms`` 0: it does not expire."""
-
-    key: bytes
-    value: bytes
-    expiry_ms: int
 
 
 @click.command()
@@ -167,68 +155,54 @@ def incr(key: bytes, amount: int, output: Output, http: Address, timeout_s: floa
     type=click.IntRange(min=1),
     default=1_000,
     show_default=True,
-    help="Stop after so many keys, and say so when there are more.",
+    help="Stop after so many entries, and say so when there are more.",
 )
+@click.option("--type", "kind", type=click.Choice(TYPES), envvar="EDGEKV_SCAN_TYPE", help="List these only.")
 @click.option("--keys-only", is_flag=True, help="Do not print values.")
 @output_option
 @http_option
 @timeout_option
-def scan(prefix: str, start: str, limit: int, keys_only: bool, output: Output, http: Address, timeout_s: float) -> None:
+def scan(
+    prefix: str,
+    start: str,
+    limit: int,
+    kind: str | None,
+    keys_only: bool,
+    output: Output,
+    http: Address,
+    timeout_s: float,
+) -> None:
     """List the keys that begin with PREFIX (default: all), in byte order.
 
-    The list is read page by page; each page is consistent, the whole is not a snapshot. The table cuts long values and
-    shows bytes that are no text as \\x..; -o json is exact. Sets and maps are left out: strings and numbers only.
+    Of a set or a hash (a map) the table says how many members or fields it has. The list is read page by page; each page is
+    consistent, the whole is not a snapshot. The table cuts long values and shows bytes that are no text as \\x..; -o json is exact.
 
     \b
     edgekv scan room/
     edgekv scan room/ --keys-only --limit 100000
-    edgekv scan room/ -o json
+    edgekv scan --type set -o json
     """
     with NodeHttp(http, timeout_s) as node:
-        found = scan_pages(node, os.fsencode(prefix), os.fsencode(start), limit + 1)
+        found = scan_pages(node, os.fsencode(prefix), os.fsencode(start), limit=limit + 1, kind=kind)
         shown = islice(found, limit)
         if output == "json":
-            print_json([{"key": as_json(entry.key), "value": as_json(entry.value)} for entry in shown])
+            print_json([_document(entry) for entry in shown])
         elif keys_only:
-            for entry in shown:
-                click.echo(as_text(entry.key))
+            for key, _ in groupby(shown, key=lambda entry: entry.key):  # one of several types is listed once
+                click.echo(as_text(key))
         else:
-            print_table(("KEY", "VALUE"), [(as_text(entry.key), as_cell(entry.value)) for entry in shown])
+            print_table(("KEY", "TYPE", "VALUE"), [(as_text(entry.key), entry.kind, _cell(entry)) for entry in shown])
         if next(found, None) is not None:
             click.echo(f"edgekv: stopped at --limit {limit}; there are more", err=True)
 
 
-def scan_pages(node: NodeHttp, prefix: bytes, start: bytes = b"", limit: int | None = None) -> Iterator[Listed]:
-    """All entries below ``prefix`` from ``start`` on, at most ``limit``, following the ``next`` links of the pages."""
-    left = limit
-    page = min(limit or PAGE_ENTRIES, PAGE_ENTRIES, SCAN_LIMIT_MAX)
-    path: str | None = f"/v1/scan?prefix={quote(prefix, safe='')}&start={quote(start, safe='')}&limit={page}"
-    while path is not None and left != 0:
-        reply = node.read(path, {"Accept": "application/x-ndjson"})
-        for line in reply.body.splitlines():
-            yield _listed(line)
-            if left is not None:
-                left -= 1
-                if left == 0:
-                    return
-        path = _next(reply.headers.get("link", ""))
+def _document(entry: Listed) -> dict[str, object]:
+    held = {"value": as_json(entry.value)} if entry.kind == "string" else {"count": entry.rows}
+    return {"key": as_json(entry.key), "type": entry.kind, **held}
 
 
-def _next(link: str) -> str | None:
-    """The target of ``Link: <...>; rel="next"``, as a path."""
-    target, _, parameters = link.partition(">")
-    if 'rel="next"' not in parameters:
-        return None
-    parts = urlsplit(target.lstrip(" <"))
-    return f"{parts.path}?{parts.query}"
-
-
-def _listed(line: bytes) -> Listed:
-    try:
-        entry = json.loads(line)
-        key, value = from_json(entry["key"]), from_json(entry["value"])
-        if key is None or value is None:
-            raise ValueError("neither text nor base64")
-        return Listed(key, value, int(entry.get("expiry_ms") or 0))
-    except (ValueError, TypeError, KeyError) as error:
-        raise Unavailable("the answer is not a page of a scan: is this the HTTP listener of an EdgeKV node?") from error
+def _cell(entry: Listed) -> str:
+    if entry.kind == "string":
+        return as_cell(entry.value)
+    noun = "member" if entry.kind == "set" else "field"
+    return f"({entry.rows} {noun}{'' if entry.rows == 1 else 's'})"

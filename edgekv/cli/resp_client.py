@@ -31,6 +31,8 @@ BATCH_BYTES_MAX: Final = 1 << 20
 BATCHES_IN_FLIGHT: Final = 2
 READ_BYTES: Final = 1 << 16
 
+Commands = bytes | tuple[bytes, ...]
+"""A command, or several that count as one: all are acknowledged, or it is not."""
 Reply = bytes | int | float | bool | list["Reply"] | None
 PENDING: Final = object()  # No whole reply has arrived. hiredis' own word for it is False, which is a reply too.
 
@@ -127,20 +129,22 @@ class RespConnection:
         self.send(command(*arguments))
         return self.reply()
 
-    def send_all(self, commands: Iterable[bytes], acknowledged: Callable[[int], None]) -> int:
-        """Send every command in order; call ``acknowledged(total so far)`` after each batch's replies; return the total.
+    def send_all(self, commands: Iterable[Commands], acknowledged: Callable[[int], None]) -> int:
+        """Send all commands in order; call ``acknowledged(total so far)`` after each batch's replies; return the total.
 
         When a command is refused or the connection breaks, the error is raised after ``acknowledged`` was told of the last
         reply that came. When ``commands`` itself raises InvalidRequest, what it gave before is sent and acknowledged first.
         """
         done = 0
-        waiting: deque[int] = deque()
+        waiting: deque[list[int]] = deque()
+        """Of each batch that is on its way, how many replies each of its items has."""
 
         def settle() -> None:
             nonlocal done
             try:
-                for _ in range(waiting.popleft()):
-                    self.reply()
+                for replies in waiting.popleft():
+                    for _ in range(replies):
+                        self.reply()
                     done += 1
             finally:
                 acknowledged(done)
@@ -155,8 +159,8 @@ class RespConnection:
                 break
             if batch is None:
                 break
-            self.send(b"".join(batch))
-            waiting.append(len(batch))
+            self.send(b"".join(map(b"".join, batch)))
+            waiting.append(list(map(len, batch)))
             if len(waiting) == BATCHES_IN_FLIGHT:
                 settle()
         while waiting:
@@ -171,14 +175,14 @@ class RespConnection:
         return OutcomeUnknown(f"the connection to {self.address} ended ({reason})")
 
 
-def _batches(commands: Iterable[bytes]) -> Iterator[list[bytes]]:
+def _batches(commands: Iterable[Commands]) -> Iterator[list[tuple[bytes, ...]]]:
     """Lists of commands of bounded number and size; what was collected is given before an error of the source is passed on."""
-    batch: list[bytes] = []
+    batch: list[tuple[bytes, ...]] = []
     size = 0
     try:
         for item in commands:
-            batch.append(item)
-            size += len(item)
+            batch.append((item,) if isinstance(item, bytes) else item)
+            size += sum(map(len, batch[-1]))
             if len(batch) == BATCH_COMMANDS or size >= BATCH_BYTES_MAX:
                 yield batch
                 batch, size = [], 0

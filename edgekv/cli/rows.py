@@ -1,8 +1,8 @@
-"""Rows of a CSV or JSON Lines file, and what key and value each becomes. Used by ``edgekv import`` and ``edgekv demo``.
+"""Rows of a CSV or JSON Lines file, and what each becomes in a node. Used by ``edgekv import`` and ``edgekv demo``.
 
 A row is a dict from column to value. ``Shape`` turns it into one SET: the key from a template such as
 ``weather/{origin}/{time_hour}`` (``{{`` and ``}}`` stand for the braces themselves), the value from one column or, without one, the
-whole row as compact JSON. Lines that ``edgekv export`` wrote (``key``, ``value``, ``expiry_ms``) need no template.
+whole row as compact JSON. Lines that ``edgekv export`` wrote (exported.py) need no template.
 
 What is wrong with the file or the template is a BadInput, which says where.
 """
@@ -22,21 +22,15 @@ from io import TextIOWrapper
 from pathlib import Path
 from typing import IO, Final, Literal, NamedTuple
 
-from edgekv.cli.resp_client import command
-from edgekv.codec import from_json
-from edgekv.errors import InvalidRequest
+from edgekv.cli.cells import BadInput, cell_bytes, json_bytes, text_bytes
+from edgekv.cli.exported import COLLECTIONS, collection_commands
+from edgekv.cli.resp_client import Commands, command
 from edgekv.limits import KEY_BYTES_MAX, VALUE_BYTES_MAX
 
 Format = Literal["csv", "jsonl"]
 Row = dict[str, object]
 
 PLACEHOLDER: Final = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
-
-
-class BadInput(InvalidRequest):
-    """The file or the template cannot be imported. The sentence names the row, where there is one."""
-
-    code = "bad-input"
 
 
 class Source(NamedTuple):
@@ -60,16 +54,21 @@ class Shape:
     ttl_s: int = 0
     """Expiry of what is written, seconds; 0: none."""
 
-    def set_command(self, row: Row, number: int) -> bytes:
-        """The row as the bytes of one SET. ``number`` (from 1) names it in an error."""
+    def commands(self, row: Row, number: int) -> Commands:
+        """What writes a row: one SET, or what restores a line of a set or hash. ``number`` (from 1) names it in an error."""
         key = self.row_key(row, number)
-        value = self.row_value(row, number)
         if not 1 <= len(key) <= KEY_BYTES_MAX:
             raise BadInput(f"row {number}: its key has {len(key)} bytes; a key has 1 to {KEY_BYTES_MAX}")
+        if self.key is None and self.value is None and "value" not in row and row.get("type") in COLLECTIONS:
+            return collection_commands(key, row, number, ttl_s=self.ttl_s)
+        return self._set_command(key, row, number)
+
+    def _set_command(self, key: bytes, row: Row, number: int) -> bytes:
+        value = self.row_value(row, number)
         if self.ttl_s:
             return command(b"SET", key, value, b"EX", b"%d" % self.ttl_s)
         if self.key is None and row.get("expiry_ms"):
-            return command(b"SET", key, value, b"PXAT", _encoded(str(row["expiry_ms"]), number))
+            return command(b"SET", key, value, b"PXAT", text_bytes(str(row["expiry_ms"]), number))
         return command(b"SET", key, value)
 
     def row_key(self, row: Row, number: int) -> bytes:
@@ -87,14 +86,14 @@ class Shape:
                 raise BadInput(f'the key template "{self.key}" has a lone or empty brace: write {{column}} or {{{{')
             return _column(row, match[1], number).decode("utf-8", "surrogateescape")
 
-        return _encoded(PLACEHOLDER.sub(fill, self.key), number)
+        return text_bytes(PLACEHOLDER.sub(fill, self.key), number)
 
     def row_value(self, row: Row, number: int) -> bytes:
         """The value of a row."""
         column = "value" if self.key is None and self.value is None else self.value
         if column is not None:
             return _column(row, column, number)
-        return _json(row, number)
+        return json_bytes(row, number)
 
 
 @contextmanager
@@ -172,30 +171,9 @@ def _json_lines(text: TextIOWrapper) -> Iterator[Row]:
 
 
 def _column(row: Row, column: str, number: int) -> bytes:
-    """One column as bytes: text as it is, ``{"base64": ...}`` decoded, anything else as JSON."""
+    """One column as bytes."""
     if column not in row:
         close = difflib.get_close_matches(column, row, n=1)
         hint = f'did you mean "{close[0]}"?' if close else f"it has {', '.join(row)}"
         raise BadInput(f'row {number} has no column "{column}": {hint}')
-    value = row[column]
-    if isinstance(value, str):
-        return _encoded(value, number)
-    decoded = from_json(value)
-    return decoded if decoded is not None else _json(value, number)
-
-
-def _json(value: object, number: int) -> bytes:
-    """Compact JSON."""
-    try:
-        return _encoded(json.dumps(value, ensure_ascii=False, separators=(",", ":")), number)
-    except RecursionError as error:
-        raise BadInput(f"row {number} is nested too deeply") from error
-
-
-def _encoded(text: str, number: int) -> bytes:
-    """Text as it was in the file, also where it was not UTF-8. JSON can name halves of characters, which are no bytes."""
-    try:
-        return text.encode("utf-8", "surrogateescape")
-    except UnicodeEncodeError as error:
-        half = f"\\u{ord(text[error.start]):04x}"
-        raise BadInput(f"row {number} has {half}, which is half of a character: write the whole pair") from error
+    return cell_bytes(row[column], number)

@@ -1,10 +1,11 @@
 """``edgekv import`` and ``edgekv export``: files into a node and out of it.
 
-Import sends pipelined SETs over RESP; a row counts as done when the node has acknowledged it, which is when it is durable. The
+Import sends pipelined commands over RESP; a row counts as done when the node has acknowledged it, which is when it is durable. The
 number of acknowledged rows is kept in a state file beside the source, so a run that ends early (Ctrl-C, a dead node, a full
-disk) goes on where it stopped. Rows that were on their way are sent again: a SET twice is a SET.
+disk) goes on where it stopped. Rows that were on their way are sent again: a SET, SADD or HSET twice is one.
 
-Export follows the pages of a scan. Each page is consistent; what is written while the export runs may or may not be in it.
+Export follows the pages of a scan, and of each set and map; a page is in memory at a time. Each page is consistent; what is written
+while the export runs may or may not be in it.
 """
 
 import json
@@ -13,21 +14,22 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from itertools import islice
+from itertools import groupby, islice
 from pathlib import Path
 from typing import IO, Final
 
 import click
 
-from edgekv.cli.kv import Listed, scan_pages
+from edgekv.cli.cells import BadInput
+from edgekv.cli.exported import hash_lines, set_lines, string_line
+from edgekv.cli.listing import Listed, field_pages, member_pages, scan_pages
 from edgekv.cli.node_http import NodeHttp
 from edgekv.cli.options import PathType, http_option, resp_option, timeout_option
 from edgekv.cli.progress import progress
 from edgekv.cli.resp_client import RespConnection
-from edgekv.cli.rows import BadInput, Format, Shape, Source, open_rows
-from edgekv.codec import as_json
+from edgekv.cli.rows import Format, Shape, Source, open_rows
 from edgekv.config import Address
-from edgekv.errors import EdgeKVError, InvalidRequest, OutcomeUnknown
+from edgekv.errors import EdgeKVError, InvalidRequest, NotFound, OutcomeUnknown, WrongType
 
 STATE_SAVE_INTERVAL_S: Final = 0.5
 
@@ -144,9 +146,9 @@ def import_file(
 @http_option
 @timeout_option
 def export_file(prefix: str, file: Path | None, http: Address, timeout_s: float) -> None:
-    """Write the keys that begin with PREFIX (default: all) with their values as JSON Lines, for edgekv import.
+    """Write all that the keys that begin with PREFIX (default: all) hold as JSON Lines, for edgekv import.
 
-    Strings and numbers only: sets and maps are left out.
+    A large set or map becomes many lines. Counters are written as what they are now, expiries with their date.
 
     \b
     edgekv export > everything.jsonl
@@ -154,8 +156,9 @@ def export_file(prefix: str, file: Path | None, http: Address, timeout_s: float)
     """
     count = 0
     with NodeHttp(http, timeout_s) as node, _whole(file) as out:
-        for entry in scan_pages(node, os.fsencode(prefix)):
-            out.write(_line(entry))
+        for _, entries in groupby(scan_pages(node, os.fsencode(prefix)), key=lambda entry: entry.key):
+            for entry in entries:
+                out.writelines(_lines(node, entry))
             count += 1
     if file is not None:
         click.echo(f"exported {count} keys to {file}")
@@ -172,12 +175,17 @@ def _import(connection: RespConnection, source: Source, shape: Shape, state: Sta
             advance(source.bytes_read(), f"{state.rows} rows acknowledged")
 
         try:
-            connection.send_all((shape.set_command(row, number) for number, row in rows), acknowledged)
+            connection.send_all((shape.commands(row, number) for number, row in rows), acknowledged)
         except InvalidRequest as error:
             state.save()
             if isinstance(error, BadInput):
                 raise
             raise type(error)(f"row {state.rows + 1}: {error}") from error  # the node's words, which know no rows
+        except WrongType as error:
+            state.save()
+            raise WrongType(
+                f"row {state.rows + 1}: its key holds another type here. Delete that key, and run the same command again to go on"
+            ) from error
         except OutcomeUnknown as error:
             state.save()
             raise OutcomeUnknown(
@@ -220,8 +228,17 @@ def _whole(file: Path | None) -> Iterator[IO[bytes]]:
         partial.unlink(missing_ok=True)
 
 
-def _line(entry: Listed) -> bytes:
-    row: dict[str, object] = {"key": as_json(entry.key), "value": as_json(entry.value)}
-    if entry.expiry_ms:
-        row["expiry_ms"] = entry.expiry_ms
-    return json.dumps(row, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
+def _lines(node: NodeHttp, entry: Listed) -> Iterator[bytes]:
+    """All lines of an entry. Of a set or map that ends meanwhile, those read before."""
+    if entry.kind == "string":
+        yield string_line(entry)
+        return
+    try:
+        if entry.kind == "set":
+            for members in member_pages(node, entry.key):
+                yield from set_lines(entry, members)
+        else:
+            for fields in field_pages(node, entry.key):
+                yield from hash_lines(entry, fields)
+    except (NotFound, WrongType):
+        return

@@ -126,10 +126,15 @@ def test_the_first_minute_of_the_readme_goes_as_it_is_written(shell: Shell) -> N
     assert shell.edgekv("put", "room/7/temp", "21.5") == Ended(0, b"", "")
     assert shell.edgekv("put", "room/7/humidity", "40") == Ended(0, b"", "")
     assert shell.edgekv("get", "room/7/temp") == Ended(0, b"21.5", "")
-    assert shell.edgekv("scan", "room/").text == "KEY              VALUE\nroom/7/humidity  40\nroom/7/temp      21.5\n"
+    assert (
+        shell.edgekv("scan", "room/").text
+        == "KEY              TYPE    VALUE\nroom/7/humidity  string  40\nroom/7/temp      string  21.5\n"
+    )
     assert shell.edgekv("incr", "door/visits").text == "1\n"
     assert shell.edgekv("incr", "door/visits", "-20").text == "-19\n"
-    assert json.loads(shell.edgekv("scan", "door/", "-o", "json").out) == [{"key": "door/visits", "value": "-19"}]
+    assert json.loads(shell.edgekv("scan", "door/", "-o", "json").out) == [
+        {"key": "door/visits", "type": "string", "value": "-19"}
+    ]
     assert shell.edgekv("del", "room/7/temp", "door/visits") == Ended(0, b"", "")
     is_told(shell.edgekv("get", "room/7/temp"), NOT_FOUND, "there is no key room/7/temp")
     is_told(shell.edgekv("del", "room/7/temp"), NOT_FOUND, "no such key: room/7/temp")

@@ -21,7 +21,15 @@ class FakeNode:
 
     def __init__(self) -> None:
         self.rows: dict[bytes, bytes] = {}
+        self.sets: dict[bytes, set[bytes]] = {}
+        self.maps: dict[bytes, dict[bytes, bytes]] = {}
         self.expiries: dict[bytes, bytes] = {}
+        self.ends: dict[bytes, int] = {}
+        """What a page of keys says about expiries."""
+        self.gone: set[bytes] = set()
+        """Keys that a page of keys still shows and nothing else does."""
+        self.longest = 0
+        """The most elements, fields and keys that one reply had."""
         self.requests: list[str] = []
         self.problem: tuple[int, dict[str, object]] | None = None
         self.foreign: tuple[int, bytes] | None = None
@@ -53,6 +61,18 @@ class FakeNode:
                 if options:
                     self.expiries[key] = b" ".join(options)
                 return b"+OK\r\n"
+            case [b"SADD" | b"HSET", key, *_] if key in self.rows:
+                return b"-WRONGTYPE Operation against a key holding the wrong kind of value\r\n"
+            case [b"SADD", key, *members]:
+                before = len(self.sets.setdefault(key, set()))
+                self.sets[key] |= set(members)
+                return b":%d\r\n" % (len(self.sets[key]) - before)
+            case [b"HSET", key, *cells]:
+                self.maps.setdefault(key, {}).update(zip(cells[::2], cells[1::2], strict=True))
+                return b":0\r\n"
+            case [b"EXPIRE" | b"PEXPIREAT", key, _]:
+                self.expiries[key] = b" ".join([arguments[0], arguments[2]])
+                return b":1\r\n"
             case [b"GET", key]:
                 return _bulk(self.rows.get(key))
             case [b"MGET", *keys]:
@@ -133,6 +153,8 @@ def _http_handler(node: FakeNode) -> type[BaseHTTPRequestHandler]:
                     return self.reply(200, json.dumps({"value": int(node.rows[key])}).encode())
                 case "GET", "scan":
                     return self.page(parse_qs(parts.query, keep_blank_values=True))
+                case "GET", "set" | "map" if key not in node.gone:
+                    return self.rows(kind, key, parse_qs(parts.query))
             return self.reply(404, json.dumps({"code": "not-found", "detail": "the key does not exist."}).encode())
 
         do_GET = do_PUT = do_DELETE = do_POST = handle_call  # noqa: N815 - the names that http.server calls
@@ -141,13 +163,40 @@ def _http_handler(node: FakeNode) -> type[BaseHTTPRequestHandler]:
             prefix = query.get("prefix", [""])[0].encode()
             start = query.get("start", [""])[0].encode()
             limit = int(query["limit"][0])
-            keys = sorted(key for key in node.rows if key.startswith(prefix) and key >= start)
-            rows = [{"key": as_json(key), "value": as_json(node.rows[key]), "version": "1-a"} for key in keys[:limit]]
-            body = b"".join(json.dumps(row).encode() + b"\n" for row in rows)
+            kind = query.get("type", [""])[0]
+            named = {
+                **dict.fromkeys(node.rows, "string"),
+                **dict.fromkeys(node.sets, "set"),
+                **dict.fromkeys(node.maps, "hash"),
+            }
+            keys = sorted(
+                key for key in named if key.startswith(prefix) and key >= start and (not kind or named[key] == kind)
+            )
+            body = b"".join(json.dumps(self.entry(key, named[key])).encode() + b"\n" for key in keys[:limit])
             headers = {}
             if len(keys) > limit:
                 target = f"/v1/scan?prefix={quote(prefix)}&start={quote(keys[limit])}&limit={limit}"
                 headers["Link"] = f'<{target}>; rel="next"'
             self.reply(200, body, **headers)
+
+        def entry(self, key: bytes, kind: str) -> dict[str, object]:
+            held: dict[str, object] = {"key": as_json(key), "type": kind}
+            if kind == "string":
+                held |= {"value": as_json(node.rows[key]), "version": "1-a"}
+            else:
+                held["count"] = len(node.sets[key] if kind == "set" else node.maps[key])
+            return held | ({"expiry_ms": node.ends[key]} if key in node.ends else {})
+
+        def rows(self, kind: str, key: bytes, query: dict[str, list[str]]) -> None:
+            limit, at = int(query["limit"][0]), int(query.get("cursor", ["0"])[0])
+            if kind == "set":
+                rows: list[object] = [as_json(member) for member in sorted(node.sets[key])]
+            else:
+                rows = [{"field": as_json(name), "value": as_json(value)} for name, value in node.maps[key].items()]
+            shown = rows[at : at + limit]
+            node.longest = max(node.longest, len(shown))
+            more = {"Link": f'<?cursor={at + limit}&limit={limit}>; rel="next"'} if at + limit < len(rows) else {}
+            body = {"members" if kind == "set" else "entries": shown, "count": len(rows), "cursor": None}
+            self.reply(200, json.dumps(body).encode(), **more)
 
     return Handler

@@ -85,8 +85,21 @@ def test_a_scan_follows_the_pages_to_its_limit(node: FakeNode, edgekv: Program) 
 
 def test_a_scan_starts_where_it_is_told(node: FakeNode, edgekv: Program) -> None:
     node.rows = {b"a": b"1", b"b": NOT_TEXT, b"c": b"3"}
-    assert edgekv("scan", "--start", "b").text == "KEY  VALUE\nb    \\xff\\x00\\x0a\nc    3\n"
-    assert json.loads(edgekv("scan", "--start", "c", "-o", "json").out) == [{"key": "c", "value": "3"}]
+    assert edgekv("scan", "--start", "b").text == "KEY  TYPE    VALUE\nb    string  \\xff\\x00\\x0a\nc    string  3\n"
+    assert json.loads(edgekv("scan", "--start", "c", "-o", "json").out) == [
+        {"key": "c", "type": "string", "value": "3"}
+    ]
+
+
+def test_sets_and_maps_are_listed_with_how_much_they_hold(node: FakeNode, edgekv: Program) -> None:
+    node.rows, node.sets = {b"a": b"1"}, {b"s": {b"x", b"y"}}
+    node.maps = {b"m": {b"f": b"1"}}
+    assert (
+        edgekv("scan").text == "KEY  TYPE    VALUE\na    string  1\nm    hash    (1 field)\ns    set     (2 members)\n"
+    )
+    assert json.loads(edgekv("scan", "--type", "set", "-o", "json").out) == [{"key": "s", "type": "set", "count": 2}]
+    assert edgekv("scan", "--type", "hash", "--keys-only").text == "m\n"
+    assert edgekv("scan", "--type", "list").exit_code == 2
 
 
 def test_an_empty_scan_is_no_error(node: FakeNode, edgekv: Program) -> None:
@@ -114,11 +127,11 @@ def test_the_default_limit_costs_one_request(node: FakeNode, edgekv: Program) ->
 def test_one_long_value_is_cut_in_the_table_and_makes_no_other_line_long(node: FakeNode, edgekv: Program) -> None:
     node.rows = {b"a": b"1", b"photo": b"\xff" * (1 << 20), b"text": "\u00e4".encode() * 5_000, b"z": b"2"}
     lines = edgekv("scan").text.splitlines()
-    assert lines[1] == "a      1" and lines[4] == "z      2"
-    assert lines[2] == "photo  " + "\\xff" * CELL_CHARACTERS_MAX + "... (1048576 bytes)"
-    assert lines[3] == "text   " + "\u00e4" * CELL_CHARACTERS_MAX + "... (10000 bytes)"
+    assert lines[1] == "a      string  1" and lines[4] == "z      string  2"
+    assert lines[2] == "photo  string  " + "\\xff" * CELL_CHARACTERS_MAX + "... (1048576 bytes)"
+    assert lines[3] == "text   string  " + "\u00e4" * CELL_CHARACTERS_MAX + "... (10000 bytes)"
     exact = json.loads(edgekv("scan", "text", "-o", "json").out)
-    assert exact == [{"key": "text", "value": "\u00e4" * 5_000}]
+    assert exact == [{"key": "text", "type": "string", "value": "\u00e4" * 5_000}]
 
 
 @pytest.mark.parametrize("size", [0, 1, CELL_CHARACTERS_MAX])

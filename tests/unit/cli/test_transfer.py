@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from edgekv.cli.exported import LINE_BYTES_MAX
+from edgekv.cli.listing import PAGE_ROWS
 from edgekv.cli.resp_client import BATCH_COMMANDS
 from edgekv.cli.rows import Row, Shape
 from edgekv.errors import InvalidRequest
@@ -59,6 +61,109 @@ def test_an_export_is_imported_again_without_a_template_and_unchanged(
     node.rows.clear()
     assert edgekv("import", "-", "--format", "jsonl", stdin=exported).exit_code == 0
     assert node.rows == rows
+
+
+def test_an_export_has_sets_and_maps_too_and_an_import_restores_all_of_them(node: FakeNode, edgekv: Program) -> None:
+    node.rows = {b"text": b"one"}
+    node.sets = {b"s\xff": {b"", b"x", b"\xff\x00", b"{"}, b"large": {b"%05d" % i for i in range(2 * PAGE_ROWS + 7)}}
+    node.maps = {b"m": {b"": b"", b"\xfe": b"\x00\xff", b"n": b"-12"}}
+    node.ends = {b"large": 1893456000000, b"m": 1893456000001}
+    held = (node.rows, node.sets, node.maps)
+    exported = edgekv("export").out
+    assert node.longest == PAGE_ROWS
+    assert len(exported.splitlines()) == 1 + 1 + 3 + 1
+    node.rows, node.sets, node.maps = {}, {}, {}
+    ended = edgekv("import", "-", "--format", "jsonl", stdin=exported)
+    assert ended.exit_code == 0 and "imported 6 rows" in ended.text
+    assert (node.rows, node.sets, node.maps) == held
+    assert node.expiries == {b"large": b"PEXPIREAT 1893456000000", b"m": b"PEXPIREAT 1893456000001"}
+
+
+def test_a_line_of_an_export_has_a_bounded_size_and_a_large_field_one_of_its_own(
+    node: FakeNode, edgekv: Program
+) -> None:
+    large = b"x" * (LINE_BYTES_MAX + 1)
+    node.maps = {b"m": {b"a": b"1", b"b": large, b"c": b"2", **{b"d%d" % i: b"y" * 1000 for i in range(1000)}}}
+    fields = dict(node.maps[b"m"])
+    exported = edgekv("export").out
+    lines = [json.loads(line)["fields"] for line in exported.splitlines()]
+    assert [len(line) for line in lines[:2]] == [1, 1] and lines[1][0][0] == "b"
+    assert max(len(line) for line in exported.splitlines()) < LINE_BYTES_MAX + 20_000
+    node.maps = {}
+    edgekv("import", "-", "--format", "jsonl", stdin=exported)
+    assert node.maps == {b"m": fields}
+
+
+def test_a_set_that_ends_while_it_is_exported_is_no_error(node: FakeNode, edgekv: Program) -> None:
+    node.rows, node.sets, node.gone = {b"z": b"1"}, {b"s": {b"x"}}, {b"s"}
+    ended = edgekv("export")
+    assert (ended.exit_code, ended.out) == (0, b'{"key":"z","value":"1"}\n')
+
+
+def test_lines_of_other_programs_may_be_long_and_have_fields_by_name(node: FakeNode, edgekv: Program) -> None:
+    members = list(range(2_500))
+    lines = [
+        {"key": "s", "type": "set", "members": members},
+        {"key": "h", "type": "hash", "fields": {"a": 1, "b": "x"}},
+    ]
+    ended = edgekv("import", "-", "--format", "jsonl", "--ttl-s", "9", stdin="\n".join(map(json.dumps, lines)).encode())
+    assert ended.exit_code == 0, ended.err
+    assert node.sets[b"s"] == {b"%d" % each for each in members}
+    assert node.maps == {b"h": {b"a": b"1", b"b": b"x"}}
+    assert node.expiries == {b"s": b"EXPIRE 9", b"h": b"EXPIRE 9"}
+    assert node.commands == 3 + 1 + 2
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ('{"key": "k", "type": "set"}', 'row 1 is a set without a list of "members"'),
+        ('{"key": "k", "type": "set", "members": "x"}', 'row 1 is a set without a list of "members"'),
+        ('{"key": "k", "type": "hash", "fields": 7}', 'row 1 is a hash without a list of "fields"'),
+        ('{"key": "k", "type": "hash", "fields": [["a"]]}', "row 1 has a field that is no [field, value] pair"),
+        ('{"key": "", "type": "set", "members": []}', "row 1: its key has 0 bytes"),
+        ('{"key": "k", "type": "list", "members": []}', 'row 1 has no column "value"'),
+    ],
+)
+def test_a_line_of_a_set_or_map_that_is_none_is_named(node: FakeNode, edgekv: Program, line: str, message: str) -> None:
+    ended = edgekv("import", "-", "--format", "jsonl", stdin=line.encode())
+    assert ended.exit_code == 2 and ended.err.startswith(f"edgekv: {message}")
+    assert (node.sets, node.maps) == ({}, {})
+
+
+def test_a_row_with_a_value_is_a_string_whatever_its_type_column_says(node: FakeNode, edgekv: Program) -> None:
+    edgekv("import", "-", "--format", "jsonl", stdin=b'{"key": "k", "value": "v", "type": "set"}\n')
+    edgekv(
+        "import", "-", "--format", "jsonl", "--key", "x/{key}", stdin=b'{"key": "k", "type": "set", "members": []}\n'
+    )
+    assert node.rows == {b"k": b"v", b"x/k": b'{"key":"k","type":"set","members":[]}'}
+
+
+def test_a_key_of_another_type_stops_an_import_there_and_it_goes_on_when_the_key_is_deleted(
+    node: FakeNode, edgekv: Program, tmp_path: Path
+) -> None:
+    file = tmp_path / "rows.jsonl"
+    file.write_text('{"key": "a", "value": "1"}\n{"key": "s", "type": "set", "members": ["x"], "expiry_ms": 7}\n')
+    node.rows = {b"s": b"a string"}
+    ended = edgekv("import", str(file))
+    assert (ended.exit_code, ended.err.partition(".")[0]) == (4, "edgekv: row 2: its key holds another type here")
+    del node.rows[b"s"]
+    assert "(resumed after 1)" in edgekv("import", str(file)).text
+    assert (node.sets, node.expiries) == ({b"s": {b"x"}}, {b"s": b"PEXPIREAT 7"})
+
+
+def test_an_import_that_dies_within_the_commands_of_a_row_repeats_that_row(
+    node: FakeNode, edgekv: Program, tmp_path: Path
+) -> None:
+    file = tmp_path / "rows.jsonl"
+    lines = [{"key": f"s{i}", "type": "set", "members": ["x"], "expiry_ms": 7} for i in range(10)]
+    file.write_text("\n".join(map(json.dumps, lines)))
+    node.answer = lambda number, arguments: b"" if number == 8 else None  # the fourth row's expiry
+    assert edgekv("import", str(file)).exit_code == 7
+    assert len(node.sets) == 4 and len(node.expiries) == 3
+    node.answer = lambda number, arguments: None
+    assert "(resumed after 3)" in edgekv("import", str(file)).text
+    assert len(node.sets) == len(node.expiries) == 10
 
 
 def test_an_export_carries_expiries_and_an_import_takes_them_up(node: FakeNode, edgekv: Program) -> None:
