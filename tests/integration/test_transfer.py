@@ -3,9 +3,9 @@
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import pytest
 import redis
@@ -72,14 +72,21 @@ def write(client: redis.Redis, held: Held) -> None:
         elif isinstance(content, set):
             client.sadd(key, *content)
         else:
-            client.hset(key, mapping=content)
+            client.hset(key, items=[cell for pair in content.items() for cell in pair])
         if end > 0:
             client.pexpireat(key, end)
 
 
 def read(client: redis.Redis) -> Held:
-    readers = {b"string": client.get, b"set": client.smembers, b"hash": client.hgetall}
-    return {key: (readers[client.type(key)](key), client.pexpiretime(key)) for key in client.keys("*")}
+    readers: dict[bytes, Callable[[bytes], Any]] = {
+        b"string": client.get,
+        b"set": client.smembers,
+        b"hash": client.hgetall,
+    }
+    keys: Any = client.keys("*")
+    kind_of: Callable[[bytes], Any] = client.type
+    ends: Callable[[bytes], Any] = client.pexpiretime  # type: ignore[assignment] # typed for keys of text only
+    return {key: (readers[kind_of(key)](key), ends(key)) for key in keys}
 
 
 @settings(max_examples=40, deadline=None)

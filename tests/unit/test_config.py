@@ -16,6 +16,7 @@ from edgekv.config import (
     environment_name,
     flag_name,
     load,
+    validate,
 )
 from edgekv.errors import ConfigError
 from edgekv.limits import GIB, MIB
@@ -69,7 +70,7 @@ def refusal(tmp_path: Path, text: str) -> str:
 @pytest.fixture
 def later_release(monkeypatch: pytest.MonkeyPatch) -> None:
     """One that can do all that a configuration may say."""
-    monkeypatch.setattr("edgekv.config._not_yet", lambda config: ())
+    monkeypatch.setattr("edgekv.config.bounds._not_yet", lambda config: ())
 
 
 @pytest.mark.usefixtures("later_release")
@@ -197,18 +198,18 @@ def test_variables_that_are_not_ours_are_left_alone() -> None:
 @pytest.mark.parametrize("key", ["http", "resp", "peer"])
 def test_a_listener_that_others_could_reach_is_refused(key: str, host: str) -> None:
     with pytest.raises(ConfigError, match=f"{key}: .* can be reached from other machines .* no authentication"):
-        config(**{key: Address(host, 7000)}).validate()
+        validate(config(**{key: Address(host, 7000)}))
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.9.9.9", "::1", "localhost"])
 def test_loopback_is_allowed(host: str) -> None:
-    config(http=Address(host, 7000)).validate()
+    validate(config(http=Address(host, 7000)))
 
 
 def test_two_listeners_on_one_port_are_refused_unless_it_is_picked_freely() -> None:
-    config(http=Address("127.0.0.1", 0), resp=Address("127.0.0.1", 0)).validate()
+    validate(config(http=Address("127.0.0.1", 0), resp=Address("127.0.0.1", 0)))
     with pytest.raises(ConfigError, match=r"resp: 127.0.0.1:7480 is already taken by http"):
-        config(resp=Address("127.0.0.1", 7480)).validate()
+        validate(config(resp=Address("127.0.0.1", 7480)))
 
 
 @pytest.mark.parametrize(
@@ -231,30 +232,32 @@ def test_two_listeners_on_one_port_are_refused_unless_it_is_picked_freely() -> N
 )
 def test_each_size_has_its_bounds(settings: dict[str, object], complaint: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        config(**settings).validate()
+        validate(config(**settings))
     assert str(caught.value).startswith(complaint)
 
 
 def test_segments_may_have_their_greatest_size() -> None:
-    config(wal=WalConfig(segment_bytes=GIB)).validate()
+    validate(config(wal=WalConfig(segment_bytes=GIB)))
 
 
 def test_a_directory_that_no_path_can_name_is_refused() -> None:
     with pytest.raises(ConfigError, match="data_dir: it holds a zero byte"):
-        Config(data_dir=Path("a\0b")).validate()
+        validate(Config(data_dir=Path("a\0b")))
 
 
 def test_the_address_for_other_nodes_is_taken_and_kept_for_them() -> None:
-    config(peer=Address("127.0.0.1", 9999)).validate()
+    validate(config(peer=Address("127.0.0.1", 9999)))
 
 
 def test_small_segments_and_memory_can_be_had_when_asked_for() -> None:
-    config(
-        memory_bytes=MIB,
-        small_memory=True,
-        limits=LimitsConfig(value_bytes_max=64 << 10),
-        wal=WalConfig(segment_bytes=256 << 10),
-    ).validate()
+    validate(
+        config(
+            memory_bytes=MIB,
+            small_memory=True,
+            limits=LimitsConfig(value_bytes_max=64 << 10),
+            wal=WalConfig(segment_bytes=256 << 10),
+        )
+    )
 
 
 @pytest.mark.parametrize(
@@ -274,7 +277,7 @@ def test_small_segments_and_memory_can_be_had_when_asked_for() -> None:
 def test_keyspaces_do_not_nest_and_have_names_of_their_own(keyspaces: list[tuple[bytes, str]], complaint: str) -> None:
     declared = tuple(KeyspaceConfig(prefix=prefix, name=name) for prefix, name in keyspaces)
     with pytest.raises(ConfigError) as caught:
-        config(keyspaces=declared).validate()
+        validate(config(keyspaces=declared))
     assert str(caught.value).startswith(complaint)
 
 
@@ -318,7 +321,7 @@ def test_the_default_keyspace_is_always_there_and_first_and_the_rest_inherit_the
 )
 def test_what_this_release_cannot_do_is_refused_and_not_ignored(settings: dict[str, object], complaint: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        config(**settings).validate()
+        validate(config(**settings))
     assert complaint in str(caught.value)
 
 

@@ -1,0 +1,31 @@
+"""The configuration of one node: settings.py says what may be set, bounds.py what is refused, sources.py where it comes from."""
+
+from edgekv.config.bounds import validate
+from edgekv.config.settings import (
+    TTL_S_MAX,
+    Address,
+    Config,
+    KeyspaceConfig,
+    LimitsConfig,
+    UpstreamConfig,
+    WalConfig,
+    default_memory_bytes,
+)
+from edgekv.config.sources import KEYS, Loaded, environment_name, flag_name, load
+
+__all__ = [
+    "KEYS",
+    "TTL_S_MAX",
+    "Address",
+    "Config",
+    "KeyspaceConfig",
+    "LimitsConfig",
+    "Loaded",
+    "UpstreamConfig",
+    "WalConfig",
+    "default_memory_bytes",
+    "environment_name",
+    "flag_name",
+    "load",
+    "validate",
+]
