@@ -1,4 +1,4 @@
-"""What the RESP listener needs of the node it serves. The real one is built by edgekv/server.py; tests have one made of dicts."""
+"""What the RESP listener needs of the node it serves. The real one is built by edgekv/server; tests have one made of dicts."""
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager

@@ -1,6 +1,6 @@
 """The RESP listener: accepts connections, wakes those that wait for room, and owns the tasks of the few commands that take long.
 
-edgekv/server.py makes one, `listen`s and `close`s it. A bounded number of slow commands runs at a time, the others wait their turn.
+edgekv/server makes one, `listen`s and `close`s it. A bounded number of slow commands runs at a time, the others wait their turn.
 """
 
 import asyncio

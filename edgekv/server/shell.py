@@ -1,15 +1,14 @@
 """The shell around a node: one event loop that feeds it events and carries out its effects.
 
-Everything that waits lives here: the flusher's completions, the applier's pipe, timers, signals, and the listeners of api/. The node
-itself (node/, engine/) is synchronous. Start-up order: directory lock, identity, applier (it opens LMDB first), recovery, listeners,
-`ready`. Shutdown is the reverse: no more requests, the last frame, the CLEAN mark, the applier.
+Everything that waits lives here: the flusher's completions, timers, signals, the listeners of api/, and the applier
+(supervisor.py). The node itself (node/, engine/) is synchronous. Start-up order: directory lock, identity, applier (it opens LMDB
+first), recovery, listeners, `ready`. Shutdown is the reverse: no more requests, the last frame, the CLEAN mark, the applier.
 """
 
 import asyncio
 import gc
 import logging
 import os
-import resource
 import signal
 import time
 from collections.abc import Callable
@@ -24,11 +23,8 @@ from edgekv.config import Config
 from edgekv.engine.engine import Engine
 from edgekv.engine.frame import Frame
 from edgekv.errors import EdgeKVError, LogFailed, Unavailable
-from edgekv.ids import Lsn
 from edgekv.limits import (
     BUFFERED_SYNC_INTERVAL_MS,
-    CONNECTIONS_MAX,
-    DESCRIPTORS_OWN,
     MIB,
     READER_AGE_MS,
     SLICE_MS,
@@ -39,12 +35,12 @@ from edgekv.node import identity, keyspace_file
 from edgekv.node.directory import DataDirectory
 from edgekv.node.node import Node
 from edgekv.node.operations import Operations
-from edgekv.store.applied import Ended, Failed, Opened, Progress, Stable
-from edgekv.store.applier import Applier
-from edgekv.store.applier_process import ApplierProcess, InlineApplier
-from edgekv.store.lmdb_store import LmdbStore, StoreError, disk_is_full
+from edgekv.server.descriptors import allowed_connections
+from edgekv.server.effects import HOUSEKEEPING, SYNC, Effects
+from edgekv.server.gauges import LoopProbe, register_gauges
+from edgekv.server.supervisor import ApplierSupervisor
 from edgekv.wal.disk import RealDisk
-from edgekv.wal.group_commit import CloseJob, Flusher, FrameJob, Outcome, PromiseJob, RecycleJob, SyncJob, Written
+from edgekv.wal.group_commit import CloseJob, Flusher, Outcome, PromiseJob, SyncJob, Written
 from edgekv.wal.group_commit import Failed as FlushFailed
 from edgekv.wal.record import CLEAN_RECORD
 from edgekv.wal.spares import SpareMaker
@@ -55,27 +51,9 @@ TICK_S: Final = min(READER_AGE_MS, BUFFERED_SYNC_INTERVAL_MS) / 1000
 DISK_CHECK_TICKS: Final = 10
 DISK_CHECK_BYTES: Final = MIB
 """Of changes between two looks at the disk: in a second a fast writer fills what LMDB needs for what is acknowledged."""
-PROBE_S: Final = 0.02
-APPLIER_OPEN_S: Final = 30.0
-APPLIER_RESTART_S: Final = (0.1, 0.5, 2.0, 5.0)
-STOP_S: Final = 30.0
-FEW_CONNECTIONS: Final = 1_000
-"""A limit of open files that leaves fewer per listener is worth a warning."""
 IDLE_COLLECT_S: Final = 60.0
 IDLE_COLLECT_ROWS_MAX: Final = 50_000
 """A full garbage collection walks the memtable, 120 to 300 ms for a large one: only when idle and small."""
-
-
-class _Sync:
-    """Token of a SyncJob."""
-
-
-class _Housekeeping:
-    """Token of jobs whose outcome changes nothing in the engine."""
-
-
-SYNC: Final = _Sync()
-HOUSEKEEPING: Final = _Housekeeping()
 
 
 class Listener(Protocol):
@@ -91,29 +69,6 @@ def now_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-class Flush:
-    """The engine's effects on the flusher and the applier, before and after both exist."""
-
-    def __init__(self) -> None:
-        self.flusher: Flusher | None = None
-        self.applier: ApplierProcess | InlineApplier | None = None
-
-    def flush(self, frame: Frame, payload: bytes, records: int, *, sync: bool, roll: bool) -> None:
-        """Hand a frame to the flusher."""
-        assert self.flusher is not None
-        self.flusher.submit(FrameJob(payload, records, sync, roll, frame))
-
-    def apply(self, lsn: Lsn, stable: Stable | None) -> None:
-        """Ask the applier; while it is being restarted the request waits in `Checkpoints.requests`."""
-        if self.applier is not None:
-            self.applier.request(lsn, stable)
-
-    def recycle(self, below_lsn: Lsn) -> None:
-        """Give the log below back. Nothing is retained for readers that lag: before replication there are none."""
-        if self.flusher is not None:
-            self.flusher.submit(RecycleJob(below_lsn, 0, HOUSEKEEPING))
-
-
 class Server:
     """One running node: the `Host` of the front ends."""
 
@@ -125,21 +80,18 @@ class Server:
         self.version: Final = edgekv.__version__
         self.started_ms: Final = now_ms()
         self._failure: EdgeKVError | None = None
-        self._effects: Final = Flush()
+        self._effects: Final = Effects()
+        self._probe: Final = LoopProbe()
         self._stopping: Final = asyncio.Event()
         self._stopped_flushing: Final = asyncio.Event()
         self._listeners: Final[list[Listener]] = []
         self._kick_due = False
         self._closing = False
-        self._applier_restarts = 0
-        self._inline_resting = False
-        """The inline applier has more to do, and will."""
         self._ticks = 0
         self._unchecked_bytes = 0
         self._last_frame_s = 0.0
         self._promised = True
         self._collected_s = time.monotonic()
-        self._loop_delay_s_max = 0.0
 
     # -- what front ends use (their Host)
 
@@ -190,11 +142,13 @@ class Server:
 
     def _start_node(self, directory: DataDirectory) -> None:
         config = self.config
-        self._directory = directory
         who = identity.load_or_create(directory.path, name=config.node, site=config.site, entropy=os.urandom)
         policies = keyspace_file.load_or_seed(directory.path, config.all_keyspaces())
         self._disk = RealDisk(directory.wal)
-        self._effects.applier = applier = self._open_applier()
+        self._supervisor = ApplierSupervisor(
+            config, directory, self._disk, self._effects, check_disk=self._check_disk, failed=self._end
+        )
+        self._store = self._supervisor.store
         self.node = Node.recover(
             config,
             identity=who,
@@ -213,8 +167,8 @@ class Server:
             )
             self._effects.flusher.start()
             self._spares.start()
-        self._watch_applier(applier)
-        self._register_gauges()
+        self._supervisor.watch(self.engine)
+        register_gauges(self.metrics, self.engine, self._probe)
         gc.collect()
         gc.freeze()
         gc.set_threshold(10_000, 50, 1 << 30)
@@ -243,11 +197,13 @@ class Server:
             announce(f"read-only: {refused}")
         announce("ready")
         self._tick()
-        self._probe(time.perf_counter())
+        self._probe.start(self._loop)
         await self._stopping.wait()
 
     async def _stop_node(self) -> None:
         self._closing = True
+        self._probe.stop()
+        self._supervisor.stop()
         for listener in reversed(self._listeners):
             await listener.close()
         flusher = self._effects.flusher
@@ -258,11 +214,7 @@ class Server:
             await asyncio.to_thread(
                 flusher.close
             )  # its last outcome, perhaps a failure, is heard before the process ends
-        if isinstance(self._effects.applier, ApplierProcess):
-            self._loop.remove_reader(self._effects.applier.fileno())
-            self._effects.applier.close()
-            await asyncio.to_thread(self._effects.applier.wait, STOP_S)
-        self._store.close()
+        await self._supervisor.close()
         self._disk.close()
 
     async def _flush_all(self) -> None:
@@ -307,116 +259,13 @@ class Server:
 
     def _fail(self, error: LogFailed) -> None:
         """Rule L8: nothing is acknowledged any more; say so, and end."""
-        self._failure = error
+        self._end(error)
         self.engine.failed(error)
+
+    def _end(self, error: EdgeKVError) -> None:
+        """Stop, and let `run` raise it."""
+        self._failure = error
         self._stopping.set()
-
-    # -- the applier
-
-    def _open_applier(self) -> ApplierProcess | InlineApplier:
-        if self.config.applier == "inline":
-            # LMDB allows one environment per process and directory: reads and the applier share it.
-            self._store = LmdbStore.open(self._directory.store, readonly=False)
-            return InlineApplier(Applier(self._store, self._disk))
-        applier = ApplierProcess.spawn(self._directory.path, self._directory.lock_descriptor)
-        self._await_opened(applier)
-        self._store = LmdbStore.open(self._directory.store, readonly=True)
-        return applier
-
-    def _await_opened(self, applier: ApplierProcess) -> None:
-        """The applier creates the environment, so it opens it first."""
-        deadline = time.monotonic() + APPLIER_OPEN_S
-        while time.monotonic() < deadline:
-            for message in applier.receive():
-                if isinstance(message, Opened):
-                    return
-                if isinstance(message, Failed):
-                    raise Unavailable(
-                        f"the store cannot be opened: {message.text}. See applier.log in {self._directory.path}."
-                    )
-                if isinstance(message, Ended):
-                    raise Unavailable(f"the applier ended at its start. See applier.log in {self._directory.path}.")
-            time.sleep(0.002)
-        raise Unavailable(f"the applier did not open the store within {APPLIER_OPEN_S:.0f} s. See applier.log.")
-
-    def _watch_applier(self, applier: ApplierProcess | InlineApplier) -> None:
-        if isinstance(applier, ApplierProcess):
-            self._loop.add_reader(applier.fileno(), self._applier_messages)
-
-    def _applier_messages(self) -> None:
-        applier = self._effects.applier
-        assert isinstance(applier, ApplierProcess)
-        for message in applier.receive():
-            match message:
-                case Progress():
-                    self._applier_restarts = 0
-                    self.engine.applied(message)
-                case Failed(text, disk_full):
-                    _log.warning("the applier failed and will be restarted: %s", text)
-                    if disk_full:
-                        self._check_disk(lacking=True)
-                case Ended():
-                    self._restart_applier(applier)
-
-    def _restart_applier(self, ended: ApplierProcess) -> None:
-        self._loop.remove_reader(ended.fileno())
-        ended.close()
-        self._effects.applier = None
-        if not self._closing:
-            self._loop.call_later(self._back_off_s(), self._respawn_applier, ended)
-
-    def _back_off_s(self) -> float:
-        """How long to wait before the next applier."""
-        wait_s = APPLIER_RESTART_S[min(self._applier_restarts, len(APPLIER_RESTART_S) - 1)]
-        self._applier_restarts += 1
-        return wait_s
-
-    def _respawn_applier(self, ended: ApplierProcess) -> None:
-        ended.poll()  # reap it
-        if self._closing:
-            return
-        try:
-            applier = ApplierProcess.spawn(self._directory.path, self._directory.lock_descriptor)
-        except OSError as error:
-            _log.warning("the applier cannot be started: %s; it is tried again", error.strerror)
-            self._loop.call_later(APPLIER_RESTART_S[-1], self._respawn_applier, ended)
-            return
-        self._effects.applier = applier
-        self._watch_applier(applier)
-        self.engine.checkpoints.repeat_requests()
-
-    def _step_inline_applier(self, applier: InlineApplier) -> None:
-        """One transaction, and the next after a pause as long as this one took: half of the time is for clients."""
-        started_s = self._loop.time()
-        self._inline_resting = False
-        if self._closing or self._effects.applier is not applier:
-            return
-        try:
-            progress = applier.step()
-        except (StoreError, EdgeKVError, OSError) as error:
-            _log.warning("the applier failed and will be restarted: %s", error)
-            self._effects.applier = None
-            self._check_disk(lacking=disk_is_full(self._directory.store))
-            self._loop.call_later(self._back_off_s(), self._renew_inline_applier)
-            return
-        if progress is not None:
-            self._applier_restarts = 0
-            self.engine.applied(progress)
-            self._inline_resting = True
-            self._loop.call_later(self._loop.time() - started_s, self._step_inline_applier, applier)
-
-    def _renew_inline_applier(self) -> None:
-        """What a new process is to the other kind of applier: LMDB does not go on with an environment that has failed."""
-        if self._closing:
-            return
-        try:
-            self._store.reopen()
-        except Unavailable as error:
-            self._failure = error  # there is nothing to read from
-            self._stopping.set()
-            return
-        self._effects.applier = InlineApplier(Applier(self._store, self._disk))
-        self.engine.checkpoints.repeat_requests()
 
     # -- timers
 
@@ -434,13 +283,12 @@ class Server:
             elif not self._promised and self._loop.time() - self._last_frame_s > TICK_S:
                 self._promised = True
                 flusher.submit(PromiseJob(HOUSEKEEPING))
-        if isinstance(self._effects.applier, InlineApplier) and not self._inline_resting:
-            self._step_inline_applier(self._effects.applier)
+        self._supervisor.tick()
         if self._ticks % DISK_CHECK_TICKS == 0:
             self._check_disk()
             self._collect_when_idle()
 
-    def _check_disk(self, *, lacking: bool = False) -> None:
+    def _check_disk(self, lacking: bool = False) -> None:
         self._unchecked_bytes = 0
         if self.node.log is not None:
             free = 0 if lacking else self._disk.free_bytes()
@@ -453,58 +301,6 @@ class Server:
         if idle and time.monotonic() - self._collected_s > IDLE_COLLECT_S:
             gc.collect()
             self._collected_s = time.monotonic()
-
-    def _probe(self, due: float) -> None:
-        """How late a timer comes is how long the callback before it took: the worst one is a metric."""
-        now = time.perf_counter()  # the loop's own time is cached, in whole milliseconds
-        self._loop_delay_s_max = max(self._loop_delay_s_max, now - due)
-        if not self._closing:
-            self._loop.call_later(PROBE_S, self._probe, now + PROBE_S)
-
-    def _register_gauges(self) -> None:
-        engine, gauge = self.engine, self.metrics.gauge
-        gauge("edgekv_unapplied_bytes", "Rows in the log and not yet in LMDB.", lambda: engine.unapplied_bytes)
-        gauge("edgekv_memtable_rows", "Rows in memtable generations.", lambda: engine.memtable.rows)
-        gauge("edgekv_applied_lsn", "Log position that LMDB holds.", lambda: engine.checkpoints.applied_lsn)
-        gauge("edgekv_durable_lsn", "Log position that is durable.", lambda: engine.commit.durable_lsn)
-        gauge("edgekv_write_blocked", "1 while writers wait for room.", lambda: int(engine.admission.blocked))
-        self.metrics.counter(
-            "edgekv_write_blocks_total", "How often writers had to wait.", lambda: engine.admission.blocks_total
-        )
-        gauge(
-            "edgekv_disk_full",
-            "1 while client writes are refused for lack of disk.",
-            lambda: int(engine.admission.disk_full),
-        )
-        gauge(
-            "edgekv_loop_callback_seconds_max",
-            "Longest callback of the event loop since the last scrape.",
-            self._take_loop_delay,
-        )
-
-    def _take_loop_delay(self) -> float:
-        worst, self._loop_delay_s_max = self._loop_delay_s_max, 0.0
-        return worst
-
-
-def allowed_connections() -> int:
-    """How many connections each of the two listeners may have: CONNECTIONS_MAX, if the process may open so many files.
-
-    The soft limit is raised as far as the hard one lets it.
-    """
-    wanted = 2 * CONNECTIONS_MAX + DESCRIPTORS_OWN
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    if soft == resource.RLIM_INFINITY or soft >= wanted:
-        return CONNECTIONS_MAX
-    allowed = max((soft - DESCRIPTORS_OWN) // 2, 1)
-    if allowed < FEW_CONNECTIONS:
-        _log.warning(
-            "the limit of open files, %d, leaves %d connections per listener: raise it (ulimit -n)", soft, allowed
-        )
-    return allowed
 
 
 def run(config: Config, announce: Callable[[str], None]) -> None:

@@ -1,0 +1,32 @@
+"""How many connections the listeners may have: as many as the process may open files for."""
+
+import logging
+import resource
+from typing import Final
+
+from edgekv.limits import CONNECTIONS_MAX, DESCRIPTORS_OWN
+
+_log: Final = logging.getLogger("edgekv.server")
+
+FEW_CONNECTIONS: Final = 1_000
+"""A limit of open files that leaves fewer per listener is worth a warning."""
+
+
+def allowed_connections() -> int:
+    """How many connections each of the two listeners may have: CONNECTIONS_MAX, if the process may open so many files.
+
+    The soft limit is raised as far as the hard one lets it.
+    """
+    wanted = 2 * CONNECTIONS_MAX + DESCRIPTORS_OWN
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return CONNECTIONS_MAX
+    allowed = max((soft - DESCRIPTORS_OWN) // 2, 1)
+    if allowed < FEW_CONNECTIONS:
+        _log.warning(
+            "the limit of open files, %d, leaves %d connections per listener: raise it (ulimit -n)", soft, allowed
+        )
+    return allowed

@@ -1,0 +1,61 @@
+"""What a running node tells Prometheus beyond what its calls count: where log and store are, and how late its event loop is."""
+
+import asyncio
+import time
+from typing import Final
+
+from edgekv.engine.engine import Engine
+from edgekv.metrics import Metrics
+
+PROBE_S: Final = 0.02
+
+
+class LoopProbe:
+    """How late a timer comes is how long the callback before it took: the worst one is a metric."""
+
+    def __init__(self) -> None:
+        self._delay_s_max = 0.0
+        self._stopped = False
+
+    def start(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Look at the clock every 20 ms, until `stop`."""
+        self._loop = loop
+        self._look(time.perf_counter())
+
+    def stop(self) -> None:
+        """End it. Idempotent."""
+        self._stopped = True
+
+    def _look(self, due: float) -> None:
+        now = time.perf_counter()  # the loop's own time is cached, in whole milliseconds
+        self._delay_s_max = max(self._delay_s_max, now - due)
+        if not self._stopped:
+            self._loop.call_later(PROBE_S, self._look, now + PROBE_S)
+
+    def take_s(self) -> float:
+        """The worst since this was last asked, seconds."""
+        worst, self._delay_s_max = self._delay_s_max, 0.0
+        return worst
+
+
+def register_gauges(metrics: Metrics, engine: Engine, probe: LoopProbe) -> None:
+    """Offer them in /metrics."""
+    gauge = metrics.gauge
+    gauge("edgekv_unapplied_bytes", "Rows in the log and not yet in LMDB.", lambda: engine.unapplied_bytes)
+    gauge("edgekv_memtable_rows", "Rows in memtable generations.", lambda: engine.memtable.rows)
+    gauge("edgekv_applied_lsn", "Log position that LMDB holds.", lambda: engine.checkpoints.applied_lsn)
+    gauge("edgekv_durable_lsn", "Log position that is durable.", lambda: engine.commit.durable_lsn)
+    gauge("edgekv_write_blocked", "1 while writers wait for room.", lambda: int(engine.admission.blocked))
+    metrics.counter(
+        "edgekv_write_blocks_total", "How often writers had to wait.", lambda: engine.admission.blocks_total
+    )
+    gauge(
+        "edgekv_disk_full",
+        "1 while client writes are refused for lack of disk.",
+        lambda: int(engine.admission.disk_full),
+    )
+    gauge(
+        "edgekv_loop_callback_seconds_max",
+        "Longest callback of the event loop since the last scrape.",
+        probe.take_s,
+    )

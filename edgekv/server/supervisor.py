@@ -1,0 +1,183 @@
+"""Keeps an applier running on a node's directory: opens it, hears what it has written, and starts another when it has ended.
+
+Decision 0002 says why the applier is a process of its own. The inline one has the same life: what a new process is to the other, a
+new environment of LMDB is to it.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from typing import Final
+
+from edgekv.config import Config
+from edgekv.engine.engine import Engine
+from edgekv.errors import EdgeKVError, Unavailable
+from edgekv.node.directory import DataDirectory
+from edgekv.server.effects import Effects
+from edgekv.store.applied import Ended, Failed, Opened, Progress
+from edgekv.store.applier import Applier
+from edgekv.store.applier_process import ApplierProcess, InlineApplier
+from edgekv.store.lmdb_store import LmdbStore, StoreError, disk_is_full
+from edgekv.wal.disk import RealDisk
+
+_log: Final = logging.getLogger("edgekv.server")
+
+APPLIER_OPEN_S: Final = 30.0
+APPLIER_RESTART_S: Final = (0.1, 0.5, 2.0, 5.0)
+STOP_S: Final = 30.0
+
+
+class ApplierSupervisor:
+    """Of one node: made before recovery, which needs the ``store``. Nobody else sets ``effects.applier``."""
+
+    def __init__(
+        self,
+        config: Config,
+        directory: DataDirectory,
+        disk: RealDisk,
+        effects: Effects,
+        *,
+        check_disk: Callable[[bool], None],
+        failed: Callable[[EdgeKVError], None],
+    ) -> None:
+        """``check_disk`` is called when an applier failed, True: for want of disk; ``failed`` when the store is lost."""
+        self._config: Final = config
+        self._directory: Final = directory
+        self._disk: Final = disk
+        self._effects: Final = effects
+        self._check_disk: Final = check_disk
+        self._failed: Final = failed
+        self._loop: Final = asyncio.get_running_loop()
+        self._restarts = 0
+        self._resting = False
+        """The inline applier has more to do, and will."""
+        self._closing = False
+        self._effects.applier = self._opened()
+
+    def _opened(self) -> ApplierProcess | InlineApplier:
+        if self._config.applier == "inline":
+            # LMDB allows one environment per process and directory: reads and the applier share it.
+            self.store = LmdbStore.open(self._directory.store, readonly=False)
+            return InlineApplier(Applier(self.store, self._disk))
+        applier = ApplierProcess.spawn(self._directory.path, self._directory.lock_descriptor)
+        self._await_opened(applier)
+        self.store = LmdbStore.open(self._directory.store, readonly=True)
+        return applier
+
+    def _await_opened(self, applier: ApplierProcess) -> None:
+        """The applier creates the environment, so it opens it first."""
+        deadline = time.monotonic() + APPLIER_OPEN_S
+        while time.monotonic() < deadline:
+            for message in applier.receive():
+                if isinstance(message, Opened):
+                    return
+                if isinstance(message, Failed):
+                    raise Unavailable(
+                        f"the store cannot be opened: {message.text}. See applier.log in {self._directory.path}."
+                    )
+                if isinstance(message, Ended):
+                    raise Unavailable(f"the applier ended at its start. See applier.log in {self._directory.path}.")
+            time.sleep(0.002)
+        raise Unavailable(f"the applier did not open the store within {APPLIER_OPEN_S:.0f} s. See applier.log.")
+
+    def watch(self, engine: Engine) -> None:
+        """Hear the applier from now on, and tell the engine."""
+        self._engine = engine
+        if isinstance(self._effects.applier, ApplierProcess):
+            self._loop.add_reader(self._effects.applier.fileno(), self._hear)
+
+    def tick(self) -> None:
+        """Let the inline applier work, unless it does."""
+        if isinstance(self._effects.applier, InlineApplier) and not self._resting:
+            self._step_inline(self._effects.applier)
+
+    def stop(self) -> None:
+        """Start no other from now on. What the one that runs is asked for it still does."""
+        self._closing = True
+
+    async def close(self) -> None:
+        """End the applier, and wait for that; nothing reads the store any more."""
+        if isinstance(self._effects.applier, ApplierProcess):
+            self._loop.remove_reader(self._effects.applier.fileno())
+            self._effects.applier.close()
+            await asyncio.to_thread(self._effects.applier.wait, STOP_S)
+        self.store.close()
+
+    # -- as a process
+
+    def _hear(self) -> None:
+        applier = self._effects.applier
+        assert isinstance(applier, ApplierProcess)
+        for message in applier.receive():
+            match message:
+                case Progress():
+                    self._restarts = 0
+                    self._engine.applied(message)
+                case Failed(text, disk_full):
+                    _log.warning("the applier failed and will be restarted: %s", text)
+                    if disk_full:
+                        self._check_disk(True)
+                case Ended():
+                    self._restart(applier)
+
+    def _restart(self, ended: ApplierProcess) -> None:
+        self._loop.remove_reader(ended.fileno())
+        ended.close()
+        self._effects.applier = None
+        if not self._closing:
+            self._loop.call_later(self._back_off_s(), self._respawn, ended)
+
+    def _back_off_s(self) -> float:
+        """How long to wait before the next applier."""
+        wait_s = APPLIER_RESTART_S[min(self._restarts, len(APPLIER_RESTART_S) - 1)]
+        self._restarts += 1
+        return wait_s
+
+    def _respawn(self, ended: ApplierProcess) -> None:
+        ended.poll()  # reap it
+        if self._closing:
+            return
+        try:
+            applier = ApplierProcess.spawn(self._directory.path, self._directory.lock_descriptor)
+        except OSError as error:
+            _log.warning("the applier cannot be started: %s; it is tried again", error.strerror)
+            self._loop.call_later(APPLIER_RESTART_S[-1], self._respawn, ended)
+            return
+        self._effects.applier = applier
+        self.watch(self._engine)
+        self._engine.checkpoints.repeat_requests()
+
+    # -- inline
+
+    def _step_inline(self, applier: InlineApplier) -> None:
+        """One transaction, and the next after a pause as long as this one took: half of the time is for clients."""
+        started_s = self._loop.time()
+        self._resting = False
+        if self._closing or self._effects.applier is not applier:
+            return
+        try:
+            progress = applier.step()
+        except (StoreError, EdgeKVError, OSError) as error:
+            _log.warning("the applier failed and will be restarted: %s", error)
+            self._effects.applier = None
+            self._check_disk(disk_is_full(self._directory.store))
+            self._loop.call_later(self._back_off_s(), self._renew_inline)
+            return
+        if progress is not None:
+            self._restarts = 0
+            self._engine.applied(progress)
+            self._resting = True
+            self._loop.call_later(self._loop.time() - started_s, self._step_inline, applier)
+
+    def _renew_inline(self) -> None:
+        """What a new process is to the other kind of applier: LMDB does not go on with an environment that has failed."""
+        if self._closing:
+            return
+        try:
+            self.store.reopen()
+        except Unavailable as error:
+            self._failed(error)  # there is nothing to read from
+            return
+        self._effects.applier = InlineApplier(Applier(self.store, self._disk))
+        self._engine.checkpoints.repeat_requests()
