@@ -12,7 +12,7 @@ VALUE_BYTES_MAX: Final = 16 * MIB
 CHANGE_OVERHEAD_BYTES: Final = 64 * KIB  # what a change needs besides its value: keys, dots, framing
 BATCH_OPERATIONS_MAX: Final = 16_384
 
-# The log (LOG.md section 1).
+# The log (wal/frame.py has its format).
 SEGMENT_HEADER_BYTES: Final = 4096
 SEGMENT_BYTES: Final = 64 * MIB
 FRAME_BYTES_TARGET: Final = 1 * MIB  # a frame closes here; 256 KiB when only crcmod is there

@@ -4,6 +4,7 @@ A finding here is mended by moving code, never by an exemption: there is no list
 """
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -181,6 +182,15 @@ def test_every_file_is_named_by_a_noun(folder: str) -> None:
     for path in (REPOSITORY / folder).rglob("*"):
         if path.suffix == ".py" or path.is_dir():
             assert path.stem not in NO_NOUN, f"{path}: give its content to the caller, or find its noun"
+
+
+@pytest.mark.parametrize("folder", ["edgekv", "tests", "bench", "docs"])
+def test_a_document_that_is_named_is_in_the_repository(folder: str) -> None:
+    documents = {path.name for path in REPOSITORY.rglob("*.md")}
+    for path in (REPOSITORY / folder).rglob("*"):
+        if path.suffix in (".py", ".md"):
+            named = set(re.findall(r"\b([A-Za-z0-9_-]+\.md)\b", path.read_text()))
+            assert named <= documents, f"{path} names {named - documents}: give the reason itself, or what is here"
 
 
 def test_every_decision_is_listed_in_the_architecture() -> None:

@@ -13,7 +13,7 @@ Dots are ascending, at most one per actor: an actor that adds again has seen its
 
 ``join`` of deltas takes maxima per actor of what was added and of what was removed, and shows an added dot only above the removed
 one: associative, commutative, idempotent. A row carries no context of what was removed, so it takes deltas, in causal order, and is
-never joined with another row of the same element: that needs both sides' vectors (REPLICATION.md section 3).
+never joined with another row of the same element: that needs both sides' vectors, which say what was removed.
 
 Sources: Bieniusa et al., "An optimized conflict-free replicated set" (2012); Brown et al., "Big(ger) sets" (2016), a row per element.
 """

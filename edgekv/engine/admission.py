@@ -1,4 +1,4 @@
-"""Admission and back-pressure: who may make a change now (LOG.md section 4).
+"""Admission and back-pressure: who may make a change now.
 
 Three classes, decided before a sequence number is taken. *Client* changes are refused first: the disk is full, the node is read-only.
 *Relief* changes (deletes, expiry) free space and go on into the reserve, up to the last segment in it: that one a restart needs, and a

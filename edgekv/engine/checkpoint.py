@@ -1,8 +1,8 @@
 """Checkpoints: carrying the memtable into LMDB, and giving back the log and the memory that this frees.
 
 A *freeze* makes the active generation immutable and asks the applier to carry the log up to the durable LSN into LMDB. When its commit
-is reported, the reader transaction is renewed first, then the generation leaves the read path (LOG.md section 5), then the log below
-the applied LSN of the *last but one* commit is recycled (rule L7: with metasync=False a power cut may take the last commit).
+is reported, the reader transaction is renewed first, then the generation leaves the read path (or its rows were in neither), then the
+log below the applied LSN of the *last but one* commit is recycled (rule L7: with metasync=False a power cut may take the last commit).
 
 A freeze happens when the active generation is large, when it is old, and when a bound on memory is met; the last two by the tick, not
 by a commit: paused connections send none, so a freeze that waited for one would wait for ever.

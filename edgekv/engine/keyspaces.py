@@ -78,7 +78,7 @@ class Keyspace:
         self.chain = 0
         """The own actor's chain value after the last run handed to the log."""
         self.mixed = False
-        """Whether a key here may hold rows other than its register. Until it does, a SET need not look (LOG.md section 3)."""
+        """Whether a key here may hold rows other than its register. Until it does, a SET need not look for others to clear."""
         self.vector: dict[Actor, Head] = {}
         """Durable: what the log covers."""
 

@@ -3,8 +3,7 @@
 A dot is issued once, for one content. A directory that was restored or copied may have forgotten dots that it issued, so a node
 takes a new *incarnation* (a u32 counter and 32 random bits: one backup can be restored twice) whenever ``identity.json`` is not
 the inode with the birth time that it records, and whenever the log beside it is gone, which knew what was issued. The new
-incarnation is fsynced here before it is first used (REPLICATION.md section 5). A machine id is not judged: a rescheduled container is
-the same node.
+incarnation is fsynced here before it is first used. A machine id is not judged: a rescheduled container is the same node.
 
 ``identity.json`` (format 1): ``cluster``, ``node`` (16 bytes, hex), ``incarnation`` (8 bytes, hex), ``name``, ``site``, ``inode``,
 ``birth_ns`` (null where the file system has none), ``past`` (earlier incarnations, newest last).

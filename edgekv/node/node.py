@@ -2,8 +2,8 @@
 
 `Node.recover` is the start-up in its order: LMDB's state, then the log from there (wal/recovery.py judges it, engine/recovery.py
 replays it), then the engine goes on where the log ends. Damage in the log does not keep a node from answering: it starts read-only,
-serves what it has, and says which LSNs are gone and what to do. So does one whose disk has no room for the segment that a start opens
-(LOG.md section 4): all that was acknowledged can be read.
+serves what it has, and says which LSNs are gone and what to do. So does one whose disk has no room for the segment that a start opens:
+all that was acknowledged can be read.
 """
 
 import errno

@@ -83,7 +83,6 @@ class Server:
         self._effects: Final = Effects()
         self._probe: Final = LoopProbe()
         self._stopping: Final = asyncio.Event()
-        self._stopped_flushing: Final = asyncio.Event()
         self._listeners: Final[list[Listener]] = []
         self._kick_due = False
         self._closing = False

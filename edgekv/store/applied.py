@@ -26,7 +26,7 @@ NOTHING_APPLIED: Final = Applied(0, {}, {}, frozenset(), 0)
 
 
 class Cut(NamedTuple):
-    """One keyspace of a STABLE (REPLICATION.md section 4).
+    """One keyspace of a STABLE, what may be forgotten (docs/ARCHITECTURE.md).
 
     ``cut`` is covered by every member; a store may purge by it when the vector it stores covers ``need``; counter parts of
     ``parked`` actors stay.

@@ -1,7 +1,7 @@
 """Physical removal of what every member has seen the end of: tombstones, expired cells, inert counter parts.
 
 Called by the applier inside the transaction that stores a generation, after its rows. Only rows in LMDB are ever purged;
-a purge is neither a change nor a log record. REPLICATION.md section 4 has the rules; the points that matter here:
+a purge is neither a change nor a log record. docs/ARCHITECTURE.md has the rules; the points that matter here:
 
 - A STABLE is used only when the vector that this very transaction stores covers its ``need``. Then the store has every change
   the members made before they announced what the cut is made of, and whatever they make later carries a higher stamp.

@@ -1,4 +1,4 @@
-"""The flusher: the one thread that writes the log, and the jobs it is given (LOG.md section 3).
+"""The flusher: the one thread that writes the log, and the jobs it is given (L8, L9: docs/ARCHITECTURE.md).
 
 The engine fills a frame while the one before it is being written; when that is durable it submits the next as one `FrameJob`: one
 join, one CRC, one write, one fdatasync for everything that arrived in the meantime. There is no timer and no batching delay here.

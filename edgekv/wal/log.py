@@ -1,4 +1,6 @@
-"""The write side of the log: frames into the active segment, fdatasync, roll, recycle (LOG.md section 2, rules L1 L2 L4 L5 L7 L8 L9).
+"""The write side of the log: frames into the active segment, fdatasync, roll, recycle.
+
+The rules L1 to L9 are those of docs/ARCHITECTURE.md; here L1 L2 L4 L5 L7 L8 L9 are kept.
 
 `wal.recovery` makes a `Log`; from then on one thread, the flusher of `wal.group_commit`, calls it (the simulator calls the same code
 inline). It reads no clock, starts no thread and rolls no die: entropy is injected. `add_spare`, `spares` and the LSNs may be used from

@@ -1,4 +1,4 @@
-"""Start-up of the log: find its end, or find out that it is damaged (LOG.md section 2, rules L1 to L7).
+"""Start-up of the log: find its end, or find out that it is damaged (rules L1 to L7 of docs/ARCHITECTURE.md).
 
 `engine.recovery` calls `recover` before anything is served. The frames stream through `on_frame`, so memory is bounded by a window of
 a segment and the frames since the last promise, whatever the length of the log.

@@ -5,6 +5,7 @@ to. What cannot be read is InvalidRequest with Redis' words.
 """
 
 import re
+from collections.abc import Sequence
 from typing import Final, Literal
 
 from edgekv.errors import InvalidRequest
@@ -34,6 +35,35 @@ def integer(argument: bytes) -> int:
         if INTEGER_MIN <= number <= INTEGER_MAX:
             return number
     raise InvalidRequest("value is not an integer or out of range")
+
+
+def integer_from(argument: bytes, least: int, sentence: str) -> int:
+    """An integer of at least ``least``; InvalidRequest with this sentence for a smaller one and for what is none."""
+    try:
+        number = integer(argument)
+    except InvalidRequest:
+        raise InvalidRequest(sentence) from None
+    if number < least:
+        raise InvalidRequest(sentence)
+    return number
+
+
+def wrong_number(command: str) -> InvalidRequest:
+    """The answer to a command with too few or too many arguments, by its name in lower case."""
+    return InvalidRequest(f"wrong number of arguments for '{command}' command")
+
+
+def at_most(arguments: Sequence[bytes], count: int) -> None:
+    """Refuse more than ``count`` arguments, the command's name included, of a command whose last ones may be left out."""
+    if len(arguments) > count:
+        raise syntax_error()
+
+
+def pairs(arguments: Sequence[bytes], first: int, command: str) -> list[tuple[bytes, bytes]]:
+    """What comes in twos from the argument at ``first`` on: keys or fields with their values."""
+    if (len(arguments) - first) % 2:
+        raise wrong_number(command)
+    return list(zip(arguments[first::2], arguments[first + 1 :: 2], strict=True))
 
 
 def expiry_ms(unit: Unit, argument: bytes, *, now_ms: int, command: str) -> int:

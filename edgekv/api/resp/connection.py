@@ -7,8 +7,8 @@ There are no passwords yet and the listener is loopback only, so AUTH answers as
 
 from typing import Final
 
+from edgekv.api.resp.arguments import INTEGER_MIN, at_most, integer_from, syntax_error, text, wrong_number
 from edgekv.api.resp.arguments import integer as integer_argument
-from edgekv.api.resp.arguments import syntax_error, text
 from edgekv.api.resp.replies import EMPTY_ARRAY, OK, PONG, RESP2, RESP3, bulk, error, integer, status
 from edgekv.api.resp.session import Arguments, Reply, Session
 from edgekv.api.resp.table import command, container
@@ -82,8 +82,7 @@ def _hello_options(session: Session, words: Arguments) -> bytes | None:
 @command("auth", arity=-2, flags="fast", group="connection", since="1.0.0", summary="Authenticate to the server")
 def auth(session: Session, arguments: Arguments) -> Reply:
     """AUTH [username] password."""
-    if len(arguments) > 3:
-        raise syntax_error()
+    at_most(arguments, 3)
     if len(arguments) == 2:
         return _NO_PASSWORD
     return OK if arguments[1] == _DEFAULT_USER else _WRONG_PASSWORD
@@ -93,7 +92,7 @@ def auth(session: Session, arguments: Arguments) -> Reply:
 def ping(session: Session, arguments: Arguments) -> Reply:
     """PING [message]."""
     if len(arguments) > 2:
-        raise InvalidRequest("wrong number of arguments for 'ping' command")
+        raise wrong_number("ping")
     return bulk(arguments[1]) if len(arguments) == 2 else PONG
 
 
@@ -209,18 +208,11 @@ def client_list(session: Session, arguments: Arguments) -> Reply:
                 raise InvalidRequest(f"Unknown client type '{text(kind)}'")
             shown = shown if kind.lower() == b"normal" else []
         case [option, *ids] if option.upper() == b"ID" and ids:
-            wanted = dict.fromkeys(_client_number(raw) for raw in ids)
+            wanted = dict.fromkeys(integer_from(raw, INTEGER_MIN, "Invalid client ID") for raw in ids)
             shown = [sessions[number] for number in wanted if number in sessions]
         case _:
             raise syntax_error()
     return session.dialect.text("".join(_line(other) + "\n" for other in shown))
-
-
-def _client_number(argument: bytes) -> int:
-    try:
-        return integer_argument(argument)
-    except InvalidRequest:
-        raise InvalidRequest("Invalid client ID") from None
 
 
 def _line(session: Session) -> str:

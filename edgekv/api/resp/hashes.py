@@ -6,7 +6,7 @@ HSETNX decides by this node's state, as do HINCRBYFLOAT and HRANDFIELD; HINCRBY 
 from collections.abc import Callable, Iterator
 from typing import Final
 
-from edgekv.api.resp.arguments import INTEGER_MAX, syntax_error
+from edgekv.api.resp.arguments import INTEGER_MAX, at_most, pairs, syntax_error
 from edgekv.api.resp.arguments import integer as integer_argument
 from edgekv.api.resp.draws import check_repeated, dice, draw_count, sample
 from edgekv.api.resp.host import Maps
@@ -37,7 +37,7 @@ Pairs = list[tuple[bytes, bytes]]
 )
 def hset(session: Session, arguments: Arguments) -> Reply:
     """HSET key field value [field value ...]."""
-    return integer(session.operations.maps.put(arguments[1], _pairs(arguments, "hset")))
+    return integer(session.operations.maps.put(arguments[1], pairs(arguments, 2, "hset")))
 
 
 @command(
@@ -52,14 +52,8 @@ def hset(session: Session, arguments: Arguments) -> Reply:
 )
 def hmset(session: Session, arguments: Arguments) -> Reply:
     """HMSET key field value [field value ...]."""
-    session.operations.maps.put(arguments[1], _pairs(arguments, "hmset"))
+    session.operations.maps.put(arguments[1], pairs(arguments, 2, "hmset"))
     return OK
-
-
-def _pairs(arguments: Arguments, name: str) -> Pairs:
-    if len(arguments) % 2:
-        raise InvalidRequest(f"wrong number of arguments for '{name}' command")
-    return list(zip(arguments[2::2], arguments[3::2], strict=True))
 
 
 @command(
@@ -325,7 +319,8 @@ def hrandfield(session: Session, arguments: Arguments) -> Reply:
         return session.dialect.optional(found[0][0] if found else None)
     count = draw_count(arguments[2])
     with_values = len(arguments) == 4
-    if len(arguments) > 4 or (with_values and arguments[3].upper() != b"WITHVALUES"):
+    at_most(arguments, 4)
+    if with_values and arguments[3].upper() != b"WITHVALUES":
         raise syntax_error()
     if with_values and abs(count) > INTEGER_MAX // 2:
         raise InvalidRequest("value is out of range")

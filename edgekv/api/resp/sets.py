@@ -3,8 +3,7 @@
 from collections.abc import Iterator
 from typing import Final
 
-from edgekv.api.resp.arguments import integer as integer_argument
-from edgekv.api.resp.arguments import syntax_error
+from edgekv.api.resp.arguments import at_most, integer_from, syntax_error
 from edgekv.api.resp.draws import check_repeated, dice, draw_count, sample
 from edgekv.api.resp.pieces import Bulks, in_pieces
 from edgekv.api.resp.replies import EMPTY_ARRAY, ONE, ZERO, array, integer
@@ -170,8 +169,7 @@ def srandmember(session: Session, arguments: Arguments) -> Reply:
     if len(arguments) == 2:
         found = sets.random(key, 1, dice(), repeat=True)
         return session.dialect.optional(found[0] if found else None)
-    if len(arguments) > 3:
-        raise syntax_error()
+    at_most(arguments, 3)
     count = draw_count(arguments[2])
     size = sets.count(key)
     if not size or not count:
@@ -215,9 +213,8 @@ def spop(session: Session, arguments: Arguments) -> Reply:
     if len(arguments) == 2:
         found = sets.pop(key, 1, dice())
         return session.dialect.optional(found[0] if found else None)
-    if len(arguments) > 3:
-        raise syntax_error()
-    count = _number(arguments[2], "value is out of range, must be positive", least=0)
+    at_most(arguments, 3)
+    count = integer_from(arguments[2], 0, "value is out of range, must be positive")
     bulks, header = Bulks(_ADVICE), _SET_HEADER[session.dialect.version]
 
     def popped() -> Iterator[None]:
@@ -378,14 +375,14 @@ def sdiffstore(session: Session, arguments: Arguments) -> Reply:
 def sintercard(session: Session, arguments: Arguments) -> Reply:
     """SINTERCARD numkeys key [key ...] [LIMIT limit]; a limit of 0 is none."""
     count, *rest = arguments[1:]
-    number = _number(count, "numkeys should be greater than 0", least=1)
+    number = integer_from(count, 1, "numkeys should be greater than 0")
     if number > len(rest):
         raise InvalidRequest("Number of keys can't be greater than number of args")
     keys, words, limit = rest[:number], rest[number:], 0
     while words:
         if words[0].upper() != b"LIMIT" or len(words) < 2:
             raise syntax_error()
-        limit = _number(words[1], "LIMIT can't be negative", least=0)
+        limit = integer_from(words[1], 0, "LIMIT can't be negative")
         words = words[2:]
     for key in keys:
         session.operations.check_key(key)
@@ -400,13 +397,3 @@ def sintercard(session: Session, arguments: Arguments) -> Reply:
             yield
 
     return in_pieces(session, counted(), lambda: integer(min(total, limit) if limit else total))
-
-
-def _number(argument: bytes, sentence: str, *, least: int) -> int:
-    try:
-        number = integer_argument(argument)
-    except InvalidRequest:
-        raise InvalidRequest(sentence) from None
-    if number < least:
-        raise InvalidRequest(sentence)
-    return number

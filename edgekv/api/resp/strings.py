@@ -7,7 +7,7 @@ when two sites do it at once. GET and SET without options are also handled in ru
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
-from edgekv.api.resp.arguments import INTEGER_MIN, Unit, expiry_ms, integer, syntax_error
+from edgekv.api.resp.arguments import INTEGER_MIN, Unit, expiry_ms, integer, pairs, syntax_error
 from edgekv.api.resp.replies import EMPTY_ARRAY, OK, array, bulk
 from edgekv.api.resp.replies import integer as integer_reply
 from edgekv.api.resp.session import Arguments, Reply, Session
@@ -263,9 +263,7 @@ def _strings(session: Session, keys: Arguments) -> list[bytes | None]:
 )
 def mset(session: Session, arguments: Arguments) -> Reply:
     """MSET key value [key value ...]."""
-    if len(arguments) % 2 == 0:
-        raise InvalidRequest("wrong number of arguments for 'mset' command")
-    session.operations.set_many(list(zip(arguments[1::2], arguments[2::2], strict=True)))
+    session.operations.set_many(pairs(arguments, 1, "mset"))
     return OK
 
 
