@@ -8,7 +8,7 @@ from typing import Final
 
 from edgekv.api.resp.arguments import INTEGER_MAX, at_most, pairs, syntax_error
 from edgekv.api.resp.arguments import integer as integer_argument
-from edgekv.api.resp.draws import check_repeated, dice, draw_count, sample
+from edgekv.api.resp.draws import check_repeated, dice, draw_count, drawn, first_met
 from edgekv.api.resp.host import Maps
 from edgekv.api.resp.pieces import Bulks, in_pieces
 from edgekv.api.resp.replies import EMPTY_ARRAY, OK, ONE, ZERO, bulk, integer
@@ -315,8 +315,7 @@ def hrandfield(session: Session, arguments: Arguments) -> Reply:
     """HRANDFIELD key [count [WITHVALUES]]."""
     maps, key = session.operations.maps, arguments[1]
     if len(arguments) == 2:
-        found = maps.random(key, 1, dice(), repeat=True)
-        return session.dialect.optional(found[0][0] if found else None)
+        return _random_field(session, key)
     count = draw_count(arguments[2])
     with_values = len(arguments) == 4
     at_most(arguments, 4)
@@ -330,20 +329,11 @@ def hrandfield(session: Session, arguments: Arguments) -> Reply:
     check_repeated(-count * (2 if with_values else 1), _FEWER)
     bulks, nested = Bulks(_FEWER), session.dialect.version == 3
 
-    def drawn() -> Iterator[Pairs]:
-        if 0 < count < size and count <= RESP_PAGE_KEYS:
-            yield maps.random(key, count, dice(), repeat=False)
-        elif count > 0:
-            yield from sample(pages(maps, key), count, size) if count < size else pages(maps, key)
-        else:
-            for i in range(0, -count, RESP_READ_RUN_KEYS):
-                some = maps.random(key, min(-count - i, RESP_READ_RUN_KEYS), dice(), repeat=True)
-                if not some:  # The hash is gone.
-                    return
-                yield some
+    def draw(wanted: int, repeat: bool) -> Pairs:
+        return maps.random(key, wanted, dice(), repeat=repeat)
 
     def encoded() -> Iterator[None]:
-        for page in drawn():
+        for page in drawn(draw, lambda: pages(maps, key), count, size, RESP_READ_RUN_KEYS):
             if with_values and nested:
                 bulks.add_encoded(b"".join([b"*2\r\n" + bulk(field) + bulk(value) for field, value in page]), len(page))
             else:
@@ -351,3 +341,12 @@ def hrandfield(session: Session, arguments: Arguments) -> Reply:
             yield
 
     return in_pieces(session, encoded(), bulks.array)
+
+
+def _random_field(session: Session, key: bytes) -> Reply:
+    maps, found = session.operations.maps, Pairs()
+
+    def looked() -> Iterator[Pairs]:
+        found.extend(maps.random(key, 1, dice(), repeat=True) or (yield from first_met(pages(maps, key), 1)))
+
+    return in_pieces(session, looked(), lambda: session.dialect.optional(found[0][0] if found else None))

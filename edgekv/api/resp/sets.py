@@ -4,7 +4,8 @@ from collections.abc import Iterator
 from typing import Final
 
 from edgekv.api.resp.arguments import at_most, integer_from, syntax_error
-from edgekv.api.resp.draws import check_repeated, dice, draw_count, sample
+from edgekv.api.resp.draws import check_repeated, dice, draw_count, drawn, first_met
+from edgekv.api.resp.host import Sets
 from edgekv.api.resp.pieces import Bulks, in_pieces
 from edgekv.api.resp.replies import EMPTY_ARRAY, ONE, ZERO, array, integer
 from edgekv.api.resp.scans import EMPTY_SCAN, scan_options, scan_reply
@@ -167,8 +168,7 @@ def srandmember(session: Session, arguments: Arguments) -> Reply:
     """SRANDMEMBER key [count]."""
     sets, key = session.operations.sets, arguments[1]
     if len(arguments) == 2:
-        found = sets.random(key, 1, dice(), repeat=True)
-        return session.dialect.optional(found[0] if found else None)
+        return _one(session, _drawn_or_met(sets, key), writes=False)
     at_most(arguments, 3)
     count = draw_count(arguments[2])
     size = sets.count(key)
@@ -177,24 +177,31 @@ def srandmember(session: Session, arguments: Arguments) -> Reply:
     check_repeated(-count, _FEWER)
     bulks = Bulks(_FEWER)
 
-    def drawn() -> Iterator[list[bytes]]:
-        if 0 < count < size and count <= RESP_PAGE_KEYS:
-            yield sets.random(key, count, dice(), repeat=False)
-        elif count > 0:
-            yield from sample(pages(sets, key), count, size) if count < size else pages(sets, key)
-        else:
-            for i in range(0, -count, RESP_PAGE_KEYS):
-                some = sets.random(key, min(-count - i, RESP_PAGE_KEYS), dice(), repeat=True)
-                if not some:  # The set is gone.
-                    return
-                yield some
+    def draw(wanted: int, repeat: bool) -> list[bytes]:
+        return sets.random(key, wanted, dice(), repeat=repeat)
 
     def encoded() -> Iterator[None]:
-        for piece in drawn():
+        for piece in drawn(draw, lambda: pages(sets, key), count, size, RESP_PAGE_KEYS):
             bulks.add(piece)
             yield
 
     return in_pieces(session, encoded(), bulks.array)
+
+
+def _one(session: Session, pieces: Iterator[list[bytes]], *, writes: bool) -> Reply:
+    """The first element that comes, or null."""
+    found = list[bytes]()
+
+    def looked() -> Iterator[None]:
+        for piece in pieces:
+            found.extend(piece)
+            yield
+
+    return in_pieces(session, looked(), lambda: session.dialect.optional(found[0] if found else None), writes=writes)
+
+
+def _drawn_or_met(sets: Sets, key: bytes) -> Iterator[list[bytes]]:
+    yield sets.random(key, 1, dice(), repeat=True) or (yield from first_met(pages(sets, key), 1))
 
 
 @command(
@@ -211,8 +218,7 @@ def spop(session: Session, arguments: Arguments) -> Reply:
     """SPOP key [count]."""
     sets, key = session.operations.sets, arguments[1]
     if len(arguments) == 2:
-        found = sets.pop(key, 1, dice())
-        return session.dialect.optional(found[0] if found else None)
+        return _one(session, _popped(sets, key, 1), writes=True)
     at_most(arguments, 3)
     count = integer_from(arguments[2], 0, "value is out of range, must be positive")
     bulks, header = Bulks(_ADVICE), _SET_HEADER[session.dialect.version]
@@ -221,17 +227,29 @@ def spop(session: Session, arguments: Arguments) -> Reply:
         """A later change that is refused, or for which the reply has no room, ends it: what was popped must be told."""
         left = min(count, sets.count(key))
         while left > 0:
+            before = left
             try:
-                some = sets.pop(key, min(left, RESP_PAGE_KEYS), dice())
-                left -= len(some) or left
-                bulks.add(some)
+                for some in _popped(sets, key, min(left, RESP_PAGE_KEYS)):
+                    left -= len(some)
+                    bulks.add(some)
+                    yield
+                if left == before:  # All is gone.
+                    return
             except EdgeKVError:
                 if not bulks.count:
                     raise
                 return
-            yield
 
     return in_pieces(session, popped(), lambda: bulks.headed(header % bulks.count), writes=True)
+
+
+def _popped(sets: Sets, key: bytes, wanted: int) -> Iterator[list[bytes]]:
+    """Up to ``wanted``, as one change; at least one if there is any."""
+    some = sets.pop(key, wanted, dice())
+    if not some:
+        some = yield from first_met(pages(sets, key), wanted)
+        sets.remove(key, some)
+    yield some
 
 
 @command(

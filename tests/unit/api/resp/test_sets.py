@@ -1,7 +1,8 @@
 """The set commands answer as Redis 7 does. (tests/integration/test_resp_differential.py asks a real one.)"""
 
 import random
-from typing import cast
+from collections.abc import Callable
+from typing import Any, cast
 
 import pytest
 
@@ -382,7 +383,55 @@ def test_a_draw_ends_when_what_it_draws_from_is_gone(
     ((_, slices),) = listener.slow
     assert slices.step()
     node.operations.collections.clear()
-    assert not slices.step()
+    assert sum(1 for _ in iter(slices.step, False)) <= 1
+
+
+@pytest.mark.parametrize(
+    ("command", "reply"),
+    [
+        (("SRANDMEMBER", "s"), b"m"),
+        (("SRANDMEMBER", "s", 1), [b"m"]),
+        (("SRANDMEMBER", "s", -3), [b"m"] * 3),
+        (("SPOP", "s"), b"m"),
+        (("SPOP", "s", 1), [b"m"]),
+        (("SPOP", "s", 5), [b"m", b"n"]),
+        (("HRANDFIELD", "h"), b"f"),
+        (("HRANDFIELD", "h", 1), [b"f"]),
+        (("HRANDFIELD", "h", -2, "WITHVALUES"), [b"f", b"v"] * 2),
+    ],
+)
+def test_a_draw_that_finds_nothing_among_deleted_ones_ends_in_a_walk_and_is_never_empty(
+    command: tuple[str | int, ...],
+    reply: object,
+    client: Client,
+    listener: FakeListener,
+    node: FakeNode,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    deserts = RESP_PAGES_AT_ONCE + 5
+
+    def find_none(_key: bytes, _count: int, _dice: int, *, repeat: bool) -> list[Any]:
+        assert repeat in (True, False)
+        return []
+
+    def behind_deserts(page: Callable[[bytes, bytes, int], tuple[list[Any], bytes | None]]) -> object:
+        """Every page ends after one element, and the first ones have none."""
+
+        def walk(key: bytes, start: bytes, limit: int) -> tuple[list[Any], bytes | None]:
+            if len(start) < deserts:
+                return [], start + b"\x00"
+            return page(key, start, min(limit, 1))
+
+        return walk
+
+    node.operations.collections |= {b"s": {b"m", b"n"}, b"h": {b"f": b"v", b"g": b"w"}}
+    for verbs in (node.operations.sets, node.operations.maps):
+        monkeypatch.setattr(verbs, "random", find_none)
+        monkeypatch.setattr(verbs, "page", behind_deserts(verbs.page))
+    monkeypatch.setattr(random, "random", lambda: 0.0)
+    client.send(command)
+    found = decode(finish(client, listener))
+    assert found == reply
 
 
 class _Desert:
