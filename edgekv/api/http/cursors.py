@@ -2,7 +2,7 @@
 
 Base64url without padding of the bytes where the next page begins; two pieces have a dot between them. Nothing else is in a
 cursor and every text of that form is one: it says where to go on reading, which a client might say as well by itself. So it needs
-no state here, survives restarts and works on any node; and the form can be told in openapi.py.
+no state here, survives restarts and works on any node; and the form can be told in openapi/parameters.py.
 """
 
 import base64

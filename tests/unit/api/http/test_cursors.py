@@ -1,4 +1,4 @@
-"""Cursors: the promise that openapi.py makes of their form."""
+"""Cursors: the promise that openapi/parameters.py makes of their form."""
 
 import contextlib
 import re
