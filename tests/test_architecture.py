@@ -28,7 +28,7 @@ LAYERS = [
     {"store"},
     {"wal"},
     {"crdt"},
-    {"clock", "config", "metrics"},
+    {"clock", "config", "garbage", "metrics"},
     {"checksum", "codec"},
     {"errors"},
     {"ids", "limits"},
