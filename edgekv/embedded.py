@@ -9,7 +9,6 @@ interpreter's switch interval is shortened while a store is open (`SWITCH_INTERV
 """
 
 import asyncio
-import gc
 import os
 import random
 import sys
@@ -29,7 +28,6 @@ from edgekv.client.route import Route
 from edgekv.client.timing import DEADLINE_S
 from edgekv.config import Address, Config
 from edgekv.errors import ConfigError, EdgeKVError, Unavailable
-from edgekv.node.directory import DataDirectory
 from edgekv.server import Server
 
 SWITCH_INTERVAL_S: Final = 5e-5
@@ -108,11 +106,8 @@ class InsideServer(Server):
         self.door: Inside | None = None
         """While it serves."""
 
-    def _start_node(self, directory: DataDirectory) -> None:
-        thresholds = gc.get_threshold()
-        super()._start_node(directory)
-        gc.unfreeze()
-        gc.set_threshold(*thresholds)
+    def _take_collector(self) -> None:
+        """It is the application's."""
 
     async def _serve(self, announce: Callable[[str], None]) -> None:
         self.door = Inside(self)

@@ -29,7 +29,7 @@ LAYERS = [
     {"store"},
     {"wal"},
     {"crdt"},
-    {"clock", "config", "metrics"},
+    {"clock", "config", "garbage", "metrics"},
     {"checksum", "codec"},
     {"errors"},
     {"ids", "limits"},

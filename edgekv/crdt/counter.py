@@ -38,7 +38,7 @@ def increment(part: Part | None, delta: int, seq: int) -> Part:
     """The own part after adding ``delta`` in the change ``seq``. Pass None for a part that is hidden by an expiry."""
     if part is None or is_inert(part):
         return Part(delta, seq, 0, seq - 1, None, fresh=True)
-    return part._replace(total=part.total + delta, seq=seq)
+    return Part(part.total + delta, seq, part.base_total, part.base_seq, part.base_dot, part.fresh)
 
 
 def reset_delta(observed_seq: int, observed_total: int, dot: tuple[Actor, int]) -> Part:

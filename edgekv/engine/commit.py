@@ -196,7 +196,7 @@ class Commit:
             self.overlays.remove(above)
         frame.layer.merge_from(above.layer)
 
-    def begin(self, keyspace: Keyspace) -> list[list[Operation]]:
+    def begin(self, keyspace: Keyspace) -> list[Sequence[Operation]]:
         """Where changes of this keyspace go in the frame being filled; their maker takes the dots and says at last how it `grew`."""
         run = self.filling.run
         if run is None or run.keyspace is not keyspace or run.changes is None:

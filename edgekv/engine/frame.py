@@ -5,7 +5,7 @@ follow each other form a *run*, one CHANGES record: change i of a run has the do
 small SET costs no metadata of its own. A run is either *plain* (one SET without expiry per change: two columns) or a list of changes.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
 from edgekv.crdt.operation import SUFFIX_EXPIRY, Operation, Row, RowDelta
@@ -42,7 +42,7 @@ class Run:
         self.base_hlc: Final = base_hlc
         self.keys: Final[list[bytes]] = []
         self.values: Final[list[bytes]] = []
-        self.changes: Final[list[list[Operation]] | None] = None if plain else []
+        self.changes: Final[list[Sequence[Operation]] | None] = None if plain else []
 
     @property
     def count(self) -> int:

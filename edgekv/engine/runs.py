@@ -6,7 +6,8 @@ would make of the same operations. What is not so plain ends a run early, and it
 """
 
 from collections.abc import Sequence
-from typing import Final
+from itertools import count, repeat
+from typing import Final, cast
 
 from edgekv.crdt import counter, elements
 from edgekv.crdt.counter import Part, is_inert
@@ -25,7 +26,7 @@ from edgekv.crdt.operation import (
     encode_integer,
     field_suffix,
 )
-from edgekv.crdt.register import Cell
+from edgekv.crdt.register import RANK_CLIENT, Cell
 from edgekv.engine.collections import Collections
 from edgekv.engine.commit import Commit
 from edgekv.engine.keyspaces import Keyspace
@@ -45,6 +46,10 @@ _INTEGER_MAX: Final = (1 << 63) - 1
 _ELEMENT: Final = element_suffix(b"")
 _FIELD: Final = field_suffix(b"")
 _NO_ROWS: Final[dict[bytes, Row]] = {}
+_CELL_TAIL: Final = repeat(0), repeat(RANK_CLIENT), repeat(None)
+"""No expiry, the rank of clients, no other dot."""
+_make: Final = tuple.__new__
+"""``map(_make, repeat(Cell), zip(...))`` makes rows without a step of the interpreter for each; so does the rest of a run."""
 
 
 class Runs:
@@ -60,97 +65,114 @@ class Runs:
         self._store: Final = store
         self._collections: Final = collections
 
-    def add_elements(self, keyspace: Keyspace, key: bytes, members: Sequence[bytes]) -> list[int]:
-        """Add each to a set that can be seen; 1 where it is new, else 0."""
-        changes, layer = self._commit.begin(keyspace), self._commit.filling.layer
-        collection, below = self._opened(layer, keyspace, key)
-        actor, clear, rows = self._actor, collection.clear, collection.rows
-        start, seq = layout.row_key(keyspace.id, key, b""), keyspace.seq
-        added: list[int] = []
-        made: dict[bytes, Row] = {}
-        size = fresh = 0
-        for member in members:
-            seq += 1
-            suffix = _ELEMENT + member
-            old = made.get(suffix) or rows.get(suffix)
-            if old is None:
-                fresh += 1
-                old = self._below(start, suffix, below)
-            new = Element(((actor, seq),))
-            if old is None:
-                added.append(1)
-            else:
-                assert isinstance(old, Element)
-                added.append(0 if elements.visible(old, clear) else 1)
-                if len(old.dots) > 1 or (old.dots and old.dots[0][0] != actor):
-                    new = Element(elements.visible(elements.apply(old, new), clear))
-            made[suffix] = new
-            size += len(member) + DOT_PAYLOAD_BYTES * len(new.dots)
-        rows.update(made)  # no read comes any more that could raise
-        changes.extend([(ADD_ELEMENTS, key, (member,))] for member in members)
+    def is_new(self, keyspace: Keyspace, key: bytes) -> bool:
+        """Whether there is nothing at a key, in any layer or in LMDB: then nothing else needs to be asked of it."""
+        for layer in (*(frame.layer for frame in self._commit.overlays), *self._memtable.layers):
+            if key in layer.registers or key in layer.composites or key in layer.collections:
+                return False
+        start = layout.row_key(keyspace.id, key, b"")
+        walk = self._store.walk()
+        return len(start) <= layout.ORDER_BYTES and not (walk.seek(start) and walk.key.startswith(start))
+
+    def add_elements(self, keyspace: Keyspace, key: bytes, members: Sequence[bytes], *, new: bool) -> list[int]:
+        """Add each to a set that can be seen, or to a ``new`` key; 1 where it is new, else 0."""
+        layer, suffixes = self._commit.filling.layer, list(map(_ELEMENT.__add__, members))
+        collection, old = self._opened(layer, keyspace, key, set(suffixes), new=new)
+        changes = self._commit.begin(keyspace)  # no read comes any more that could raise
+        dots = zip(zip(repeat(self._actor), count(keyspace.seq + 1)))
+        made: dict[bytes, Row] = dict(zip(suffixes, map(_make, repeat(Element), zip(dots)), strict=False))
+        clear, visible = collection.clear, set[bytes]()
+        size = sum(map(len, members)) + DOT_PAYLOAD_BYTES * len(members)
+        for suffix, row in old.items():
+            assert isinstance(row, Element)
+            if elements.visible(row, clear):
+                visible.add(suffix)
+            if len(row.dots) > 1 or (row.dots and row.dots[0][0] != self._actor):
+                element = elements.apply(row, cast("Element", made[suffix]))
+                made[suffix] = element = Element(elements.visible(element, clear))
+                size += DOT_PAYLOAD_BYTES * (len(element.dots) - 1)
+        added = _added(suffixes, visible)
+        changes.extend(zip(zip(repeat(ADD_ELEMENTS), repeat(key), zip(members))))
         collection.elements += sum(added)
-        self._done(keyspace, layer, len(members), fresh, size, len(key))
+        self._done(keyspace, layer, collection, key, made, size, len(members))
         return added
 
     def put_fields(
-        self, keyspace: Keyspace, key: bytes, fields: Sequence[bytes], values: Sequence[bytes]
+        self, keyspace: Keyspace, key: bytes, fields: Sequence[bytes], values: Sequence[bytes], *, new: bool
     ) -> list[int] | None:
-        """Put each into a map that can be seen; 1 where it is new, else 0. None, and nothing happened, when any field counts."""
-        layers = self._collections.layers(key)
-        if any(layer.parts for layer in layers) or self._collections.stores_counters(keyspace, key):
+        """Put each into a map that can be seen, or at a ``new`` key; 1 where it is new, else 0.
+
+        None, and nothing happened, when any field counts.
+        """
+        if not new and self._counts(keyspace, key):
             return None
-        changes, layer = self._commit.begin(keyspace), self._commit.filling.layer
-        collection, below = self._opened(layer, keyspace, key)
-        actor, clear, rows = self._actor, collection.map_clear, collection.rows
-        start, seq, hlc = layout.row_key(keyspace.id, key, b""), keyspace.seq, keyspace.hlc
-        added: list[int] = []
-        made: dict[bytes, Row] = {}
-        size = fresh = 0
-        for field, value in zip(fields, values, strict=True):
-            seq += 1
-            hlc += 1
-            suffix = _FIELD + field
-            old = made.get(suffix) or rows.get(suffix)
-            if old is None:
-                fresh += 1
-                old = self._below(start, suffix, below)
-            assert old is None or isinstance(old, Cell)
-            added.append(0 if shows(old, clear) else 1)
-            made[suffix] = Cell(value, hlc, actor, seq)
-            size += len(field) + len(value)
-        rows.update(made)
-        changes.extend([(PUT_FIELDS, key, ((field, value),))] for field, value in zip(fields, values, strict=True))
+        layer, suffixes = self._commit.filling.layer, list(map(_FIELD.__add__, fields))
+        collection, old = self._opened(layer, keyspace, key, set(suffixes), new=new)
+        changes = self._commit.begin(keyspace)
+        cells = zip(values, count(keyspace.hlc + 1), repeat(self._actor), count(keyspace.seq + 1), *_CELL_TAIL)
+        made: dict[bytes, Row] = dict(zip(suffixes, map(_make, repeat(Cell), cells), strict=True))
+        clear = collection.map_clear
+        added = _added(suffixes, {suffix for suffix, row in old.items() if shows(cast("Cell", row), clear)})
+        changes.extend(zip(zip(repeat(PUT_FIELDS), repeat(key), zip(zip(fields, values, strict=True)))))
         collection.fields += sum(added)
-        self._done(keyspace, layer, len(fields), fresh, size, len(key))
+        size = sum(map(len, fields)) + sum(map(len, values))
+        self._done(keyspace, layer, collection, key, made, size, len(fields))
         return added
 
-    def _done(self, keyspace: Keyspace, layer: Layer, changes: int, fresh: int, size: int, key_bytes: int) -> None:
-        """So many changes of one key's elements or fields, of which some have rows that were not in the layer."""
+    def _done(
+        self,
+        keyspace: Keyspace,
+        layer: Layer,
+        collection: Collection,
+        key: bytes,
+        made: dict[bytes, Row],
+        size: int,
+        changes: int,
+    ) -> None:
+        """Put the rows of so many changes of one key's elements or fields, with so many bytes, into the layer."""
+        keyspace.mixed = True
+        rows = collection.rows
+        before = len(rows)
+        rows.update(made)
+        fresh = len(rows) - before
         keyspace.seq += changes
         keyspace.hlc += changes
         size += changes  # the tags
         layer.collection_rows += fresh
         layer.size_bytes += size + fresh * ROW_OVERHEAD_BYTES
-        self._commit.grew(changes, size + changes * (_FRAMING_BYTES + key_bytes))
+        self._commit.grew(changes, size + changes * (_FRAMING_BYTES + len(key)))
 
-    def _opened(self, layer: Layer, keyspace: Keyspace, key: bytes) -> tuple[Collection, list[dict[bytes, Row]]]:
-        """The layer's part of a set or map, and the rows in those below, newest first."""
+    def _opened(
+        self, layer: Layer, keyspace: Keyspace, key: bytes, missing: set[bytes], *, new: bool
+    ) -> tuple[Collection, dict[bytes, Row]]:
+        """The layer's part of a set or map, and the newest version of each of these rows, from wherever it is."""
+        if new:
+            return layer.open_collection(key, Collection()), {}
         collection = self._commit.open_collection(layer, keyspace, key)
-        return collection, [found.rows for found in self._collections.layers(key) if found is not collection]
+        old: dict[bytes, Row] = {}
+        for found in self._collections.layers(key):
+            hits = missing & found.rows.keys()
+            if hits:
+                rows = found.rows
+                old.update({suffix: rows[suffix] for suffix in hits})
+                missing -= hits
+        start, get, actor_of = layout.row_key(keyspace.id, key, b""), self._store.get, self._store.actor_of
+        for suffix in missing:
+            stored = get(layout.lmdb_key_of(start + suffix))
+            if stored is not None:
+                old[suffix] = layout.decode_row(stored, actor_of)
+        return collection, old
 
-    def _below(self, start: bytes, suffix: bytes, below: list[dict[bytes, Row]]) -> Row | None:
-        for rows in below:
-            row = rows.get(suffix)
-            if row is not None:
-                return row
-        stored = self._store.get(layout.lmdb_key_of(start + suffix))
-        return None if stored is None else layout.decode_row(stored, self._store.actor_of)
+    def _counts(self, keyspace: Keyspace, key: bytes) -> bool:
+        return any(layer.parts for layer in self._collections.layers(key)) or self._collections.stores_counters(
+            keyspace, key
+        )
 
     # -- numbers
 
     def increment(self, keyspace: Keyspace, keys: Sequence[bytes], deltas: Sequence[int]) -> list[int]:
         """The sums of the first keys: up to one that is more than a number without an expiry, or whose sum is none."""
-        layer, changes = self._commit.filling.layer, list[list[Operation]]()
+        layer, changes = self._commit.filling.layer, list[Sequence[Operation]]()
         layers = [*(frame.layer for frame in self._commit.overlays), *self._memtable.layers]
         layers = [other for other in layers if not other.empty or other is layer]
         alone = not keyspace.vector.keys() - {self._actor}
@@ -210,6 +232,17 @@ class Runs:
                     **rows,
                 }
         return _counter_parts(rows) if rows else {}
+
+
+def _added(suffixes: list[bytes], visible: set[bytes]) -> list[int]:
+    """1 for each that is not there yet, nor named before."""
+    if not visible and len(set(suffixes)) == len(suffixes):
+        return [1] * len(suffixes)
+    added = []
+    for suffix in suffixes:
+        added.append(0 if suffix in visible else 1)
+        visible.add(suffix)
+    return added
 
 
 def _counter_parts(rows: dict[bytes, Row]) -> dict[Actor, Part] | None:

@@ -118,26 +118,29 @@ class Maps:
         return results
 
     def _put_stretch(self, key: bytes, fields: Sequence[bytes], values: Sequence[bytes]) -> list[int | EdgeKVError]:
-        """The short way for a map that is there and counts nothing; else one by one, and perhaps the rest the short way."""
+        """The short way for a map that counts nothing, or a key where nothing is; else one by one, and perhaps the rest so."""
         verbs, results = self._verbs, list[int | EdgeKVError]()
         for i, (field, value) in enumerate(zip(fields, values, strict=True)):
-            if i < 2 and len(fields) - i > 1 and self._in_run(key, fields, values):
+            if i < 2 and self._in_runs(key, fields, values):
                 keyspace = verbs.engine.keyspaces.of(key)
-                rest = verbs.engine.runs.put_fields(keyspace, key, fields[i:], values[i:])
-                if rest is not None:
-                    return [*results, *rest]
+                new = verbs.is_new(keyspace, key)
+                if new or (len(fields) - i > 1 and self._is_there(keyspace, key)):
+                    rest = verbs.engine.runs.put_fields(keyspace, key, fields[i:], values[i:], new=new)
+                    if rest is not None:
+                        return [*results, *rest]
             results.append(attempt(partial(self.put, key, [(field, value)])))
         return results
 
-    def _in_run(self, key: bytes, fields: Sequence[bytes], values: Sequence[bytes]) -> bool:
-        """Whether putting is nothing but that: the map is there and stays, and nothing will be refused."""
-        verbs = self._verbs
+    def _in_runs(self, key: bytes, fields: Sequence[bytes], values: Sequence[bytes]) -> bool:
+        """Whether nothing of this can be refused."""
         size = sum(map(len, fields)) + sum(map(len, values)) + len(key) * len(fields)
-        if not verbs.in_runs(size) or max(map(len, fields)) > KEY_BYTES_MAX:
-            return False
-        keyspace, collections = verbs.engine.keyspaces.of(key), self._collections
-        there = collections.counts(keyspace, key).fields and not collections.gone(keyspace, key, verbs.now_ms())
-        return bool(there) and not keyspace.policy.system and max(map(len, values)) <= verbs.value_bytes_max
+        fits = self._verbs.in_runs(size) and max(map(len, fields)) <= KEY_BYTES_MAX
+        return fits and max(map(len, values)) <= self._verbs.value_bytes_max
+
+    def _is_there(self, keyspace: Keyspace, key: bytes) -> bool:
+        """Whether putting is nothing but that: the map is there and stays."""
+        there = self._collections.counts(keyspace, key).fields and not keyspace.policy.system
+        return bool(there) and not self._collections.gone(keyspace, key, self._verbs.now_ms())
 
     def put_if_absent(self, key: bytes, field: bytes, value: bytes) -> bool:
         """Whether it was absent, and is there now."""

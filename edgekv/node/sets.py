@@ -107,24 +107,26 @@ class Sets:
         return results
 
     def _add_stretch(self, key: bytes, members: Sequence[bytes]) -> list[int | EdgeKVError]:
-        """The short way for a set that is there; else one by one, and perhaps the rest the short way."""
+        """The short way for a set that is there, or a key where nothing is; else one by one, and perhaps the rest the short way."""
         verbs, results = self._verbs, list[int | EdgeKVError]()
         for i, member in enumerate(members):
-            if i < 2 and len(members) - i > 1 and self._in_run(key, members):
-                keyspace = verbs.engine.keyspaces.of(key)
-                return [*results, *verbs.engine.runs.add_elements(keyspace, key, members[i:])]
+            if i < 2 and self._in_runs(key, members):
+                keyspace, rest = verbs.engine.keyspaces.of(key), members[i:]
+                new = verbs.is_new(keyspace, key)
+                if new or (len(rest) > 1 and self._is_there(keyspace, key)):
+                    return [*results, *verbs.engine.runs.add_elements(keyspace, key, rest, new=new)]
             results.append(attempt(partial(self.add, key, [member])))
         return results
 
-    def _in_run(self, key: bytes, members: Sequence[bytes]) -> bool:
-        """Whether adding is nothing but that: the set is there and stays, and nothing will be refused."""
-        verbs = self._verbs
+    def _in_runs(self, key: bytes, members: Sequence[bytes]) -> bool:
+        """Whether nothing of this can be refused."""
         size = sum(map(len, members)) + len(key) * len(members)
-        if not verbs.in_runs(size) or max(map(len, members)) > KEY_BYTES_MAX:
-            return False
-        keyspace, collections = verbs.engine.keyspaces.of(key), self._collections
-        there = collections.counts(keyspace, key).elements and not collections.gone(keyspace, key, verbs.now_ms())
-        return bool(there) and not keyspace.policy.system
+        return self._verbs.in_runs(size) and max(map(len, members)) <= KEY_BYTES_MAX
+
+    def _is_there(self, keyspace: Keyspace, key: bytes) -> bool:
+        """Whether adding is nothing but that: the set is there and stays."""
+        there = self._collections.counts(keyspace, key).elements and not keyspace.policy.system
+        return bool(there) and not self._collections.gone(keyspace, key, self._verbs.now_ms())
 
     def remove(self, key: bytes, members: Sequence[bytes]) -> int:
         """How many there were. One may be named twice; a set without elements is gone."""

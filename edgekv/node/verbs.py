@@ -92,6 +92,10 @@ class Verbs:
         """Whether small writes of so many bytes together may go the short way (engine/runs.py)."""
         return self.commit is self.engine.commit and size <= RUN_BYTES_MAX
 
+    def is_new(self, keyspace: Keyspace, key: bytes) -> bool:
+        """Whether nothing is at a key, and what is made there neither expires by policy nor is refused by it."""
+        return not keyspace.ttl_ms and not keyspace.policy.system and self.engine.runs.is_new(keyspace, key)
+
     # -- checks at the door
 
     def check_key(self, key: bytes) -> None:

@@ -6,7 +6,6 @@ first), recovery, listeners, `ready`. Shutdown is the reverse: no more requests,
 """
 
 import asyncio
-import gc
 import logging
 import os
 import signal
@@ -23,6 +22,7 @@ from edgekv.config import Config
 from edgekv.engine.engine import Engine
 from edgekv.engine.frame import Frame
 from edgekv.errors import EdgeKVError, LogFailed, Unavailable
+from edgekv.garbage import Garbage
 from edgekv.limits import (
     BUFFERED_SYNC_INTERVAL_MS,
     MIB,
@@ -90,6 +90,7 @@ class Server:
         self._unchecked_bytes = 0
         self._last_frame_s = 0.0
         self._promised = True
+        self._garbage: Garbage | None = None
         self._collected_s = time.monotonic()
 
     # -- what front ends use (their Host)
@@ -168,9 +169,11 @@ class Server:
             self._spares.start()
         self._supervisor.watch(self.engine)
         register_gauges(self.metrics, self.engine, self._probe)
-        gc.collect()
-        gc.freeze()
-        gc.set_threshold(10_000, 50, 1 << 30)
+        self._garbage = self._take_collector()
+
+    def _take_collector(self) -> Garbage | None:
+        """Python's garbage collector, if the process is the node's own."""
+        return Garbage()
 
     async def _serve(self, announce: Callable[[str], None]) -> None:
         connections_max = allowed_connections()
@@ -285,7 +288,7 @@ class Server:
         self._supervisor.tick()
         if self._ticks % DISK_CHECK_TICKS == 0:
             self._check_disk()
-            self._collect_when_idle()
+        self._collect_garbage()
 
     def _check_disk(self, lacking: bool = False) -> None:
         self._unchecked_bytes = 0
@@ -294,11 +297,14 @@ class Server:
             full = self._spares.full and self.node.log.spares <= 2
             self.engine.disk(free_bytes=free, spares_failed=full)
 
-    def _collect_when_idle(self) -> None:
+    def _collect_garbage(self) -> None:
+        if self._garbage is None:
+            return
+        self._garbage.tick()
         now = self._loop.time()
         idle = now - self._last_frame_s > 1 and self.engine.memtable.rows < IDLE_COLLECT_ROWS_MAX
         if idle and time.monotonic() - self._collected_s > IDLE_COLLECT_S:
-            gc.collect()
+            self._garbage.sweep()
             self._collected_s = time.monotonic()
 
 

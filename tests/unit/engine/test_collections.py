@@ -716,10 +716,10 @@ def test_a_change_that_cannot_read_a_row_is_not_made(node: InlineNode, sets: Set
             node.engine.commit.change(keyspace, change)
         left[0] = min(allowed, 1)
         with pytest.raises(OSError, match="cannot be read"):
-            node.engine.runs.add_elements(keyspace, b"k", [b"e1", b"e2"])
+            node.engine.runs.add_elements(keyspace, b"k", [b"e1", b"e2"], new=False)
         left[0] = min(allowed, 1)
         with pytest.raises(OSError, match="cannot be read"):
-            node.engine.runs.put_fields(keyspace, b"k", [b"e1", b"e2"], [b"", b""])
+            node.engine.runs.put_fields(keyspace, b"k", [b"e1", b"e2"], [b"", b""], new=False)
     assert (keyspace.seq, keyspace.hlc) == before
     for _ in range(2):
         assert sets.counts(b"k") == (3, 1) and sets.counts(b"new") == (0, 0)

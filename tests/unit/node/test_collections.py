@@ -2,7 +2,9 @@
 
 from collections import Counter
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
+from random import Random
 from typing import Final
 
 import pytest
@@ -12,6 +14,7 @@ from edgekv.engine.draft import Draft
 from edgekv.errors import Denied, NotANumber, TooLarge, WrongType
 from edgekv.limits import BATCH_OPERATIONS_MAX, KEY_BYTES_MAX
 from edgekv.node import keys as keys_module
+from edgekv.node.verbs import attempt
 from tests.unit.node.inline_node import START_MS, VALUE_BYTES_MAX, InlineNode
 
 KEYSPACES: Final = (
@@ -286,6 +289,58 @@ def test_runs_make_the_rows_that_single_calls_make(tmp_path: Path) -> None:
                 assert node.engine.collections.counts(keyspace, key) == node.engine.collections.recount(keyspace, key)
         keys = [b"n" + member for member in members]
         assert single.operations.get_run(keys) == runs.operations.get_run(keys)
+    single.kill()
+    runs.kill()
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_runs_over_keys_in_any_state_answer_and_leave_what_single_calls_do(tmp_path: Path, seed: int) -> None:
+    single, runs = (InlineNode(tmp_path / name, keyspaces=KEYSPACES, spares=2) for name in ("single", "runs"))
+    dice = Random(seed)
+    keys = [prefix + b"%d" % i for prefix in (b"", b"ttl/", b"x" * 475) for i in range(3)]
+    for _ in range(60):
+        key, count = dice.choice(keys), dice.choice((1, 2, 5))
+        run = [dice.choice(keys) if dice.random() < 0.2 else key for _ in range(count)]
+        names = [b"%d" % dice.randrange(6) for _ in range(count)]
+        step = dice.randrange(9)
+        for node in (single, runs):
+            if step == 3:
+                node.operations.delete(run)
+            elif step == 4:
+                node.operations.set(key, names[0])
+            elif step == 5:
+                node.operations.set_expiry(key, node.now_ms + 50_000)
+            elif step == 6:
+                node.now_ms += 60_000
+            elif step == 7:
+                node.checkpoint()
+                node.engine.memtable.drop_cache()
+        if step in (0, 8):
+            expected = [
+                attempt(partial(single.operations.sets.add, k, [name])) for k, name in zip(run, names, strict=True)
+            ]
+            answers = runs.operations.sets.add_run(run, names)
+        elif step in (1, 2):
+            expected = [
+                attempt(partial(single.operations.maps.put, k, [(name, b"v")]))
+                for k, name in zip(run, names, strict=True)
+            ]
+            answers = runs.operations.maps.put_run(run, names, [b"v"] * count)
+        else:
+            continue
+        assert list(map(str, answers)) == list(map(str, expected))
+    for key in keys:
+        states = []
+        for node in (single, runs):
+            keyspace = node.engine.keyspaces.of(key)
+            sets, maps = node.engine.collections.counts(keyspace, key), node.engine.collections.recount(keyspace, key)
+            assert sets == maps
+            kind = node.operations.type_of(key)
+            members = node.operations.sets.page(key, b"", 10)[0] if kind == "set" else []
+            fields = node.operations.maps.page(key, b"", 10)[0] if kind == "hash" else []
+            states.append((kind, members, fields, node.operations.expiry_of(key), sets))
+        assert states[0] == states[1]
+    assert changes(runs) == changes(single)
     single.kill()
     runs.kill()
 
