@@ -28,7 +28,7 @@ from edgekv.crdt.operation import (
     Row,
     actor_of_suffix,
     counter_suffix,
-    decode_integer,
+    decode_number,
     element_suffix,
     field_suffix,
 )
@@ -116,11 +116,11 @@ class ModelKey:
 
 def increment(number: list[Any]) -> tuple[Any, ...]:
     total, base_seq, base_total, fresh = number
-    return "inc", decode_integer(total), base_seq, decode_integer(base_total), 0, fresh == 1
+    return "inc", decode_number(total), base_seq, decode_number(base_total), 0, fresh == 1
 
 
 def reset(observed: list[Any]) -> tuple[Any, ...]:
-    return "rst", {owner: (seq, decode_integer(total)) for owner, seq, total in observed}
+    return "rst", {owner: (seq, decode_number(total)) for owner, seq, total in observed}
 
 
 def live_parts(row: Any) -> dict[Actor, tuple[int, int, int, int]]:
