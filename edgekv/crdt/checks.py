@@ -16,6 +16,9 @@ from edgekv.limits import COUNTER_BYTES_MAX, COUNTER_TEXT_BYTES_MAX, HLC_FOLD_MA
 Operation = Sequence[Any]
 EncodedNumber = int | bytes | str
 
+assert decimals.BOUND * 10**120 < 1 << (8 * COUNTER_BYTES_MAX - 1), "a part of any node may be logged and sent"
+assert decimals.EXPONENT_MAX + 120 + decimals.DECIMALS < COUNTER_TEXT_BYTES_MAX
+
 
 def encode_number(number: Number) -> EncodedNumber:
     """A number of any size as msgpack can carry it."""

@@ -30,6 +30,7 @@ TEXT_BYTES_MAX: Final = 5_000
 _NUMBER: Final = re.compile(rb"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE]([+-]?[0-9]{1,5}))?")
 _FRACTION_TEXT: Final = re.compile(r"-?(?:0|[1-9][0-9]*)\.[0-9]{0,16}[1-9]", re.ASCII)
 _SMALL_BYTES: Final = 18
+_SMALL: Final = 1 << 64
 
 assert len("-") + EXPONENT_MAX + 1 + len(".") + DECIMALS <= TEXT_BYTES_MAX
 
@@ -56,7 +57,7 @@ def parse(text: bytes, bytes_max: int = TEXT_BYTES_MAX) -> Number | None:
 def text_of(number: Number) -> bytes:
     """The number as clients and the log see it. (``str`` of an int of more than 4,300 digits is refused by Python.)"""
     if isinstance(number, int):
-        return str(Decimal(number)).encode()
+        return b"%d" % number if -_SMALL < number < _SMALL else str(Decimal(number)).encode()
     units = units_of(number)
     digits = str(Decimal(abs(units))).rjust(DECIMALS + 1, "0")
     fraction = digits[-DECIMALS:].rstrip("0")

@@ -74,7 +74,10 @@ def swept(rows: Rows) -> dict[bytes, Row]:
 def surviving(
     mine: Mapping[Dot, _Value], my_vector: Vector, theirs: Mapping[Dot, _Value], their_vector: Vector
 ) -> dict[Dot, _Value]:
-    """Values under dots, in the order of the dots: those of both sides, and those that the other side has not seen."""
+    """Values under dots, in the order of the dots: those of both sides, and those that the other side has not seen.
+
+    An element is such values, of which only the dots matter.
+    """
     kept = {dot: value for dot, value in mine.items() if dot in theirs or not _covers(their_vector, *dot)}
     kept.update((dot, value) for dot, value in theirs.items() if dot in mine or not _covers(my_vector, *dot))
     return dict(sorted(kept.items()))

@@ -54,7 +54,10 @@ class StringState(NamedTuple):
         if not parts:
             return shown
         base = 0 if shown is None else decimals.parse(shown)
-        return shown if base is None else whole(base + counter.value(parts.values()))
+        if base is None:
+            return shown
+        total = base + counter.value(parts.values())
+        return total if type(total) is int else whole(total)
 
     def live(self, now: int, company: Company = ALONE) -> bool:
         """Whether there is a string, or anything at the key with this company."""
