@@ -114,7 +114,8 @@ RESP_TRANSACTION_ROWS_FREE: Final = 16  # elements, fields and keys that each of
 RESP_TRANSACTION_ROWS_MAX: Final = 64_000  # that all of them together may look at beyond that: 0.3 s
 RESP_WAKE_CONNECTIONS: Final = 16  # of those that waited for room, per turn of the loop: all at once would overshoot it
 
-COUNTER_BYTES_MAX: Final = 64  # of one counter total; a merged sum may leave 64 bits, never this
+COUNTER_BYTES_MAX: Final = 2_100  # of a counter's total that is an integer: 10^120 times the greatest sum of one node
+COUNTER_TEXT_BYTES_MAX: Final = 5_070  # of one that is not, as text: the same with a sign, a point and 17 digits more
 
 HLC_FOLD_MAX: Final = 1 << 63  # nothing near this is ever folded in
 

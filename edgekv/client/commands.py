@@ -124,7 +124,7 @@ def _number(reply: object) -> int:
     try:
         return int(value or b"0")
     except ValueError:
-        raise WrongType("the key holds a value that is no number. Read it with get().") from None
+        raise WrongType("the key holds a value that is no integer. Read it with db.get().") from None
 
 
 def _seconds(reply: object) -> float | None:

@@ -1,4 +1,4 @@
-"""What the elements of an operation may be, and integers of any size as msgpack can carry them.
+"""What the elements of an operation may be, and numbers of any size as msgpack can carry them.
 
 An operation comes from the log or from another node: before ``operation.validate`` has asked these, nothing about it is known.
 """
@@ -7,23 +7,37 @@ from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any
 
+from edgekv.crdt import decimals
+from edgekv.crdt.decimals import Number
 from edgekv.ids import ACTOR_BYTES
-from edgekv.limits import COUNTER_BYTES_MAX, HLC_FOLD_MAX, KEY_BYTES_MAX
+from edgekv.limits import COUNTER_BYTES_MAX, COUNTER_TEXT_BYTES_MAX, HLC_FOLD_MAX, KEY_BYTES_MAX
 
 # Any is honest here: an operation is a msgpack array, and what its elements are is known after ``operation.validate``.
 Operation = Sequence[Any]
+EncodedNumber = int | bytes | str
+
+assert decimals.BOUND * 10**120 < 1 << (8 * COUNTER_BYTES_MAX - 1), "a part of any node may be logged and sent"
+assert decimals.EXPONENT_MAX + 120 + decimals.DECIMALS < COUNTER_TEXT_BYTES_MAX
 
 
-def encode_integer(number: int) -> int | bytes:
-    """An unbounded integer as msgpack can carry it."""
+def encode_number(number: Number) -> EncodedNumber:
+    """A number of any size as msgpack can carry it."""
+    if not isinstance(number, int):
+        return decimals.text_of(number).decode("ascii")
     if -(1 << 63) <= number < 1 << 63:
         return number
     return number.to_bytes((number + (number < 0)).bit_length() // 8 + 1, "big", signed=True)
 
 
-def decode_integer(encoded: int | bytes) -> int:
-    """The inverse of ``encode_integer``."""
-    return encoded if isinstance(encoded, int) else int.from_bytes(encoded, "big", signed=True)
+def decode_number(encoded: EncodedNumber) -> Number:
+    """The inverse of ``encode_number``."""
+    if isinstance(encoded, int):
+        return encoded
+    return decimals.from_fraction_text(encoded) if isinstance(encoded, str) else _from_bytes(encoded)
+
+
+def _from_bytes(encoded: bytes) -> int:
+    return int.from_bytes(encoded, "big", signed=True)
 
 
 def is_key(element: object) -> bool:
@@ -41,10 +55,12 @@ def is_u63(element: object) -> bool:
     return type(element) is int and 0 <= element < HLC_FOLD_MAX
 
 
-def is_integer(element: object) -> bool:
-    """What ``encode_integer`` makes, of a length that a counter total may have."""
+def is_number(element: object) -> bool:
+    """What ``encode_number`` makes, of a length that a counter total may have."""
     if type(element) is bytes:
-        return len(element) <= COUNTER_BYTES_MAX and encode_integer(decode_integer(element)) == element
+        return len(element) <= COUNTER_BYTES_MAX and encode_number(_from_bytes(element)) == element
+    if type(element) is str:
+        return len(element) <= COUNTER_TEXT_BYTES_MAX and decimals.is_fraction_text(element)
     return type(element) is int and -(1 << 63) <= element < 1 << 63
 
 
@@ -69,12 +85,12 @@ def is_dots(element: Any) -> bool:
 
 def is_observed_part(element: object) -> bool:
     """[actor, seq, total] of a counter part that a reset has seen."""
-    return is_tuple(element, _is_actor, is_u63, is_integer)
+    return is_tuple(element, _is_actor, is_u63, is_number)
 
 
 def is_number_state(element: Sequence[Any]) -> bool:
     """[total, base_seq, base_total, fresh] of the own part after an increment."""
-    return is_tuple(element, is_integer, is_u63, is_integer, lambda fresh: type(fresh) is int and fresh in {0, 1})
+    return is_tuple(element, is_number, is_u63, is_number, lambda fresh: type(fresh) is int and fresh in {0, 1})
 
 
 def _is_actor(element: object) -> bool:

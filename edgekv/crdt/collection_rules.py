@@ -3,7 +3,7 @@
 from edgekv.crdt import counter
 from edgekv.crdt.checks import (
     Operation,
-    decode_integer,
+    decode_number,
     is_dots,
     is_list,
     is_member,
@@ -98,7 +98,7 @@ def reset_fields_rows(operation: Operation, actor: Actor, seq: int, _hlc: int) -
         (
             key,
             field_part_suffix(field, Actor(owner)),
-            counter.reset_delta(owner_seq, decode_integer(total), (actor, seq)),
+            counter.reset_delta(owner_seq, decode_number(total), (actor, seq)),
         )
         for field, observed in fields
         for owner, owner_seq, total in observed

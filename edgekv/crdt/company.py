@@ -8,9 +8,10 @@ whose parts are reset one by one.
 from collections.abc import Mapping
 from typing import Final, NamedTuple
 
+from edgekv.crdt.checks import EncodedNumber
 from edgekv.crdt.counter import Part, is_inert
 from edgekv.crdt.elements import dots_of
-from edgekv.crdt.operation import CLEAR_MAP, CLEAR_SET, RESET_FIELDS, Operation, encode_integer
+from edgekv.crdt.operation import CLEAR_MAP, CLEAR_SET, RESET_FIELDS, Operation, encode_number
 from edgekv.ids import Actor
 
 Parts = Mapping[Actor, Part]
@@ -63,11 +64,9 @@ def reset_fields_operations(fields: Mapping[bytes, Parts], key: bytes) -> list[O
     return [(RESET_FIELDS, key, resets)] if resets else []
 
 
-def observed_parts(parts: Parts) -> list[tuple[Actor, int, int | bytes]]:
+def observed_parts(parts: Parts) -> list[tuple[Actor, int, EncodedNumber]]:
     """What a reset names: the live parts."""
-    return [
-        (actor, part.seq, encode_integer(part.total)) for actor, part in sorted(parts.items()) if not is_inert(part)
-    ]
+    return [(actor, part.seq, encode_number(part.total)) for actor, part in sorted(parts.items()) if not is_inert(part)]
 
 
 def without(parts: Parts, actor: Actor) -> Parts:

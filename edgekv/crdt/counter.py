@@ -11,22 +11,24 @@ made anew a part that is absent, or reset to nothing, starts again at 0 with ``b
           lets an old reset swallow new increments.)
 baseline  alone (``seq == 0``) is the delta of a reset. Where the part is absent it was purged as inert: there is nothing to reset.
 
-Integers are unbounded: a merged sum may leave 64 bits. Source: delta-state PN-counters (Almeida, Shoker, Baquero, "Delta state
-replicated data types", 2018) with observed resets; the executable rules of the design were checked over random schedules.
+Numbers are exact, integers or decimal fractions (crdt.decimals), and unbounded: a merged sum may leave 64 bits. Source: delta-state
+PN-counters (Almeida, Shoker, Baquero, "Delta state replicated data types", 2018) with observed resets; the executable rules of the
+design were checked over random schedules.
 """
 
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from edgekv.crdt.decimals import Number, whole
 from edgekv.ids import Actor
 
 
 class Part(NamedTuple):
     """One actor's part of a counter, or a delta of it."""
 
-    total: int
+    total: Number
     seq: int  # of the actor's last increment; 0 in the delta of a reset
-    base_total: int
+    base_total: Number
     base_seq: int
     base_dot: (
         tuple[Actor, int] | None
@@ -34,19 +36,21 @@ class Part(NamedTuple):
     fresh: bool  # the baseline is that of a part made anew
 
 
-def increment(part: Part | None, delta: int, seq: int) -> Part:
+def increment(part: Part | None, delta: Number, seq: int) -> Part:
     """The own part after adding ``delta`` in the change ``seq``. Pass None for a part that is hidden by an expiry."""
     if part is None or is_inert(part):
         return Part(delta, seq, 0, seq - 1, None, fresh=True)
-    return Part(part.total + delta, seq, part.base_total, part.base_seq, part.base_dot, part.fresh)
+    total = part.total + delta
+    total = total if type(total) is int else whole(total)
+    return Part(total, seq, part.base_total, part.base_seq, part.base_dot, part.fresh)
 
 
-def reset_delta(observed_seq: int, observed_total: int, dot: tuple[Actor, int]) -> Part:
+def reset_delta(observed_seq: int, observed_total: Number, dot: tuple[Actor, int]) -> Part:
     """What a reset says of one part, to be merged into it wherever that part is held."""
     return Part(0, 0, observed_total, observed_seq, dot, fresh=False)
 
 
-def reset(part: Part, observed_seq: int, observed_total: int, dot: tuple[Actor, int]) -> Part:
+def reset(part: Part, observed_seq: int, observed_total: Number, dot: tuple[Actor, int]) -> Part:
     """The part after a reset that observed ``observed_total`` at ``observed_seq``."""
     return merge(part, reset_delta(observed_seq, observed_total, dot))
 
@@ -64,9 +68,10 @@ def _baseline(part: Part) -> tuple[int, bool, tuple[bytes, int]]:
     return part.base_seq, part.fresh, part.base_dot or (b"", 0)
 
 
-def value(parts: Iterable[Part]) -> int:
+def value(parts: Iterable[Part]) -> Number:
     """The counter's value."""
-    return sum(part.total - part.base_total for part in parts)
+    total: Number = sum(part.total - part.base_total for part in parts)
+    return total if type(total) is int else whole(total)
 
 
 def is_inert(part: Part) -> bool:

@@ -2,7 +2,7 @@
 
     HSET      the field's cell; resets the observed parts of the field. HINCRBYs elsewhere that it did not see survive it.
     HDEL      a tombstone where there is a value; resets the observed parts. The last row of a key takes the key's expiry with it.
-    HINCRBY   the own part of the field
+    HINCRBY   the own part of the field; HINCRBYFLOAT too
     clear     one operation that hides every cell with a lower stamp, and a reset of each field with live parts
 
 A field has no expiry of its own but the key's (crdt.key has what the first and the last row of a key do to it).
@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from edgekv.crdt.company import Company, Parts, clear_map_operations, reset_fields_operations, without
+from edgekv.crdt.decimals import Number
 from edgekv.crdt.key import first_write_operations, last_row_operations
 from edgekv.crdt.operation import ADD_FIELD, DELETE_FIELDS, PUT_FIELDS, Operation
 from edgekv.crdt.register import Cell, stamp
@@ -83,13 +84,13 @@ def increment_operations(
     key: bytes,
     field: bytes,
     before: StringState,
-    delta: int,
+    delta: Number,
     own_actor: Actor,
     next_seq: int,
     now: int,
     new_expiry_ms: int = 0,
 ) -> list[Operation]:
-    """HINCRBY by ``delta`` in the own change ``next_seq``. Whether value and sum are 64-bit integers is the caller's check."""
+    """HINCRBY by ``delta`` in the own change ``next_seq``. Whether value and sum are in range, or integers, is the caller's check."""
     parts: Parts = {} if state.gone(now) else before.parts
     others = {**company.counter_fields, field: without(before.parts, own_actor)}
     first = first_write_operations(state, company._replace(counter_fields=others), key, now, new_expiry_ms)

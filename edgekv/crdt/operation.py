@@ -19,8 +19,9 @@ An operation is a msgpack array whose first element is its code:
 
 Lists of [actor, seq] are ascending, one entry per actor; the other lists name each element or field once. Codes to 127 are left for
 sibling registers and what comes. ``expiry_ms`` is milliseconds since the epoch, 0 for none. The forms with an ``hlc`` are *system
-clears*: they carry their own stamp (hlc, rank 1), just above what they remove, whoever makes them. Integers outside the signed 64
-bits travel as bytes, two's complement, big-endian, as short as possible.
+clears*: they carry their own stamp (hlc, rank 1), just above what they remove, whoever makes them. A total or base_total is a number
+in one form only: an integer, outside the signed 64 bits as bytes, two's complement, big-endian, as short as possible; what is no
+integer as text, "-12.5", with at most 17 digits after the point and no zeros at the ends (crdt.decimals).
 
 ``rows_of`` turns an operation of the change (actor, seq, hlc) into deltas of rows (crdt.rows, whose names are given here too: this
 is the door). A change has at most one operation per row, so ties inside it do not exist. A clear and what is put after it may stand
@@ -33,7 +34,7 @@ from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
 from edgekv.crdt import collection_rules, string_rules
-from edgekv.crdt.checks import Operation, decode_integer, encode_integer, is_key
+from edgekv.crdt.checks import Operation, decode_number, encode_number, is_key
 from edgekv.crdt.rows import (
     SUFFIX_EXPIRY,
     SUFFIX_MAP_CLEAR,
@@ -81,8 +82,8 @@ __all__ = [
     "CLEAR_MAP",
     "OPERATIONS",
     "Operation",
-    "decode_integer",
-    "encode_integer",
+    "decode_number",
+    "encode_number",
     "operation_bytes",
     "rows_of",
     "validate",
@@ -178,7 +179,7 @@ def operation_bytes(operation: Operation) -> int:
 
 
 def _item_bytes(item: object) -> int:
-    if isinstance(item, bytes):
+    if isinstance(item, (bytes, str)):
         return len(item) + _ITEM_BYTES
     if isinstance(item, (list, tuple)):
         return _ITEM_BYTES + sum(map(_item_bytes, item))

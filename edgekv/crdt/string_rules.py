@@ -1,7 +1,15 @@
 """Operations on strings, codes 1 to 5: what is well-formed, and the deltas it becomes. The table is in crdt.operation."""
 
 from edgekv.crdt import counter
-from edgekv.crdt.checks import Operation, decode_integer, is_list, is_number_state, is_observed_part, is_u63
+from edgekv.crdt.checks import (
+    EncodedNumber,
+    Operation,
+    decode_number,
+    is_list,
+    is_number_state,
+    is_observed_part,
+    is_u63,
+)
 from edgekv.crdt.counter import Part
 from edgekv.crdt.register import RANK_SYSTEM, Cell
 from edgekv.crdt.rows import SUFFIX_EXPIRY, SUFFIX_REGISTER, Delta, counter_suffix
@@ -44,9 +52,9 @@ def add_rows(operation: Operation, actor: Actor, seq: int, _hlc: int) -> list[De
     return [(operation[1], counter_suffix(actor), own_part(seq, *operation[2:]))]
 
 
-def own_part(seq: int, total: int | bytes, base_seq: int, base_total: int | bytes, fresh: int) -> Part:
+def own_part(seq: int, total: EncodedNumber, base_seq: int, base_total: EncodedNumber, fresh: int) -> Part:
     """The own part after an increment in the change ``seq``."""
-    return Part(decode_integer(total), seq, decode_integer(base_total), base_seq, None, fresh == 1)
+    return Part(decode_number(total), seq, decode_number(base_total), base_seq, None, fresh == 1)
 
 
 def valid_reset(operation: Operation) -> bool:
@@ -58,7 +66,7 @@ def reset_rows(operation: Operation, actor: Actor, seq: int, _hlc: int) -> list[
     """A baseline of each observed part."""
     _, key, observed = operation
     return [
-        (key, counter_suffix(Actor(owner)), counter.reset_delta(owner_seq, decode_integer(total), (actor, seq)))
+        (key, counter_suffix(Actor(owner)), counter.reset_delta(owner_seq, decode_number(total), (actor, seq)))
         for owner, owner_seq, total in observed
     ]
 

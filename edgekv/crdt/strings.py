@@ -1,11 +1,12 @@
 """Strings as clients see them: a register, the counter parts beside it and the key's expiry, and how each verb writes them.
 
 Redis' strings are numbers too, and INCR must not lose an increment that another node makes at the same time. So a key's value is
-its register (0 when there is none) *plus* the counter parts, and each verb becomes operations on what this node observed:
+its register (0 when there is none) *plus* the counter parts, and each verb becomes operations on what this node observed. Register and
+parts may be decimal fractions (crdt.decimals); what INCR refuses of those is its caller's affair.
 
     SET       the register; resets the observed parts; removes x. INCRs elsewhere that SET did not see survive it.
     DEL       a tombstone if there is a register; resets the observed parts; removes x
-    INCR      the own part. A register with an expiry hands it to x in the same change: now the whole key expires.
+    INCR      the own part; INCRBYFLOAT too. A register with an expiry hands it to x in the same change: now the whole key expires.
     EXPIRE    the whole register again with the new expiry, and x when the key has parts or an x. PERSIST: the same with 0.
 
 ``x``, the key's expiry cell, hides at its time the parts, the set and the map at the key (its `Company`) and a register with a lower
@@ -21,10 +22,12 @@ from collections.abc import Mapping
 from hashlib import blake2b
 from typing import Final, NamedTuple
 
-from edgekv.crdt import counter
+from edgekv.crdt import counter, decimals
+from edgekv.crdt.checks import EncodedNumber
 from edgekv.crdt.company import ALONE, Company, clear_operations, observed_parts, without
 from edgekv.crdt.counter import Part, is_inert
-from edgekv.crdt.operation import ADD, DELETE, EXPIRE, PUT, RESET, Operation, encode_integer
+from edgekv.crdt.decimals import Number, whole
+from edgekv.crdt.operation import ADD, DELETE, EXPIRE, PUT, RESET, Operation, encode_number
 from edgekv.crdt.register import Cell, stamp, visible
 from edgekv.ids import Actor
 
@@ -40,18 +43,21 @@ class StringState(NamedTuple):
     expiry: Cell | None
     parts: Mapping[Actor, Part]
 
-    def value(self, now: int) -> int | bytes | None:
-        """The value shown: an integer when parts count, else the register's bytes; None when there is no such key.
+    def value(self, now: int) -> Number | bytes | None:
+        """The value shown: a number when parts count, else the register's bytes; None when there is no such key.
 
-        A register that is not an integer (set at one node while another one counted) is shown as it is.
+        A register that is no number (set at one node while another one counted) is shown as it is.
         """
         cell = self.visible_register(now)
         shown = None if cell is None else cell.value
         parts = {} if self.gone(now) else self.live_parts()
         if not parts:
             return shown
-        base = 0 if shown is None else parse_integer(shown)
-        return shown if base is None else base + counter.value(parts.values())
+        base = 0 if shown is None else decimals.parse(shown)
+        if base is None:
+            return shown
+        total = base + counter.value(parts.values())
+        return total if type(total) is int else whole(total)
 
     def live(self, now: int, company: Company = ALONE) -> bool:
         """Whether there is a string, or anything at the key with this company."""
@@ -135,13 +141,13 @@ def clear_key_operations(state: StringState, key: bytes, company: Company, new_e
 def add_operations(
     state: StringState,
     key: bytes,
-    delta: int,
+    delta: Number,
     own_actor: Actor,
     next_seq: int,
     now: int,
     company: Company = ALONE,
 ) -> list[Operation]:
-    """INCR by ``delta`` in the own change ``next_seq``. Whether value and sum are 64-bit integers is the caller's check."""
+    """INCR by ``delta`` in the own change ``next_seq``. Whether value and sum are in range, or integers, is the caller's check."""
     gone, cell = state.gone(now), state.visible_register(now)
     operations: list[Operation] = []
     if cell is None:  # hidden by its own expiry, perhaps: a clock that is set back must not add it to this sum
@@ -156,13 +162,13 @@ def add_operations(
 
 
 def increment_own(
-    parts: Mapping[Actor, Part], own_actor: Actor, delta: int, next_seq: int
-) -> tuple[int | bytes, int, int | bytes, int]:
+    parts: Mapping[Actor, Part], own_actor: Actor, delta: Number, next_seq: int
+) -> tuple[EncodedNumber, int, EncodedNumber, int]:
     """Total, base_seq, base_total and fresh of the own part after adding ``delta``: what ADD and ADD_FIELD carry."""
     before = parts.get(own_actor)
     made_anew = before is None or is_inert(before)
     part = counter.increment(before, delta, next_seq)
-    return encode_integer(part.total), part.base_seq, encode_integer(part.base_total), int(made_anew)
+    return encode_number(part.total), part.base_seq, encode_number(part.base_total), int(made_anew)
 
 
 def expire_operations(

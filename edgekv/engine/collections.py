@@ -13,6 +13,7 @@ from typing import Final, NamedTuple
 
 from edgekv.crdt import elements
 from edgekv.crdt.counter import Part
+from edgekv.crdt.decimals import text_of
 from edgekv.crdt.elements import Dots, Element
 from edgekv.crdt.operation import (
     SUFFIX_EXPIRY,
@@ -281,7 +282,7 @@ class Collections:
                     return found, name
                 value = _field_state(field).value(0)
                 if value is not None:
-                    text = b"%d" % value if isinstance(value, int) else value
+                    text = value if isinstance(value, bytes) else text_of(value)
                     size += len(name) + len(text)
                     if found and size > bytes_max:
                         return found, name

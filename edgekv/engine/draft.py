@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from edgekv.crdt import elements
+from edgekv.crdt.checks import EncodedNumber
 from edgekv.crdt.company import observed_parts
 from edgekv.crdt.counter import Part, is_inert
 from edgekv.crdt.elements import Element
@@ -35,7 +36,7 @@ from edgekv.crdt.operation import (
     TAG_COUNTER,
     Operation,
     element_of_suffix,
-    encode_integer,
+    encode_number,
     field_of_suffix,
 )
 from edgekv.crdt.register import Cell
@@ -178,7 +179,7 @@ class Draft:
         found += [(CLEAR_MAP, key)] if cleared else []
         found += [(PUT_FIELDS, key, put)] if put else []
         found += [(DELETE_FIELDS, key, deleted)] if deleted else []
-        resets = list[tuple[bytes, list[tuple[Actor, int, int | bytes]]]]()
+        resets = list[tuple[bytes, list[tuple[Actor, int, EncodedNumber]]]]()
         for field, parts in after.parts.items():
             number, observed = self._number(rows.parts(field), parts)
             found += [(ADD_FIELD, key, field, *number)] if number else []
@@ -188,14 +189,14 @@ class Draft:
 
     def _number(
         self, before: _PARTS, after: _PARTS
-    ) -> tuple[tuple[int | bytes, int, int | bytes, int] | None, list[tuple[Actor, int, int | bytes]]]:
+    ) -> tuple[tuple[EncodedNumber, int, EncodedNumber, int] | None, list[tuple[Actor, int, EncodedNumber]]]:
         """What the own part is added up to, and the parts that are reset. ``after``: those that the draft touched."""
         number = None
         own, seq = after.get(self._actor), self._before[0]
         if own is not None and not is_inert(own) and own != before.get(self._actor):
             made_anew = own.base_seq >= seq  # a part that was reset and counts again
             base_seq = seq if made_anew else own.base_seq
-            number = encode_integer(own.total), base_seq, encode_integer(own.base_total), int(made_anew)
+            number = encode_number(own.total), base_seq, encode_number(own.base_total), int(made_anew)
         return number, observed_parts(
             {actor: before[actor] for actor, p in after.items() if is_inert(p) and actor in before}
         )

@@ -23,7 +23,7 @@ from edgekv.crdt.operation import (
     Row,
     counter_suffix,
     element_suffix,
-    encode_integer,
+    encode_number,
     field_suffix,
 )
 from edgekv.crdt.register import RANK_CLIENT, Cell
@@ -187,6 +187,8 @@ class Runs:
             if parts is None:
                 break
             before = counter.value(parts.values()) if parts else 0
+            if type(before) is not int:
+                break
             total = before + delta
             if not _INTEGER_MIN <= before <= _INTEGER_MAX or not _INTEGER_MIN <= total <= _INTEGER_MAX:
                 break
@@ -197,7 +199,7 @@ class Runs:
             own = parts.get(own_actor)
             part = counter.increment(own, delta, seq)
             made_anew = 1 if own is None or is_inert(own) else 0
-            number = encode_integer(part.total), part.base_seq, encode_integer(part.base_total)
+            number = encode_number(part.total), part.base_seq, encode_number(part.base_total)
             changes.append([(ADD, key, *number, made_anew)])
             layer.put_row(key, self._own, part)
             sums.append(total)

@@ -1,7 +1,6 @@
 """The verbs on maps. A field has 0 to 4,096 bytes; its value is a register plus counter parts, as a string's.
 
-Each raises WrongType for a key that holds other types only; an absent key is an empty map. PUT IF ABSENT and the increment by a
-fraction decide by this node's state.
+Each raises WrongType for a key that holds other types only; an absent key is an empty map. PUT IF ABSENT decides by this node's state.
 """
 
 from collections.abc import Iterable, Sequence
@@ -9,6 +8,7 @@ from functools import partial
 from typing import Final, NamedTuple
 
 from edgekv.crdt.company import Company
+from edgekv.crdt.decimals import Number, text_of
 from edgekv.crdt.maps import NO_FIELD, delete_operations, increment_operations, put_operations
 from edgekv.crdt.strings import StringState
 from edgekv.engine.dice import repeated
@@ -177,6 +177,33 @@ class Maps:
         held = self._held(keyspace, key)
         before = self._collections.field(keyspace, key, field) if held.company.fields else NO_FIELD
         total = sum_of(before.value(0) if held.visible else None, delta, _NOT_AN_INTEGER)
+        self._add(keyspace, key, field, held, before, delta)
+        return total
+
+    def increment_float(self, key: bytes, field: bytes, delta: bytes) -> bytes:
+        """Add a decimal fraction to the number at the field (0 when absent) and return the sum that this node sees.
+
+        NotANumber: ``value is not a valid float``, ``hash value is not a float``, ``value is NaN or Infinity``, ``increment would
+        produce NaN or Infinity``.
+        """
+        verbs = self._verbs
+        keyspace = verbs.writable(key)
+        decimals.check_increment(delta)
+        verbs.check_names([field], "field")
+        held = self._held(keyspace, key)
+        before = self._collections.field(keyspace, key, field) if held.company.fields else NO_FIELD
+        value = before.value(0) if held.visible else None
+        added, total = decimals.sum_of(value, delta, not_a_number=_NOT_A_FLOAT)
+        shown = text_of(total)
+        verbs.check_value(shown)
+        self._add(keyspace, key, field, held, before, added)
+        return shown
+
+    def _add(
+        self, keyspace: Keyspace, key: bytes, field: bytes, held: _Held, before: StringState, delta: Number
+    ) -> None:
+        """Add to the own part of a field."""
+        verbs = self._verbs
         expiry_ms = 0 if held.visible else verbs.default_expiry(keyspace)
         operations = increment_operations(
             held.state,
@@ -191,20 +218,6 @@ class Maps:
             expiry_ms,
         )
         verbs.change(keyspace, operations)
-        return total
-
-    def increment_float(self, key: bytes, field: bytes, delta: bytes) -> bytes:
-        """Add a decimal fraction to the number at the field. The sum replaces the value.
-
-        NotANumber: ``value is not a valid float``, ``hash value is not a float``, ``value is NaN or Infinity``.
-        """
-        keyspace = self._verbs.writable(key)
-        decimals.check_increment(delta)
-        before = self._collections.field(keyspace, key, field) if self._visible(keyspace, key) else NO_FIELD
-        stored = text(before.value(0))
-        total = decimals.total(b"0" if stored is None else stored, delta, not_a_number=_NOT_A_FLOAT)
-        self.put(key, [(field, total)])
-        return total
 
     # -- what they are made of
 

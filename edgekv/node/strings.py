@@ -8,6 +8,7 @@ from functools import partial
 from typing import Final, Literal, NamedTuple
 
 from edgekv.crdt.company import ALONE, Company
+from edgekv.crdt.decimals import Number, text_of
 from edgekv.crdt.operation import EXPIRE, PUT, Operation
 from edgekv.crdt.strings import NEVER, StringState, add_operations, clear_besides_register, put_operations
 from edgekv.engine.keyspaces import Keyspace
@@ -148,23 +149,42 @@ class Strings(Verbs):
         value = state.value(now)
         company = self._string_company(keyspace, key, state, value, now)
         total = sum_of(value, delta)
-        operations = add_operations(state, key, delta, self.engine.actor, keyspace.seq + 1, now, company)
-        expiry_ms = self.default_expiry(keyspace) if value is None else 0
-        if expiry_ms:  # a number that is made by this
-            operations = [operation for operation in operations if operation[0] != EXPIRE]
-            operations.append((EXPIRE, key, expiry_ms))
-        self.change(keyspace, operations)
+        self._add(keyspace, key, state, company, delta, now, is_new=value is None)
         return total
 
     def increment_float(self, key: bytes, delta: bytes) -> bytes:
-        """Add a decimal fraction to the number at the key. The sum replaces the value (this node's state decides)."""
+        """Add a decimal fraction to the number at the key (0 when absent) and return the sum that this node sees.
+
+        NotANumber: ``value is not a valid float``, ``increment would produce NaN or Infinity``.
+        """
         keyspace = self.writable(key)
         state, now = self.engine.reads.state(keyspace, key), self.now_ms()
-        value = text(state.value(now))
+        value = state.value(now)
         company = self._string_company(keyspace, key, state, value, now)
-        total = decimals.total(b"0" if value is None else value, delta)
-        self._replace(keyspace, key, state, company, total, now)
-        return total
+        added, total = decimals.sum_of(value, delta)
+        shown = text_of(total)
+        self.check_value(shown)
+        self._add(keyspace, key, state, company, added, now, is_new=value is None)
+        return shown
+
+    def _add(
+        self,
+        keyspace: Keyspace,
+        key: bytes,
+        state: StringState,
+        company: Company,
+        delta: Number,
+        now: int,
+        *,
+        is_new: bool,
+    ) -> None:
+        """Add to the own part. A number that is made by this gets the keyspace's default expiry."""
+        operations = add_operations(state, key, delta, self.engine.actor, keyspace.seq + 1, now, company)
+        expiry_ms = self.default_expiry(keyspace) if is_new else 0
+        if expiry_ms:
+            operations = [operation for operation in operations if operation[0] != EXPIRE]
+            operations.append((EXPIRE, key, expiry_ms))
+        self.change(keyspace, operations)
 
     def append(self, key: bytes, value: bytes) -> int:
         """APPEND: the length of the new value."""
@@ -192,7 +212,7 @@ class Strings(Verbs):
         return len(whole)
 
     def _string_company(
-        self, keyspace: Keyspace, key: bytes, state: StringState, value: bytes | int | None, now: int
+        self, keyspace: Keyspace, key: bytes, state: StringState, value: bytes | Number | None, now: int
     ) -> Company:
         """What is beside the string that a verb is about to change, as far as it must know. WrongType when there is only that."""
         if state.gone(now):

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import Final, Literal
 
 from edgekv.crdt.company import ALONE, Company
+from edgekv.crdt.decimals import Number, text_of
 from edgekv.crdt.operation import RESET_FIELDS, Operation, operation_bytes
 from edgekv.crdt.strings import StringState, parse_integer
 from edgekv.engine.collections import RANDOM_EXACT_ELEMENTS
@@ -215,20 +216,20 @@ def stretches(keys: Sequence[bytes]) -> Iterator[tuple[bytes, int, int]]:
             first = i
 
 
-def text(value: bytes | int | None) -> bytes | None:
+def text(value: bytes | Number | None) -> bytes | None:
     """A value as clients see it: numbers in decimal."""
-    return b"%d" % value if isinstance(value, int) else value
+    return value if value is None or isinstance(value, bytes) else text_of(value)
 
 
-def integer(value: bytes | int | None, sentence: str = NOT_AN_INTEGER) -> int:
+def integer(value: bytes | Number | None, sentence: str = NOT_AN_INTEGER) -> int:
     """A value as a 64-bit integer; an absent one counts as 0."""
     number = parse_integer(value) if isinstance(value, bytes) else value or 0
-    if number is None or not INTEGER_MIN <= number <= INTEGER_MAX:
+    if not isinstance(number, int) or not INTEGER_MIN <= number <= INTEGER_MAX:
         raise NotANumber(sentence)
     return number
 
 
-def sum_of(value: bytes | int | None, delta: int, sentence: str = NOT_AN_INTEGER) -> int:
+def sum_of(value: bytes | Number | None, delta: int, sentence: str = NOT_AN_INTEGER) -> int:
     """Both together; NotANumber outside 64 bits."""
     total = integer(value, sentence) + delta
     if not INTEGER_MIN <= total <= INTEGER_MAX:

@@ -26,7 +26,8 @@ Row (little-endian)
          5     8  seq
         13     8  base_seq
         21        with OF: actor u32, seq u64 (the reset); with LONG_KEY: length u32, row key;
-                  then total and base_total: i64 each, or with WIDE: length u16 and two's complement of each
+                  then total and base_total: i64 each, or with WIDE, of each: length u16 and two's complement; a length of
+                  0x8000 and more stands for the rest of it, and for units of 10^-17 of a number that is no integer
     of an element (FRESH without PART), of the clear of a set (WIDE without PART), of a count (both without PART)
          5        with LONG_KEY: length u32, row key; then
                   actor u32, seq u64 of each dot, ascending by actor; or elements u64, fields u64
@@ -38,12 +39,14 @@ The CRC is checked by what copies or compares rows (row sync, folds, backup), no
 """
 
 from collections.abc import Callable, Iterable, Sequence
+from fractions import Fraction
 from hashlib import blake2b
 from struct import Struct, error
 from typing import Final, NamedTuple
 
 from edgekv.checksum import crc32c
 from edgekv.crdt.counter import Part
+from edgekv.crdt.decimals import UNITS, Number, units_of
 from edgekv.crdt.elements import Clear, Dots, Element
 from edgekv.crdt.operation import SUFFIX_REGISTER, TAG_ELEMENT, Row
 from edgekv.crdt.register import Cell
@@ -87,6 +90,7 @@ _KIND_ELEMENT: Final = FLAG_FRESH
 _KIND_CLEAR: Final = FLAG_WIDE
 _KIND_COUNT: Final = FLAG_FRESH | FLAG_WIDE
 
+_FRACTION: Final = 0x8000
 _HASH_BYTES: Final = LMDB_KEY_BYTES_MAX - ORDER_BYTES
 _TERMINATOR: Final = b"\x00"
 _ESCAPED_ZERO: Final = b"\x00\xff"
@@ -360,14 +364,18 @@ def _encode_part(part: Part, intern: Callable[[Actor], int]) -> tuple[int, bytes
         flags |= FLAG_OF
         fields.append(_DOT.pack(intern(part.base_dot[0]), part.base_dot[1]))
     totals = part.total, part.base_total
-    if all(-(1 << 63) <= total < 1 << 63 for total in totals):
+    if all(isinstance(total, int) and -(1 << 63) <= total < 1 << 63 for total in totals):
         fields.append(_TOTALS.pack(*totals))
     else:
         flags |= FLAG_WIDE
-        for total in totals:
-            size = total.bit_length() // 8 + 1
-            fields += _U16.pack(size), total.to_bytes(size, "little", signed=True)
+        fields += map(_encode_wide, totals)
     return flags, b"".join(fields)
+
+
+def _encode_wide(total: Number) -> bytes:
+    mark, number = (0, total) if isinstance(total, int) else (_FRACTION, units_of(total))
+    size = number.bit_length() // 8 + 1
+    return _U16.pack(mark | size) + number.to_bytes(size, "little", signed=True)
 
 
 def _decode_part(data: bytes, flags: int, actor_of: Callable[[int], Actor]) -> Part:
@@ -377,6 +385,8 @@ def _decode_part(data: bytes, flags: int, actor_of: Callable[[int], Actor]) -> P
         number, reset_seq = _DOT.unpack_from(data, _HEAD.size + _PART.size)
         base_dot = actor_of(number), reset_seq
     offset = _content_offset(data, flags)
+    total: Number
+    base_total: Number
     if flags & FLAG_WIDE:
         total, offset = _decode_wide(data, offset)
         base_total, offset = _decode_wide(data, offset)
@@ -394,10 +404,11 @@ def _decode_dots(data: bytes, flags: int, actor_of: Callable[[int], Actor]) -> D
     return tuple([(actor_of(number), seq) for number, seq in _DOT.iter_unpack(content)])
 
 
-def _decode_wide(data: bytes, offset: int) -> tuple[int, int]:
+def _decode_wide(data: bytes, offset: int) -> tuple[Number, int]:
     (size,) = _U16.unpack_from(data, offset)
-    end = offset + 2 + size
-    return int.from_bytes(data[offset + 2 : end], "little", signed=True), end
+    end = offset + 2 + (size & ~_FRACTION)
+    number = int.from_bytes(data[offset + 2 : end], "little", signed=True)
+    return (Fraction(number, UNITS) if size & _FRACTION else number), end
 
 
 def _long_key_position(flags: int) -> int:

@@ -34,6 +34,7 @@ from edgekv.store.collection import Collection
 from edgekv.store.sorted_keys import SortedKeys
 
 PART_PAYLOAD_BYTES: Final = 32
+_WIDE: Final = 1 << 63
 DOT_PAYLOAD_BYTES: Final = 36
 COLLECTION_OVERHEAD_BYTES: Final = 400  # of a Collection and its dicts, besides its rows
 
@@ -303,10 +304,19 @@ def rows_in_layers(layers: Iterable[Layer], key: bytes) -> tuple[Register | None
 
 
 def _content_bytes(row: Row) -> int:
+    if isinstance(row, Part):  # first: runs of increments ask this of every row
+        total = row.total
+        return PART_PAYLOAD_BYTES if type(total) is int and -_WIDE <= total < _WIDE else _wide_bytes(row)
     match row:
         case Cell(value):
             return len(value or b"")
-        case Part():
-            return PART_PAYLOAD_BYTES
         case Element(dots) | Clear(dots):
             return DOT_PAYLOAD_BYTES * len(dots)
+
+
+def _wide_bytes(part: Part) -> int:
+    """Of a part with numbers that may have thousands of digits."""
+    numbers = (part.total, part.base_total)
+    return (
+        PART_PAYLOAD_BYTES + sum(each.numerator.bit_length() + each.denominator.bit_length() for each in numbers) // 8
+    )

@@ -65,7 +65,7 @@ def test_without_cycles_it_becomes_quiet_again(garbage: Garbage) -> None:
         garbage.tick()
     garbage.tick()
     for _ in range(PROBES + 1):
-        rows = [(number, bytearray()) for number in range(20_000)]
+        assert len([(number, bytearray()) for number in range(20_000)]) == 20_000
         garbage.tick()
     assert gc.get_threshold() == OFF
 

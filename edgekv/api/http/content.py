@@ -83,6 +83,17 @@ def integer_of(value: object, what: str) -> int:
     return value
 
 
+def amount_of(value: object, what: str) -> int | bytes:
+    """A number out of a decoded body: a 64-bit integer, or a fraction within that range as decimal text, as short as it was meant."""
+    if isinstance(value, float) and not value.is_integer() and abs(value) < 1 << 63:
+        return repr(value).encode()
+    if isinstance(value, float) and -(1 << 63) <= value < 1 << 63:
+        return int(value)
+    if isinstance(value, float):
+        raise InvalidRequest(f"{what} is not a number of 64 bits. Send one from -2^63 to below 2^63.")
+    return integer_of(value, what)
+
+
 def _json_leaf(value: object) -> object:
     if not isinstance(value, bytes):
         raise TypeError(f"{type(value).__name__} has no JSON form")

@@ -1,20 +1,22 @@
 """Calls of clients on one key of any type, at a replica of a `World`: their operations, and what they mean by the specification."""
 
+from fractions import Fraction
 from random import Random
 from typing import Final
 
 from edgekv.crdt import maps, sets, strings
+from edgekv.crdt.decimals import Number, text_of
 from edgekv.crdt.operation import Operation
-from edgekv.crdt.strings import parse_integer
 from tests.unit.crdt import specification
 from tests.unit.crdt.histories import KEY, Replica, World
 from tests.unit.crdt.specification import Event, Shown
 
 MEMBERS: Final = (b"", b"a", b"b\x00")
 VERBS: Final = (
-    "set", "set ex", "del", "incr", "incr", "expire", "persist", "sadd", "sadd", "srem", "clear set", "store",
-    "hset", "hset", "hdel", "hincrby", "hincrby", "clear map",
+    "set", "set ex", "del", "incr", "incrbyfloat", "expire", "persist", "sadd", "sadd", "srem", "clear set", "store",
+    "hset", "hset", "hdel", "hincrby", "hincrbyfloat", "clear map",
 )  # fmt: skip
+FRACTIONS: Final = (Fraction(1, 10), Fraction(1, 2), Fraction(-1, 4), Fraction(-7, 2), Fraction(1, 10**17), 3)
 
 
 def shown(replica: Replica, now: int) -> Shown:
@@ -31,8 +33,8 @@ def shown(replica: Replica, now: int) -> Shown:
     )
 
 
-def text(value: bytes | int | None) -> bytes | None:
-    return b"%d" % value if isinstance(value, int) else value
+def text(value: bytes | Number | None) -> bytes | None:
+    return value if value is None or isinstance(value, bytes) else text_of(value)
 
 
 def call(world: World, replica: Replica, verb: str, dice: Random, now: int) -> None:
@@ -44,22 +46,26 @@ def call(world: World, replica: Replica, verb: str, dice: Random, now: int) -> N
 
 def _call(world: World, replica: Replica, verb: str, dice: Random, now: int) -> tuple[list[Operation], list[Event]]:
     key = specification.key_at(world, replica.vector)
-    state, company, number = replica.state(), replica.company(), dice.randint(1, 9)
+    state, company = replica.state(), replica.company()
+    step = dice.randint(1, 9)
+    number: Number = step
     members = dice.sample(MEMBERS, dice.randint(1, len(MEMBERS)))
-    field, new_expiry_ms = members[0], dice.choice([0, 0, now + number])
-    fields, value = replica.fields(), b"%d" % number
+    later = now + step
+    field, new_expiry_ms = members[0], dice.choice([0, 0, later])
+    fields, value = replica.fields(), dice.choice([b"%d" % step, b"%d" % step, b"-.5", b"2.50e1"])
     match verb:
         case "set" | "set ex":
-            expiry_ms = now + number if verb == "set ex" else 0
+            expiry_ms = later if verb == "set ex" else 0
             operations = strings.put_operations(state, KEY, value, expiry_ms, company)
             return operations, specification.set_events(key, value, expiry_ms)
         case "del":
             return strings.delete_operations(state, KEY, now, company), specification.delete_events(key, now)
-        case "incr":
+        case "incr" | "incrbyfloat":
+            number = number if verb == "incr" else dice.choice(FRACTIONS)
             operations = strings.add_operations(state, KEY, number, replica.actor, replica.next_seq, now, company)
             return operations, specification.increment_events(key, number, now)
         case "expire" | "persist":
-            expiry_ms = now + number if verb == "expire" else 0
+            expiry_ms = later if verb == "expire" else 0
             operations = strings.expire_operations(state, KEY, expiry_ms, now, company)
             return operations, specification.expire_events(key, expiry_ms, now)
         case "sadd":
@@ -84,9 +90,9 @@ def _call(world: World, replica: Replica, verb: str, dice: Random, now: int) -> 
             return operations, specification.delete_fields_events(key, members, now)
         case "clear map":
             return maps.clear_operations(state, company, KEY, now), specification.clear_map_events(key, now)
-    assert verb == "hincrby"
-    found = fields.get(field, maps.NO_FIELD)
-    if not state.gone(now) and parse_integer(text(found.value(0)) or b"0") is None:
+    assert verb in {"hincrby", "hincrbyfloat"}
+    found, number = fields.get(field, maps.NO_FIELD), number if verb == "hincrby" else dice.choice(FRACTIONS)
+    if not state.gone(now) and specification.parsed(text(found.value(0)) or b"0") is None:
         return [], []
     operations = maps.increment_operations(
         state, company, KEY, field, found, number, replica.actor, replica.next_seq, now, new_expiry_ms

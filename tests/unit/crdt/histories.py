@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from edgekv.crdt import elements, maps, operation
 from edgekv.crdt.company import Company
 from edgekv.crdt.counter import Part, is_inert
+from edgekv.crdt.decimals import Number
 from edgekv.crdt.elements import Clear, Dots, Element
 from edgekv.crdt.operation import (
     SUFFIX_MAP_CLEAR,
@@ -47,7 +48,7 @@ class Change:
     hlc: int
     operations: Sequence[Operation]
     seen: dict[Actor, int]
-    delta: int = 0  # what an increment added; 0 for the rest
+    delta: Number = 0  # what an increment added; 0 for the rest
     resets: bool = False  # whether it reset what it had seen
     events: Sequence[tuple[object, ...]] = ()  # what it means: see specification.py
 
@@ -145,7 +146,7 @@ class World:
         replica: Replica,
         operations: Sequence[Operation],
         *,
-        delta: int = 0,
+        delta: Number = 0,
         resets: bool = False,
         events: Sequence[tuple[object, ...]] = (),
         hlc_step: int = 1,
@@ -206,7 +207,7 @@ class World:
             if all(seq <= cut[a] for a, seq in dots):
                 del replica.rows[suffix]
 
-    def counted(self, vector: dict[Actor, int]) -> int:
+    def counted(self, vector: dict[Actor, int]) -> Number:
         """The specification of a counter: every increment that is covered and that no covered reset had seen counts once."""
         known = [change for change in self.changes if change.covered_by(vector)]
         resets = [change.seen for change in known if change.resets]

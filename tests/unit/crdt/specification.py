@@ -10,15 +10,19 @@ or tombstones appear here; ``events`` says what each call means on top of what t
 """
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from decimal import Context, Decimal, InvalidOperation
+from fractions import Fraction
+from typing import Final, NamedTuple
 
-from edgekv.crdt.strings import NEVER, parse_integer
+from edgekv.crdt.decimals import Number as Amount
+from edgekv.crdt.strings import NEVER
 from edgekv.ids import Actor
 from tests.unit.crdt.histories import Change, World
 
 Event = tuple[object, ...]
 Stamp = tuple[int, Actor]
 NO_STAMP: Stamp = (-1, Actor(b""))
+_DIGITS: Final = Context(prec=100)  # more than a sum of these histories has
 
 
 class Register(NamedTuple):
@@ -29,12 +33,24 @@ class Register(NamedTuple):
 
 class Number(NamedTuple):
     register: bytes | None
-    counts: list[int]
+    counts: list[Amount]
 
     @property
     def value(self) -> bytes | None:
-        base = 0 if self.register is None else parse_integer(self.register)
-        return self.register if not self.counts or base is None else b"%d" % (base + sum(self.counts))
+        base = 0 if self.register is None else parsed(self.register)
+        return self.register if not self.counts or base is None else _written(Fraction(base + sum(self.counts)))
+
+
+def parsed(text: bytes) -> Fraction | None:
+    try:
+        return Fraction(Decimal(text.decode()))
+    except InvalidOperation:
+        return None
+
+
+def _written(number: Fraction) -> bytes:
+    digits = _DIGITS.divide(Decimal(number.numerator), Decimal(number.denominator))
+    return f"{digits.normalize(_DIGITS):f}".encode()
 
 
 class Shown(NamedTuple):
@@ -50,7 +66,7 @@ class Key(NamedTuple):
     """The key at one vector; time has not been asked yet."""
 
     register: Register
-    counts: list[int]
+    counts: list[Amount]
     expiry: Register
     members: frozenset[bytes]
     fields: dict[bytes, Number]
@@ -146,12 +162,12 @@ def _members(known: list[Change]) -> Iterator[bytes]:
                     yield element
 
 
-def _counted(known: list[Change], counting: Event, resets: list[Event]) -> Iterator[int]:
+def _counted(known: list[Change], counting: Event, resets: list[Event]) -> Iterator[Amount]:
     for change in known:
         for event in change.events:
             if event[:-1] == counting and not _seen_by(change, known, resets):
                 amount = event[-1]
-                assert isinstance(amount, int)
+                assert isinstance(amount, (int, Fraction))
                 yield amount
 
 
@@ -197,7 +213,7 @@ def delete_events(key: Key, now: int) -> list[Event]:
     return [*clear_register(key), *clear_besides_register(key), *renew_expiry(key)] if key.live(now) else []
 
 
-def increment_events(key: Key, amount: int, now: int) -> list[Event]:
+def increment_events(key: Key, amount: Amount, now: int) -> list[Event]:
     shown, gone = key.register_shown(now), key.gone(now)
     events: list[Event] = [] if shown else clear_register(key)
     events += clear_besides_register(key) if gone else []
@@ -259,5 +275,5 @@ def clear_map_events(key: Key, now: int) -> list[Event]:
     return [("clear map",), ("reset map",), *last_row(key, key._replace(fields={}), now)]
 
 
-def increment_field_events(key: Key, field: bytes, amount: int, now: int, new_expiry_ms: int) -> list[Event]:
+def increment_field_events(key: Key, field: bytes, amount: Amount, now: int, new_expiry_ms: int) -> list[Event]:
     return [*first_write(key, now, new_expiry_ms), ("count", field, amount)]

@@ -16,11 +16,25 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgekv.crdt import operation as codes
-from edgekv.crdt.counter import is_inert
-from edgekv.crdt.operation import SUFFIX_EXPIRY, SUFFIX_MAP_CLEAR, SUFFIX_REGISTER, Operation, decode_integer
-from edgekv.crdt.register import RANK_SYSTEM, Cell
+from edgekv.crdt.counter import Part, is_inert
+from edgekv.crdt.elements import Clear, Element
+from edgekv.crdt.joins import Rows, Vector, join_rows
+from edgekv.crdt.operation import (
+    SUFFIX_EXPIRY,
+    SUFFIX_MAP_CLEAR,
+    SUFFIX_REGISTER,
+    SUFFIX_SET_CLEAR,
+    Operation,
+    Row,
+    actor_of_suffix,
+    counter_suffix,
+    decode_number,
+    element_suffix,
+    field_suffix,
+)
+from edgekv.crdt.register import RANK_CLIENT, RANK_SYSTEM, Cell
 from edgekv.ids import Actor
-from tests.unit.crdt.histories import Change, Replica
+from tests.unit.crdt.histories import Change, Replica, actor
 from tests.unit.crdt.test_specification import History, Run, steps
 
 FOLDER = os.environ.get("EDGEKV_MODEL", "")
@@ -102,11 +116,11 @@ class ModelKey:
 
 def increment(number: list[Any]) -> tuple[Any, ...]:
     total, base_seq, base_total, fresh = number
-    return "inc", decode_integer(total), base_seq, decode_integer(base_total), 0, fresh == 1
+    return "inc", decode_number(total), base_seq, decode_number(base_total), 0, fresh == 1
 
 
 def reset(observed: list[Any]) -> tuple[Any, ...]:
-    return "rst", {owner: (seq, decode_integer(total)) for owner, seq, total in observed}
+    return "rst", {owner: (seq, decode_number(total)) for owner, seq, total in observed}
 
 
 def live_parts(row: Any) -> dict[Actor, tuple[int, int, int, int]]:
@@ -184,3 +198,98 @@ def test_system_clears_are_those_of_the_model(model: ModuleType) -> None:
         assert summary(reader) == expected.summary()
     assert list(reader.fields()) == [b"g"]
     assert reader.state().value(0) is None
+
+
+# Joins, of any rows that can stand at their vectors, whether or not a history leads there.
+
+ACTORS = [actor(number) for number in (1, 2, 3)]
+SUFFIXES: dict[bytes, str] = {
+    SUFFIX_REGISTER: "r",
+    SUFFIX_EXPIRY: "x",
+    field_suffix(b"f"): FIELD + "f",
+    field_suffix(b"g"): FIELD + "g",
+}
+
+
+@st.composite
+def cells(draw: st.DrawFn, suffix: bytes) -> Cell:
+    """A stamp or a dot is that of one cell only: what is in it follows from them."""
+    hlc, number, rank = draw(st.integers(1, 5)), draw(st.integers(0, 2)), draw(st.sampled_from([0, 0, RANK_SYSTEM]))
+    seq = 2 * hlc + rank
+    if suffix == SUFFIX_MAP_CLEAR or rank != RANK_CLIENT or not draw(st.integers(0, 3)):
+        return Cell(None, hlc, ACTORS[number], seq, rank=rank)
+    of = draw(st.none() | st.just((ACTORS[0], 1)))
+    return Cell(b"" if suffix == SUFFIX_EXPIRY else b"%d" % hlc, hlc, ACTORS[number], seq, 7, of=of)
+
+
+@st.composite
+def parts(draw: st.DrawFn) -> Part:
+    seq, base_seq, fresh = draw(st.integers(1, 4)), draw(st.integers(0, 4)), draw(st.booleans())
+    dot = None if fresh else draw(st.tuples(st.sampled_from(ACTORS), st.integers(1, 3)))
+    return Part(10 * seq, seq, 0 if fresh else 10 * base_seq, base_seq, dot, fresh)
+
+
+@st.composite
+def copies(draw: st.DrawFn) -> tuple[Rows, Vector]:
+    """Complete rows, and a vector that covers what they show."""
+    rows: dict[bytes, Row] = {}
+    for suffix in [*SUFFIXES, SUFFIX_MAP_CLEAR]:
+        if draw(st.booleans()):
+            rows[suffix] = draw(cells(suffix))
+    for owner in ACTORS:
+        if draw(st.booleans()):
+            rows[counter_suffix(owner)] = draw(parts())
+    dots = st.dictionaries(st.sampled_from(ACTORS), st.integers(1, 4), min_size=1).map(
+        lambda d: tuple(sorted(d.items()))
+    )
+    for element in (b"", b"e"):
+        if draw(st.booleans()):
+            rows[element_suffix(element)] = Element(draw(dots))
+    if draw(st.booleans()):
+        rows[SUFFIX_SET_CLEAR] = Clear(draw(dots))
+    least = {owner: draw(st.integers(0, 4)) for owner in ACTORS}
+    for suffix, row in rows.items():
+        for owner, seq in dots_of(suffix, row):
+            least[owner] = max(least[owner], seq)
+    return rows, least
+
+
+def dots_of(suffix: bytes, row: Row) -> list[tuple[Actor, int]]:
+    match row:
+        case Cell():
+            return [(row.actor, row.seq)]
+        case Part():
+            return [(actor_of_suffix(suffix), row.seq)]
+        case Element(dots):
+            return list(dots)
+        case Clear(vector):
+            return list(vector)
+
+
+def model_row(model: ModuleType, rows: Rows) -> Any:
+    """Our rows as the model has them."""
+    row = model.Row()
+    for suffix, ours in rows.items():
+        match ours:
+            case Cell() if suffix == SUFFIX_MAP_CLEAR:
+                row.mclr = (hlc_of(ours), ours.actor, ours.seq)
+            case Cell():
+                stamp = hlc_of(ours), ours.actor, ours.seq
+                row.lww[SUFFIXES[suffix]] = (*stamp, ours.value, ours.expiry_ms or None, ours.of)
+            case Part():
+                dot = model.FRESH if ours.fresh else ours.base_dot
+                row.cnt[actor_of_suffix(suffix)] = (ours.seq, ours.total, ours.base_seq, ours.base_total, dot)
+            case Element(dots):
+                row.set[suffix[1:]] = dict(dots)
+            case Clear(vector):
+                row.sclr = dict(vector)
+    row.hide_fields()
+    return row
+
+
+@settings(max_examples=1000, deadline=None)
+@given(copies(), copies())
+def test_joins_are_those_of_the_model(model: ModuleType, a: tuple[Rows, Vector], b: tuple[Rows, Vector]) -> None:
+    expected = model.join_row(model_row(model, a[0]), a[1], model_row(model, b[0]), b[1])
+    found = model_row(model, join_rows(*a, *b))
+    assert vars(found) == vars(expected)

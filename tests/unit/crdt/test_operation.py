@@ -1,5 +1,6 @@
 """Operations: what is refused, what survives the wire, and which rows they become."""
 
+from fractions import Fraction
 from typing import Any
 
 import pytest
@@ -8,6 +9,7 @@ from hypothesis import strategies as st
 
 from edgekv.codec import pack, unpack
 from edgekv.crdt.counter import Part
+from edgekv.crdt.decimals import BOUND, UNITS, Number, whole
 from edgekv.crdt.elements import Clear, Element, Removal
 from edgekv.crdt.operation import (
     ADD,
@@ -31,31 +33,34 @@ from edgekv.crdt.operation import (
     Operation,
     Row,
     counter_suffix,
-    decode_integer,
+    decode_number,
     element_suffix,
-    encode_integer,
+    encode_number,
     field_part_suffix,
     field_suffix,
     merge_row,
+    operation_bytes,
     rows_of,
     validate,
     validate_change,
 )
 from edgekv.crdt.register import Cell
 from edgekv.errors import InvalidRequest
-from edgekv.limits import COUNTER_BYTES_MAX, KEY_BYTES_MAX
+from edgekv.limits import COUNTER_BYTES_MAX, COUNTER_TEXT_BYTES_MAX, KEY_BYTES_MAX
 from tests.unit.crdt.histories import actor
 
 A, B = actor(1), actor(2)
 
 keys = st.binary(min_size=1, max_size=20)
 times = st.integers(0, (1 << 63) - 1)
-numbers = st.integers(-(1 << 90), 1 << 90)
+integers = st.integers(-(1 << 90), 1 << 90)
+fractions = st.tuples(integers, st.integers(0, 17)).map(lambda drawn: whole(Fraction(drawn[0], 10 ** drawn[1])))
+numbers = integers | fractions
 members = st.binary(max_size=20)
 dots = st.dictionaries(st.sampled_from([A, B]), st.integers(1, (1 << 63) - 1), min_size=1).map(
     lambda vector: sorted(vector.items())
 )
-resets = st.lists(st.tuples(st.sampled_from([A, B]), times, numbers.map(encode_integer)), min_size=1, max_size=3)
+resets = st.lists(st.tuples(st.sampled_from([A, B]), times, numbers.map(encode_number)), min_size=1, max_size=3)
 
 
 def some(items: st.SearchStrategy[Any]) -> st.SearchStrategy[list[Any]]:
@@ -66,7 +71,7 @@ well_formed: st.SearchStrategy[Operation] = st.one_of(
     st.tuples(st.just(PUT), keys, st.binary(max_size=30), times),
     st.tuples(st.just(DELETE), keys),
     st.tuples(st.just(DELETE), keys, times),
-    st.tuples(st.just(ADD), keys, numbers.map(encode_integer), times, numbers.map(encode_integer), st.integers(0, 1)),
+    st.tuples(st.just(ADD), keys, numbers.map(encode_number), times, numbers.map(encode_number), st.integers(0, 1)),
     st.tuples(st.just(RESET), keys, resets),
     st.tuples(st.just(EXPIRE), keys, times),
     st.tuples(st.just(EXPIRE), keys, st.just(0), times),
@@ -79,9 +84,9 @@ well_formed: st.SearchStrategy[Operation] = st.one_of(
         st.just(ADD_FIELD),
         keys,
         members,
-        numbers.map(encode_integer),
+        numbers.map(encode_number),
         times,
-        numbers.map(encode_integer),
+        numbers.map(encode_number),
         st.integers(0, 1),
     ),
     st.tuples(st.just(RESET_FIELDS), keys, some(st.tuples(members, resets))),
@@ -100,13 +105,34 @@ def test_an_operation_means_the_same_after_the_wire(op: Operation) -> None:
     assert pack(received) == packed
 
 
-@given(numbers)
+@given(integers)
 def test_integers_travel_as_short_as_possible(number: int) -> None:
-    encoded = encode_integer(number)
-    assert decode_integer(encoded) == number
+    encoded = encode_number(number)
+    assert decode_number(encoded) == number
     assert isinstance(encoded, int) == (-(1 << 63) <= number < 1 << 63)
     if isinstance(encoded, bytes):
         assert int.from_bytes(encoded[1:], "big", signed=True) != number
+
+
+@given(numbers)
+def test_a_number_travels_in_one_form_only(number: Number) -> None:
+    encoded = encode_number(number)
+    assert decode_number(encoded) == number and type(decode_number(encoded)) is type(number)
+    assert isinstance(encoded, str) == isinstance(number, Fraction)
+    assert encode_number(decode_number(encoded)) == encoded
+
+
+@pytest.mark.parametrize(
+    "number",
+    [BOUND - 1, 1 - BOUND, Fraction(BOUND * UNITS - 1, UNITS), Fraction(1, UNITS)],
+    ids=["greatest integer", "least integer", "greatest", "smallest"],
+)
+def test_the_greatest_and_the_least_number_can_be_added(number: Number) -> None:
+    operation = (ADD, b"k", encode_number(number), 0, encode_number(number), 1)
+    validate(operation)
+    ((_, _, part),) = rows_of(unpack(pack(operation)), A, 3, 9)
+    assert part == Part(number, 3, number, 0, None, fresh=True)
+    assert operation_bytes(operation) >= len(pack(operation))
 
 
 junk = st.recursive(
@@ -195,6 +221,20 @@ def test_whatever_passes_validation_can_be_applied(received: Any) -> None:
         [ADD, b"k", 1 << 63, 0, 0, 0],
         [ADD, b"k", b"\x05", 0, 0, 0],
         [ADD, b"k", b"", 0, 0, 0],
+        [ADD, b"k", "1", 0, 0, 0],
+        [ADD, b"k", "1.0", 0, 0, 0],
+        [ADD, b"k", "1.50", 0, 0, 0],
+        [ADD, b"k", "01.5", 0, 0, 0],
+        [ADD, b"k", ".5", 0, 0, 0],
+        [ADD, b"k", "+0.5", 0, 0, 0],
+        [ADD, b"k", "-0.0", 0, 0, 0],
+        [ADD, b"k", "5e-1", 0, 0, 0],
+        [ADD, b"k", "0.5\n", 0, 0, 0],
+        [ADD, b"k", "\u0663.5", 0, 0, 0],
+        [ADD, b"k", "0.000000000000000001", 0, 0, 0],
+        [ADD, b"k", 1, 0, "0.10", 0],
+        [ADD, b"k", "1" * COUNTER_TEXT_BYTES_MAX + ".5", 0, 0, 0],
+        [RESET, b"k", [[A, 1, "0.50"]]],
         [ADD, b"k", b"\x00" * 3 + b"\x01" * 9, 0, 0, 0],
         [ADD, b"k", b"\x01" * (COUNTER_BYTES_MAX + 1), 0, 0, 0],
         [RESET, b"k", []],

@@ -1,12 +1,14 @@
 """String verbs: one node is Redis, two nodes always show some serial order, and what expired together goes together."""
 
 from collections.abc import Iterator
+from fractions import Fraction
 from itertools import product
 from random import Random
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from edgekv.crdt.decimals import Number
 from edgekv.crdt.operation import SUFFIX_EXPIRY
 from edgekv.crdt.strings import (
     StringState,
@@ -16,6 +18,7 @@ from edgekv.crdt.strings import (
     parse_integer,
     put_operations,
 )
+from tests.unit.crdt.calls import text
 from tests.unit.crdt.histories import KEY, Replica, World
 
 
@@ -23,7 +26,7 @@ def put(world: World, replica: Replica, value: bytes, expiry_ms: int = 0, hlc_st
     world.make(replica, put_operations(replica.state(), KEY, value, expiry_ms), hlc_step=hlc_step)
 
 
-def add(world: World, replica: Replica, delta: int = 1, now: int = 0, hlc_step: int = 1) -> None:
+def add(world: World, replica: Replica, delta: Number = 1, now: int = 0, hlc_step: int = 1) -> None:
     state = replica.state()
     world.make(replica, add_operations(state, KEY, delta, replica.actor, replica.next_seq, now), hlc_step=hlc_step)
 
@@ -34,10 +37,6 @@ def delete(world: World, replica: Replica, now: int = 0, hlc_step: int = 1) -> N
 
 def expire(world: World, replica: Replica, expiry_ms: int, now: int = 0, hlc_step: int = 1) -> None:
     world.make(replica, expire_operations(replica.state(), KEY, expiry_ms, now), hlc_step=hlc_step)
-
-
-def text(value: bytes | int | None) -> bytes | None:
-    return b"%d" % value if isinstance(value, int) else value
 
 
 # One node.
@@ -378,6 +377,26 @@ def test_a_register_newer_than_the_passed_expiry_is_counted_on() -> None:
     add(world, a, 1, now=1000)
     world.deliver_all()
     assert a.state().value(1000) == b.state().value(1000) == 51
+
+
+def test_concurrent_fractions_add_up_exactly_to_a_register_of_any_form() -> None:
+    for register, total in ((b"1e1", b"10.3"), (b"-.3", b"0"), (b"0.7", b"1"), (b"+2.50", b"2.8")):
+        world, a, b = two_with(register)
+        add(world, a, Fraction(1, 10))
+        add(world, b, Fraction(2, 10))
+        world.deliver_all()
+        assert text(a.state().value(0)) == text(b.state().value(0)) == total
+        assert isinstance(a.state().value(0), int) == (b"." not in total), "an integer has one form"
+
+
+def test_a_fraction_that_a_delete_did_not_see_survives_it() -> None:
+    world, a, b = two_with(b"10")
+    add(world, a, Fraction(1, 2))
+    world.deliver_all()
+    add(world, a, Fraction(1, 4))
+    delete(world, b)
+    world.deliver_all()
+    assert text(a.state().value(0)) == text(b.state().value(0)) == b"0.25"
 
 
 def test_a_delete_of_nothing_and_an_expiry_of_nothing_make_no_change() -> None:

@@ -31,7 +31,7 @@ from edgekv.crdt.operation import (
     RESET_FIELDS,
     Operation,
     Row,
-    encode_integer,
+    encode_number,
     validate_change,
 )
 from edgekv.engine.collections import RANDOM_LOOKED_AT_MAX, Collections
@@ -128,7 +128,7 @@ class Sets:
         before = None if gone else self.collections.field(keyspace, key, field).parts.get(actor)
         made_anew = before is None or is_inert(before)
         part = counter.increment(before, delta, keyspace.seq + 1)
-        totals = encode_integer(part.total), part.base_seq, encode_integer(part.base_total)
+        totals = encode_number(part.total), part.base_seq, encode_number(part.base_total)
         # A clear in the same change resets the parts that it sees, so the own one of this very field is left to the new baseline.
         add: Operation = (ADD_FIELD, key, field, *totals, int(made_anew))
         if not gone:
@@ -142,7 +142,7 @@ class Sets:
         for field in fields:
             parts = self.collections.field(self.keyspace(key), key, field).live_parts()
             if parts:
-                resets.append([field, [[actor, part.seq, encode_integer(part.total)] for actor, part in parts.items()]])
+                resets.append([field, [[actor, part.seq, encode_number(part.total)] for actor, part in parts.items()]])
         return [(RESET_FIELDS, key, resets)] if resets else []
 
     # What is read.

@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Callable, Iterator
+from fractions import Fraction
 from pathlib import Path
 from typing import Final
 
@@ -152,6 +153,92 @@ def test_an_increment_by_a_fraction_keeps_the_expiry(node: InlineNode) -> None:
     node.operations.set(b"k", b"1", expiry_ms=START_MS + 5000)
     assert node.operations.increment_float(b"k", b"0.5") == b"1.5"
     assert node.operations.expiry_of(b"k") == START_MS + 5000
+
+
+def test_a_fraction_is_added_to_the_own_part_and_leaves_the_register_to_its_last_writer(node: InlineNode) -> None:
+    """A register written anew would discard what another node adds at the same moment."""
+    node.operations.set(b"k", b"1.5")
+    node.operations.maps.put(b"h", [(b"f", b"1.5")])
+    assert node.operations.increment_float(b"k", b"0.25") == b"1.75"
+    assert node.operations.maps.increment_float(b"h", b"f", b"0.25") == b"1.75"
+    keyspace = node.engine.keyspaces.of(b"k")
+    states = node.engine.reads.state(keyspace, b"k"), node.engine.collections.field(keyspace, b"h", b"f")
+    for state in states:
+        assert state.register is not None and state.register.value == b"1.5"
+        assert [part.total for part in state.parts.values()] == [Fraction(1, 4)]
+
+
+def test_a_fraction_is_no_integer_until_another_completes_it(node: InlineNode) -> None:
+    node.operations.increment_float(b"k", b"1.5")
+    node.operations.maps.increment_float(b"h", b"f", b"1.5")
+    with pytest.raises(NotANumber, match=r"^value is not an integer or out of range$"):
+        node.operations.increment(b"k", 1)
+    with pytest.raises(NotANumber, match=r"^hash value is not an integer$"):
+        node.operations.maps.increment(b"h", b"f", 1)
+    assert node.operations.increment_float(b"k", b"5e-1") == b"2"
+    assert node.operations.maps.increment_float(b"h", b"f", b"5e-1") == b"2"
+    assert node.operations.increment(b"k", 1) == 3
+    assert node.operations.maps.increment(b"h", b"f", 1) == 3
+
+
+def test_a_run_of_increments_stops_at_a_fraction_and_goes_on_behind_it(node: InlineNode) -> None:
+    node.operations.increment(b"a", 1)
+    node.operations.increment_float(b"f", b"0.5")
+    results = node.operations.increment_run([b"a", b"f", b"a", b"a"], [1] * 4)
+    assert isinstance(results[1], NotANumber)
+    assert [results[0], *results[2:]] == [2, 3, 4]
+    node.operations.set(b"f", b"0.5")
+    node.operations.increment_float(b"f", b"0.5")
+    assert node.operations.increment_run([b"f", b"f"], [1, 1]) == [2, 3], "its own part is a fraction, the sum is not"
+
+
+@pytest.mark.parametrize("stop", [InlineNode.stop, InlineNode.kill])
+def test_fractions_outlive_a_restart_in_the_log_and_in_the_store(
+    node: InlineNode, stop: Callable[[InlineNode], None]
+) -> None:
+    node.operations.increment_float(b"k", b"-0.1")
+    node.operations.increment_float(b"large", b"1e4932")
+    node.operations.maps.increment_float(b"h", b"f", b"0.1")
+    node.settle()
+    node.checkpoint()
+    node.operations.increment_float(b"k", b"-0.2")
+    node.settle()
+    stop(node)
+    node.open()
+    assert node.operations.get(b"k") == b"-0.3"
+    assert node.operations.get(b"large") == b"1" + b"0" * 4932
+    assert node.operations.maps.page(b"h", b"", 9)[0] == [(b"f", b"0.1")]
+    node.operations.delete([b"k", b"large"])
+    assert node.operations.get_run([b"k", b"large"]) == [None, None]
+    assert node.operations.increment_float(b"k", b"0.2") == b"0.2"
+
+
+def test_fractions_added_in_one_transaction_are_one_addition(node: InlineNode) -> None:
+    node.operations.increment_float(b"k", b"0.1")
+    before = node.engine.keyspaces.of(b"k").seq
+    with node.operations.transaction():
+        assert node.operations.increment_float(b"k", b"0.1") == b"0.2"
+        assert node.operations.increment_float(b"k", b"0.1") == b"0.3"
+        node.operations.maps.increment_float(b"h", b"f", b"0.1")
+        assert node.operations.maps.increment_float(b"h", b"f", b"0.2") == b"0.3"
+    assert node.engine.keyspaces.of(b"k").seq == before + 1
+    assert node.operations.get(b"k") == b"0.3"
+    assert node.operations.maps.get(b"h", [b"f"]) == [b"0.3"]
+
+
+def test_a_fraction_too_small_to_be_shown_adds_nothing(node: InlineNode) -> None:
+    for _ in range(3):
+        assert node.operations.increment_float(b"k", b"4e-18") == b"0"
+    assert node.operations.increment_float(b"k", b"1e-17") == b"0.00000000000000001"
+
+
+def test_a_renamed_fraction_is_the_same_number(node: InlineNode) -> None:
+    node.operations.increment_float(b"k", b"0.1")
+    node.operations.maps.increment_float(b"h", b"f", b"0.1")
+    node.operations.rename(b"k", b"l")
+    node.operations.rename(b"h", b"i")
+    assert node.operations.increment_float(b"l", b"0.2") == b"0.3"
+    assert node.operations.maps.increment_float(b"i", b"f", b"0.2") == b"0.3"
 
 
 @pytest.mark.parametrize("key", [b"", b"k" * (KEY_BYTES_MAX + 1)])

@@ -1,5 +1,6 @@
 """The layout of rows: order, long keys, round trips, canonical bytes, and damage that is noticed."""
 
+from fractions import Fraction
 from struct import Struct
 
 import pytest
@@ -8,6 +9,7 @@ from hypothesis import strategies as st
 
 from edgekv.checksum import crc32c
 from edgekv.crdt.counter import Part
+from edgekv.crdt.decimals import BOUND, UNITS, whole
 from edgekv.crdt.operation import SUFFIX_EXPIRY, SUFFIX_REGISTER, Row, counter_suffix
 from edgekv.crdt.register import Cell
 from edgekv.ids import Actor, KeyspaceId
@@ -51,7 +53,13 @@ cells = st.builds(
     st.integers(0, 255),
     st.none() | st.tuples(actors, u63),
 )
-totals = st.integers(-(1 << 65), 1 << 65) | st.sampled_from([(1 << 63) - 1, -(1 << 63), 1 << 63, -(1 << 63) - 1])
+totals = st.one_of(
+    st.integers(-(1 << 65), 1 << 65),
+    st.sampled_from(
+        [(1 << 63) - 1, -(1 << 63), 1 << 63, -(1 << 63) - 1, BOUND - 1, Fraction(1 - BOUND * UNITS, UNITS)]
+    ),
+    st.integers(-(1 << 90), 1 << 90).map(lambda units: whole(Fraction(units, UNITS))),
+)
 parts = st.builds(Part, totals, u63, totals, u63, st.none() | st.tuples(actors, u63), st.booleans())
 rows = cells | parts
 
@@ -165,6 +173,13 @@ def test_rows_encoded_in_bulk_are_those_encoded_one_by_one(
         cell = Cell(value, first_hlc + i, ACTORS[2], first_seq + i)
         expected.append((layout.lmdb_key_of(row_key), layout.encode_row(row_key, cell, intern)))
     assert encoded == expected
+
+
+def test_a_number_that_is_no_integer_is_stored_in_units_of_its_last_digit() -> None:
+    row_key = layout.row_key(KeyspaceId(1), b"a", SUFFIX_REGISTER)
+    part = layout.encode_row(row_key, Part(Fraction(-1, 10), 2, 1, 1, None, fresh=True), intern)
+    assert part[:1].hex() == "e0"
+    assert part[5:].hex() == "0200000000000000" + "0100000000000000" + "0780" + "00003f900d79dc" + "0100" + "01"
 
 
 def test_a_plain_row_shows_its_value_without_decoding() -> None:

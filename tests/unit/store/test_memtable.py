@@ -1,5 +1,7 @@
 """The memtable: what a layer holds and costs, what its sorted keys are, and when a generation leaves the read path."""
 
+from fractions import Fraction
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -120,6 +122,14 @@ def test_a_merge_leaves_the_newer_layer_as_it_is() -> None:
     older.merge_from(newer)
     older.put_row(b"k", SUFFIX_EXPIRY, Cell(b"", 1, OWN, 1, 5))
     assert newer.composites == {b"k": {COUNTER: PART}}
+
+
+def test_a_number_of_thousands_of_digits_costs_what_it_takes() -> None:
+    for total in (10**4932, -(10**4932), Fraction(10**4932 + 1, 10)):
+        small, large = Layer(), Layer()
+        small.put_row(b"k", COUNTER, PART)
+        large.put_row(b"k", COUNTER, PART._replace(total=total))
+        assert 2_000 < large.size_bytes - small.size_bytes < 2_200
 
 
 def test_a_replaced_payload_counts_until_the_layer_is_applied() -> None:

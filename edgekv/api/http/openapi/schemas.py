@@ -41,6 +41,16 @@ SCHEMAS: Final[Part] = {
         "anyOf": [{"type": "string"}, ref("schemas", "Base64")],
     },
     "Integer": {"type": "integer", "minimum": -(1 << 63), "maximum": (1 << 63) - 1},
+    "Amount": {
+        "type": "number",
+        "minimum": -(1 << 63),
+        "maximum": (1 << 63) - 1,
+        "description": "An integer, or a fraction, of which 17 digits after the point count.",
+    },
+    "Total": {
+        "type": "number",
+        "description": "The exact sum, all of its digits; in msgpack the nearest double for what is no 64-bit integer.",
+    },
     "Sum": {"type": "integer", "description": "What was added up; merging may take it beyond 64 bits."},
     "Problem": {
         "type": "object",
@@ -98,13 +108,13 @@ SCHEMAS: Final[Part] = {
     },
     "Counter": {
         "type": "object",
-        "properties": {"value": ref("schemas", "Sum")},
+        "properties": {"value": ref("schemas", "Total")},
         "required": ["value"],
         "additionalProperties": False,
     },
     "CounterChange": {
         "type": "object",
-        "properties": {"add": ref("schemas", "Integer")},
+        "properties": {"add": ref("schemas", "Amount")},
         "required": ["add"],
         "additionalProperties": False,
     },

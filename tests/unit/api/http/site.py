@@ -14,11 +14,13 @@ from typing import Any, Final
 from edgekv.api.http.body import Bound
 from edgekv.api.http.server import HttpServer
 from edgekv.config import Config
+from edgekv.crdt.decimals import text_of
 from edgekv.engine.frame import Frame
 from edgekv.errors import EdgeKVError, InvalidRequest, NotANumber, ReadOnly, TooLarge, WrongType
 from edgekv.ids import Actor, node_actor
 from edgekv.limits import KEY_BYTES_MAX
 from edgekv.metrics import Metrics
+from edgekv.node import decimals
 from edgekv.node.operations import Entry, Listed, Page, Version, value_advice
 from tests.unit.api.http.fake_collections import FakeMaps, FakeSets
 
@@ -135,6 +137,11 @@ class FakeOperations:
             raise NotANumber("value is not an integer or out of range")
         self._write(key, b"%d" % total)
         return total
+
+    def increment_float(self, key: bytes, delta: bytes) -> bytes:
+        _, total = decimals.sum_of(self.get(key), delta)
+        self._write(key, text_of(total))
+        return text_of(total)
 
     def page(self, start: bytes, prefix: bytes, limit: int) -> Page:
         self.pages += 1

@@ -192,6 +192,33 @@ async def test_a_merged_sum_beyond_64_bits_is_shown_in_full(site: Site) -> None:
 
 
 @served()
+async def test_a_counter_adds_fractions_exactly_and_shows_all_digits(site: Site) -> None:
+    assert (await site.post("/v1/counter/c", {"add": 0.1})).json() == {"value": 0.1}
+    assert (await site.post("/v1/counter/c", {"add": 0.2})).body == b'{"value":0.3}'
+    assert (await site.post("/v1/counter/c", {"add": 1})).json() == {"value": 1.3}, "an integer on top of a fraction"
+    assert (await site.post("/v1/counter/c", {"add": -1e-17})).body == b'{"value":1.29999999999999999}'
+    assert (await site.call("GET", "/v1/counter/c")).body == b'{"value":1.29999999999999999}'
+    found = await site.call("GET", "/v1/counter/c", {"Accept": "application/msgpack"})
+    assert unpack(found.body) == {"value": 1.3}
+
+
+@served()
+async def test_an_integer_that_would_leave_64_bits_is_a_conflict_also_beside_fractions(site: Site) -> None:
+    await site.post("/v1/counter/c", {"add": (1 << 63) - 1})
+    assert (await site.post("/v1/counter/c", {"add": 1})).status == 409
+    assert (await site.post("/v1/counter/c", {"add": 0.5})).body == b'{"value":9223372036854775807.5}'
+
+
+@served()
+async def test_a_sum_of_any_size_is_shown(site: Site) -> None:
+    site.node.operations.set(b"c", b"1" + b"0" * 4932)
+    site.node.make_durable()
+    assert (await site.call("GET", "/v1/counter/c")).body == b'{"value":1%b}' % (b"0" * 4932)
+    found = await site.call("GET", "/v1/counter/c", {"Accept": "application/msgpack"})
+    assert unpack(found.body) == {"value": float("inf")}
+
+
+@served()
 async def test_a_value_that_is_no_number_is_a_conflict_at_the_counter(site: Site) -> None:
     await site.call("PUT", "/v1/kv/c", body=b"text")
     for answer in (await site.call("GET", "/v1/counter/c"), await site.post("/v1/counter/c", {"add": 1})):
@@ -199,7 +226,19 @@ async def test_a_value_that_is_no_number_is_a_conflict_at_the_counter(site: Site
 
 
 @pytest.mark.parametrize(
-    "value", [{}, {"add": "1"}, {"add": 1.5}, {"add": True}, {"add": 1 << 63}, {"add": 1, "x": 1}, [1], 1, None]
+    "value",
+    [
+        {},
+        {"add": "1"},
+        {"add": True},
+        {"add": 1 << 63},
+        {"add": 1e300},
+        {"add": 1e19},
+        {"add": 1, "x": 1},
+        [1],
+        1,
+        None,
+    ],
 )
 def test_what_is_no_increment_is_refused_and_counts_nothing(value: object) -> None:
     @served()

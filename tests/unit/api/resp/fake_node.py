@@ -16,6 +16,7 @@ import hiredis
 from edgekv.api.resp.protocol import Connection
 from edgekv.api.resp.session import Shared, Slices
 from edgekv.config import Config
+from edgekv.crdt.decimals import text_of
 from edgekv.engine.frame import Frame, newer
 from edgekv.engine.keyspaces import KeyspacePolicy, Keyspaces
 from edgekv.errors import Denied, EdgeKVError, InvalidRequest, NotANumber, NotFound, TooLarge, WrongType
@@ -181,7 +182,7 @@ class FakeOperations:
 
     def increment_float(self, key: bytes, delta: bytes) -> bytes:
         before = self.look(key)
-        text = decimals.total(b"0" if before is None else before, delta)
+        text = text_of(decimals.sum_of(before, delta)[1])
         self.write(key, text, self.live_expiry(key))
         return text
 
