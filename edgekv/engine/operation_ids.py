@@ -56,15 +56,15 @@ class _Session:
 class OperationIds:
     """See the module docstring."""
 
-    def __init__(
-        self, *, sessions_max: int = OPERATION_SESSIONS_MAX, bytes_max: int = OPERATION_BYTES_MAX, oldest_stamp: int = 0
-    ) -> None:
+    def __init__(self, *, sessions_max: int = OPERATION_SESSIONS_MAX, bytes_max: int = OPERATION_BYTES_MAX) -> None:
         self._sessions_max: Final = sessions_max
         self._bytes_max: Final = bytes_max
         self._sessions: Final[OrderedDict[bytes, _Session]] = OrderedDict()
         """The one whose last change is the oldest comes first."""
-        self._bytes = 0
-        self.oldest_stamp = oldest_stamp
+        self.bytes = 0
+        """As OPERATION_BYTES_MAX counts."""
+        self.oldest_stamp = 0
+        """No session below it that is not in the table can be told from one that was forgotten."""
 
     def __len__(self) -> int:
         """How many sessions are remembered."""
@@ -99,7 +99,7 @@ class OperationIds:
             if stamp_of(session) < self.oldest_stamp:
                 return
             known = self._sessions[session] = _Session()
-            self._bytes += OPERATION_SESSION_BYTES
+            self.bytes += OPERATION_SESSION_BYTES
         else:
             self._sessions.move_to_end(session)
         if number > known.highest:
@@ -107,7 +107,7 @@ class OperationIds:
         if number > known.highest - OPERATION_WINDOW and number not in known.replies:
             known.replies[number] = reply
             self._grow(known, OPERATION_ID_BYTES + len(reply))
-        while len(self._sessions) > self._sessions_max or self._bytes > self._bytes_max:
+        while len(self._sessions) > self._sessions_max or self.bytes > self._bytes_max:
             self._forget_session()
 
     def _raise(self, known: _Session, highest: int) -> None:
@@ -122,9 +122,9 @@ class OperationIds:
 
     def _grow(self, known: _Session, size: int) -> None:
         known.bytes += size
-        self._bytes += size
+        self.bytes += size
 
     def _forget_session(self) -> None:
         session, known = self._sessions.popitem(last=False)
-        self._bytes -= known.bytes
+        self.bytes -= known.bytes
         self.oldest_stamp = max(self.oldest_stamp, stamp_of(session) + 1)
