@@ -32,6 +32,12 @@ class TooLarge(InvalidRequest):
     code = "too-large"
 
 
+class IdForgotten(InvalidRequest):
+    """The node cannot tell any more whether the operation with this id was carried out before. It was not carried out now."""
+
+    code = "id-forgotten"
+
+
 class ConfigError(InvalidRequest):
     """A configuration file, variable or flag that cannot be used."""
 

@@ -8,6 +8,12 @@ An *actor* is the origin of a sequence of changes. It is 25 bytes, compared as b
         17     8  incarnation   u32 counter (big-endian) and 4 random bytes; for a group its epoch, u64
 
 The random half lets one backup be restored twice without two nodes issuing the same dots.
+
+A *session* of operation ids is made by a client. It is 16 bytes:
+
+    offset  size  field
+         0     8  stamp         u64 (big-endian): the durable LSN of its node when the client asked
+         8     8  random
 """
 
 from typing import Final, NewType
@@ -21,6 +27,8 @@ Vector = dict[Actor, int]
 ACTOR_BYTES: Final = 25
 ID_BYTES: Final = 16
 INCARNATION_BYTES: Final = 8
+SESSION_BYTES: Final = 16
+STAMP_BYTES: Final = 8
 KIND_NODE: Final = 1
 KIND_GROUP: Final = 2
 
@@ -35,3 +43,14 @@ def actor_text(actor: Actor) -> str:
     """A short, unique spelling for people: ``node-1a2b3c4d.7-9f8e7d6c``."""
     kind = {KIND_NODE: "node", KIND_GROUP: "group"}.get(actor[0], f"kind{actor[0]}")
     return f"{kind}-{actor[1:5].hex()}.{int.from_bytes(actor[17:21], 'big')}-{actor[21:].hex()}"
+
+
+def new_session(stamp: int, entropy: bytes) -> bytes:
+    """The bytes of a session; ``entropy``: 8 random bytes."""
+    assert len(entropy) == SESSION_BYTES - STAMP_BYTES
+    return stamp.to_bytes(STAMP_BYTES, "big") + entropy
+
+
+def stamp_of(session: bytes) -> int:
+    """The durable LSN that a session was made at."""
+    return int.from_bytes(session[:STAMP_BYTES], "big")

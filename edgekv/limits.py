@@ -42,6 +42,14 @@ FROZEN_GENERATIONS_MAX: Final = 2  # one being applied, one waiting
 CACHED_GENERATIONS_MAX: Final = 4  # each is one more lookup for what none of them has
 READER_AGE_MS: Final = 100  # a pinned LMDB reader makes the file grow for ever
 
+# Operation ids (engine/operation_ids.py).
+OPERATION_WINDOW: Final = 1024  # ids per session
+OPERATION_SESSIONS_MAX: Final = 10_000
+OPERATION_BYTES_MAX: Final = 64 * MIB  # of all sessions, as counted with the two numbers below
+OPERATION_ID_BYTES: Final = 128  # what CPython adds to a reply that is kept; in the log an id takes 30 bytes
+OPERATION_SESSION_BYTES: Final = 512  # likewise to a session
+OPERATION_REPLY_BYTES_MAX: Final = 512 * KIB  # of one; the results of a batch of BATCH_OPERATIONS_MAX fit
+
 # LMDB.
 LMDB_KEY_BYTES_MAX: Final = 511
 LMDB_RESERVE_BYTES: Final = 4 * MIB
@@ -121,6 +129,8 @@ HLC_FOLD_MAX: Final = 1 << 63  # nothing near this is ever folded in
 
 assert SEGMENT_BYTES >= 2 * (VALUE_BYTES_MAX + CHANGE_OVERHEAD_BYTES)
 assert SPARE_SEGMENTS > RESERVE_SEGMENTS
+assert OPERATION_REPLY_BYTES_MAX + OPERATION_ID_BYTES + OPERATION_SESSION_BYTES <= OPERATION_BYTES_MAX
+assert OPERATION_REPLY_BYTES_MAX >= 24 * BATCH_OPERATIONS_MAX  # a 64-bit integer in RESP has 23 bytes
 assert MEMORY_BYTES_MIN <= MEMORY_BYTES_DEFAULT_MAX
 assert HTTP_LINE_BYTES_MAX > 3 * 3 * KEY_BYTES_MAX + 2 * KEY_BYTES_MAX
 assert HTTP_BATCH_OPERATIONS_MAX <= BATCH_OPERATIONS_MAX

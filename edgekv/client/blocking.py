@@ -22,7 +22,7 @@ from edgekv.client.faults import reason
 from edgekv.client.route import Route
 from edgekv.client.timing import CONNECT_S
 from edgekv.config import Address
-from edgekv.errors import EdgeKVError, Unavailable
+from edgekv.errors import EdgeKVError, IdForgotten, Unavailable
 
 READ_BYTES: Final = 1 << 16
 
@@ -159,12 +159,17 @@ class Exchange:
                 self._refused(call, line, wire.problem(reply))
 
     def _refused(self, call: Call[None], line: Line, error: EdgeKVError) -> None:
-        """A node answered with an error: raise it, or return to have the call sent to another."""
-        self._put_back(line)
+        """A node answered with an error: raise it, or return to have the call sent again."""
+        forgotten = isinstance(error, IdForgotten)
+        if forgotten:
+            line.close()  # the next one has a fresh stamp
+        else:
+            self._put_back(line)
         failure = call.refused(error, self._budget, addresses=len(self._addresses))
         if failure is not None:
             raise failure
-        self._leave(line)
+        if not forgotten:
+            self._leave(line)
 
     def _leave(self, line: Line) -> None:
         """Prefer the address after this one's."""

@@ -5,6 +5,7 @@ Pure decisions; the shells do what they say. A call is in *doubt* once it was se
 - a command that may be repeated freely is sent again, to whichever node answers, as long as the retry budget lasts;
 - one that may not (an addition) is sent again only with its operation id, and only to the node that got it first: that node knows
   whether it has done it, nobody else does. Anywhere else, or without an id, it ends as OutcomeUnknown;
+- an id that the node has forgotten says that this attempt was not carried out: a first one is made again, in a new session;
 - an error that a second attempt gets says nothing about the first one, so a write in doubt ends as OutcomeUnknown, whatever a node
   says now. Only an answer ends the doubt.
 """
@@ -14,7 +15,8 @@ from typing import Final, Generic, NamedTuple, TypeVar
 
 from edgekv.client.commands import Command, Repeat
 from edgekv.client.wire import Peer, pack
-from edgekv.errors import EdgeKVError, OutcomeUnknown, Unavailable
+from edgekv.errors import EdgeKVError, IdForgotten, OutcomeUnknown, Unavailable
+from edgekv.ids import SESSION_BYTES, STAMP_BYTES, new_session
 
 W = TypeVar("W")
 
@@ -23,7 +25,6 @@ RETRY_RESERVE: Final = 256
 CALLS_PER_RETRY: Final = 10
 RETRIES_MAX: Final = 5
 """Of one call: if it is what ends the connections, it must not go on ending those of everybody else."""
-SESSION_BYTES: Final = 16
 SESSION_WINDOW: Final = 1_000
 """Between the oldest id that waits and the newest; a node remembers 1,024 of a session, and never applies one below its window."""
 
@@ -66,11 +67,11 @@ class OperationIds:
 
     def issue(self) -> OperationId | None:
         """The next id; None when the node takes none."""
-        node = self.peer.node
-        if node is None or not self.peer.takes_ids:
+        node, stamp = self.peer.node, self.peer.stamp
+        if node is None or stamp is None:
             return None
         if not self._session or (self._waiting and self._next - next(iter(self._waiting)) >= SESSION_WINDOW):
-            self._session, self._next = self._entropy(SESSION_BYTES), 1
+            self._session, self._next = new_session(stamp, self._entropy(SESSION_BYTES - STAMP_BYTES)), 1
             self._waiting.clear()
         number, self._next = self._next, self._next + 1
         self._waiting[number] = None
@@ -134,13 +135,20 @@ class Call(Generic[W]):
         return None
 
     def refused(self, error: EdgeKVError, budget: Budget, *, addresses: int) -> EdgeKVError | None:
-        """The node answered with an error. None: to be sent again, elsewhere if it is not in doubt."""
+        """The node answered with an error. None: to be sent again, elsewhere if it is not in doubt.
+
+        After IdForgotten it goes to the same node, on a new connection.
+        """
         if isinstance(error, OutcomeUnknown):
             return self.lost(error, budget)
         if self.doubt:
             failure = self._ended(f"a second attempt was refused ({error})")
             failure.__cause__ = error
             return failure
+        if isinstance(error, IdForgotten) and self.attempts < RETRIES_MAX and budget.take():
+            self.attempts += 1
+            self._forget()
+            return None
         if isinstance(error, Unavailable) and self.attempts + 1 < addresses and budget.take():
             self.attempts += 1
             self._forget()

@@ -29,7 +29,7 @@ from edgekv.client.faults import reason
 from edgekv.client.route import Route
 from edgekv.client.timing import CONNECT_S
 from edgekv.config import Address
-from edgekv.errors import EdgeKVError, Overloaded, Unavailable
+from edgekv.errors import EdgeKVError, IdForgotten, Overloaded, Unavailable
 
 CALLS_WAITING_MAX: Final = 1 << 16
 """Calls that are not sent: the node is away, or does not read."""
@@ -321,7 +321,10 @@ class Exchange:
         self._outbox.insert(0, call)
         self._again += 1
         if link is self._link:
-            self._route.failed(str(error))
+            if isinstance(error, IdForgotten):
+                self._route.broke(str(error))  # the same node, which gives a fresh stamp
+            else:
+                self._route.failed(str(error))
             self._link = None
             self._leaving.add(link)
             link.leave()

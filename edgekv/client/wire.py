@@ -14,6 +14,7 @@ from edgekv.errors import (
     Denied,
     DiskFull,
     EdgeKVError,
+    IdForgotten,
     InvalidRequest,
     NotANumber,
     OutcomeUnknown,
@@ -42,6 +43,7 @@ _ERRORS: Final[dict[str, type[EdgeKVError]]] = {
     "OVERLOADED": Overloaded,
     "UNAVAILABLE": Unavailable,
     "UNKNOWN": OutcomeUnknown,
+    "FORGOTTEN": IdForgotten,
     "CORRUPT": EdgeKVError,
 }
 """By the first word of an error reply (docs/RESP.md). ERR, and what is not listed, is the caller's mistake."""
@@ -96,8 +98,13 @@ class Peer(NamedTuple):
 
     node: str | None
     """Names one incarnation of a node: what it remembers of operation ids dies with it. None: it is no EdgeKV node."""
-    takes_ids: bool
-    """It has ``EDGEKV.OP``: what is sent to it again with the same id happens once."""
+    stamp: int | None
+    """What sessions of operation ids begin with. None: it has no ``EDGEKV.OP``, by which what is sent again happens once."""
+
+    @property
+    def takes_ids(self) -> bool:
+        """Whether it has ``EDGEKV.OP``."""
+        return self.stamp is not None
 
 
 class Greeting:
@@ -122,8 +129,10 @@ class Greeting:
         self._replies.append(reply)
         if len(self._replies) < len(self._COMMANDS):
             return None
-        node = _actor(self._replies[-1])
-        return Peer(node, takes_ids=node is not None and _knows(self._replies[-2]))
+        fields = _fields(self._replies[-1])
+        node, stamp = fields.get("actor"), fields.get("durable_lsn", "")
+        takes_ids = node is not None and stamp.isdecimal() and _knows(self._replies[-2])
+        return Peer(node, int(stamp) if takes_ids else None)
 
 
 def _knows(information: object) -> bool:
@@ -131,11 +140,9 @@ def _knows(information: object) -> bool:
     return isinstance(information, list) and len(information) == 1 and bool(information[0])
 
 
-def _actor(information: object) -> str | None:
-    """The line ``actor:...`` of INFO."""
-    if isinstance(information, bytes):
-        for line in information.decode(errors="replace").splitlines():
-            name, _, text = line.partition(":")
-            if name == "actor" and text:
-                return text
-    return None
+def _fields(information: object) -> dict[str, str]:
+    """The lines ``name:value`` of INFO."""
+    if not isinstance(information, bytes):
+        return {}
+    parted = (line.partition(":") for line in information.decode(errors="replace").splitlines())
+    return {name: value for name, _, value in parted if value}

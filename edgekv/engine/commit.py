@@ -61,9 +61,16 @@ from edgekv.crdt.operation import (
 from edgekv.crdt.register import Cell
 from edgekv.engine.frame import CollectionReader, CollectionWriter, Frame, RowReader, Run, keep_expiry, newer, put_row
 from edgekv.engine.keyspaces import Head, Keyspace
+from edgekv.engine.operation_ids import OperationIds
 from edgekv.errors import EdgeKVError, LogFailed
 from edgekv.ids import Actor, Lsn
-from edgekv.limits import FRAME_BYTES_TARGET, FRAME_BYTES_TARGET_SLOW_CRC, FRAME_CHANGES_MAX, SEGMENT_BYTES
+from edgekv.limits import (
+    FRAME_BYTES_TARGET,
+    FRAME_BYTES_TARGET_SLOW_CRC,
+    FRAME_CHANGES_MAX,
+    OPERATION_REPLY_BYTES_MAX,
+    SEGMENT_BYTES,
+)
 from edgekv.store.collection import Collection
 from edgekv.store.collection_rows import Before, CollectionRows, clears_first
 from edgekv.store.memtable import Layer, Memtable
@@ -71,8 +78,8 @@ from edgekv.wal.record import pack_changes, pack_columns, pack_operations
 
 _FRAME_BYTES: Final = FRAME_BYTES_TARGET if FAST else FRAME_BYTES_TARGET_SLOW_CRC
 _FRAMES_PER_SEGMENT: Final = 8
-"""A frame closes at this part of a segment at the latest. Its bytes, the framing of its changes and one change of the largest size
-(half a segment less its header) then fit into one segment, however small segments are configured."""
+"""A frame closes at this part of a segment at the latest. Its bytes, the framing of its changes, one change of the largest size
+(half a segment less its header) and the largest reply that is kept with it then fit into one segment, however small segments are."""
 _CHANGE_FRAMING_BYTES: Final = 256
 """What the log adds at most to a change that is a run by itself."""
 _OF_ONE_ROW: Final = frozenset((PUT, DELETE, ADD, EXPIRE, ADD_FIELD))
@@ -111,6 +118,7 @@ class Commit:
         checkpoint: Callable[[], bytes],
         segment_bytes: int = SEGMENT_BYTES,
         grown: Callable[[], None] = lambda: None,
+        operation_ids: OperationIds | None = None,
     ) -> None:
         self._actor: Final = actor
         self._memtable: Final = memtable
@@ -122,6 +130,10 @@ class Commit:
         share = segment_bytes // _FRAMES_PER_SEGMENT
         self._frame_bytes: Final = min(_FRAME_BYTES, share)
         self._frame_changes: Final = min(FRAME_CHANGES_MAX, share // _CHANGE_FRAMING_BYTES)
+        self.operation_reply_bytes_max: Final = min(OPERATION_REPLY_BYTES_MAX, share)
+        """How large a reply may be that is kept with its change."""
+        self.operation_ids: Final = operation_ids or OperationIds()
+        """Of the changes that are durable; those of the others are in their frames."""
         self.read_row: RowReader = lambda keyspace, key, suffix: None
         """Set once by the engine: the newest version of a row anywhere, LMDB included."""
         self.read_collection: CollectionReader = _no_collections
@@ -234,6 +246,44 @@ class Commit:
         before = Before(keyspace.vector, self._actor, keyspace.seq - 1, keyspace.hlc - 1)
         return CollectionWriter(frame.layer, keyspace, before, self.read_row, self.read_collection)
 
+    # -- operation ids
+
+    def reply_to(self, session: bytes, number: int) -> bytes | None:
+        """The reply of an operation that was carried out before, and what it waits for; None: this is its first attempt.
+
+        IdForgotten, InvalidRequest: see `OperationIds.find`.
+        """
+        for frame in self.overlays:
+            if frame.operation_ids:
+                reply = frame.operation_ids.get((session, number))
+                if reply is not None:
+                    if not frame.shown:
+                        self.looked(frame)
+                    return reply
+        return self.operation_ids.find(session, number, newest_stamp=self.durable_lsn)
+
+    def remember(self, frame: Frame, changes: int, session: bytes, number: int, reply: bytes) -> None:
+        """Log the reply with the change that was made since the filling ``frame`` had so many.
+
+        If none was, there is nothing to keep: carried out again, the operation finds the same.
+        """
+        if frame.changes == changes:
+            assert self.filling is frame
+            return
+        assert frame.changes == changes + 1 and (self.filling is frame or not self.filling.changes), (
+            "one id, one change"
+        )
+        assert len(reply) <= self.operation_reply_bytes_max
+        run = frame.runs[-1]
+        if run.operation_ids is None:
+            run.operation_ids = []
+        run.operation_ids.append((run.count - 1, session, number, reply))
+        frame.operation_ids[session, number] = reply
+        frame.bytes += len(reply)
+        if frame is self.filling and frame.bytes > self._frame_bytes:
+            self._close_filling()
+            self._grown()
+
     def mark(self, record: bytes) -> None:
         """Append a MARK record to the frame being filled. It is written with the next flush."""
         self.filling.marks.append(record)
@@ -298,7 +348,9 @@ class Commit:
     def _encode_run(self, run: Run, frame: Frame) -> bytes:
         keyspace = run.keyspace
         body = pack_columns(run.keys, run.values) if run.changes is None else pack_operations(run.changes)
-        record = pack_changes(keyspace.id, self._actor, run.first_seq, run.base_hlc, keyspace.chain, run.count, body)
+        record = pack_changes(
+            *(keyspace.id, self._actor, run.first_seq, run.base_hlc, keyspace.chain, run.count, body), run.operation_ids
+        )
         keyspace.chain = chain_next(keyspace.chain, body)
         frame.hlcs[keyspace] = run.base_hlc + run.count - 1
         frame.heads[keyspace] = Head(run.first_seq + run.count - 1, keyspace.chain)
@@ -330,6 +382,8 @@ class Commit:
             frame = self._unsynced.popleft()
             self.overlays.remove(frame)
             self._memtable.active.merge_from(frame.layer)
+            for (session, number), reply in frame.operation_ids.items():
+                self.operation_ids.add(session, number, reply)
             self.durable_lsn = Lsn(frame.end_lsn)
             for keyspace, head in frame.heads.items():
                 keyspace.vector[self._actor] = head

@@ -81,6 +81,8 @@ class Engine:
         self._client_room_bytes: Final = segment_bytes // 8
         self._now_ms: Final = now_ms
         self._ttl_ms = 0
+        self.repeated_total = 0
+        """Operations that came again and got the reply of their first attempt."""
         self.admission: Final = Admission(memory_bytes)
         self._relief_bytes_max: Final = memory_bytes + memory_bytes // _RELIEF_SHARE
         self.admission.reserve_has_room = self._reserve_has_room
@@ -93,6 +95,7 @@ class Engine:
             checkpoint=self._checkpoint,
             segment_bytes=segment_bytes,
             grown=self._judge,
+            operation_ids=replay.operation_ids,
         )
         self.collections: Final = Collections(actor=actor, commit=self.commit, memtable=memtable, store=store)
         self.reads: Final = Reads(
@@ -143,6 +146,28 @@ class Engine:
         return self.admission.on_room
 
     newer = staticmethod(newer)
+
+    @property
+    def operation_reply_bytes_max(self) -> int:
+        """How large the reply of an operation with an id may be."""
+        return self.commit.operation_reply_bytes_max
+
+    def once(self, session: bytes, number: int, call: Callable[[], bytes]) -> bytes:
+        """The reply of ``call``, which is called unless the operation with this id was carried out before (engine/operation_ids.py).
+
+        ``call`` makes at most one change, with a reply of at most `operation_reply_bytes_max`, and nothing happened when it raises.
+        IdForgotten, InvalidRequest: it is not called.
+        """
+        commit = self.commit
+        reply = commit.reply_to(session, number)
+        if reply is None:
+            frame = commit.filling
+            changes = frame.changes
+            reply = call()
+            commit.remember(frame, changes, session, number, reply)
+        else:
+            self.repeated_total += 1
+        return reply
 
     def ttl_now_ms(self) -> int:
         """TTL time: the larger of the wall clock and what the log has learned, never lower than before; expiries are judged by it."""
@@ -234,6 +259,8 @@ class Engine:
             "disk_full": self.admission.disk_full,
             "read_only": None if refused is None else str(refused),
             "spare_segments": self._log.spares,
+            "operation_sessions": len(self.commit.operation_ids),
+            "operations_repeated": self.repeated_total,
             "keyspaces": [
                 {"name": k.name, "prefix": k.prefix.decode(errors="backslashreplace"), "seq": k.seq, "hlc": k.hlc}
                 for k in self.keyspaces.all

@@ -14,6 +14,7 @@ from edgekv.engine.keyspaces import Head, Keyspace
 from edgekv.errors import EdgeKVError
 from edgekv.store.collection_rows import Before, CollectionRows
 from edgekv.store.memtable import Layer
+from edgekv.wal.record import OperationId
 
 RowReader = Callable[[Keyspace, bytes, bytes], Row | None]
 """The newest version of one row, by key and suffix, anywhere below the layer that is being filled."""
@@ -34,7 +35,7 @@ class Waiter(Protocol):
 class Run:
     """Consecutive changes of this node's own actor in one keyspace."""
 
-    __slots__ = ("base_hlc", "changes", "first_seq", "keys", "keyspace", "values")
+    __slots__ = ("base_hlc", "changes", "first_seq", "keys", "keyspace", "operation_ids", "values")
 
     def __init__(self, keyspace: Keyspace, first_seq: int, base_hlc: int, *, plain: bool) -> None:
         self.keyspace: Final = keyspace
@@ -43,6 +44,8 @@ class Run:
         self.keys: Final[list[bytes]] = []
         self.values: Final[list[bytes]] = []
         self.changes: Final[list[Sequence[Operation]] | None] = None if plain else []
+        self.operation_ids: list[OperationId] | None = None
+        """Of those changes that have one, in their order."""
 
     @property
     def count(self) -> int:
@@ -62,6 +65,7 @@ class Frame:
         "layer",
         "marks",
         "number",
+        "operation_ids",
         "run",
         "runs",
         "shown",
@@ -78,6 +82,8 @@ class Frame:
         self.marks: Final[list[bytes]] = []
         self.layer: Final = Layer()
         """The overlay: what readers would see of this frame. Never part of the memtable before the frame is durable."""
+        self.operation_ids: Final[dict[tuple[bytes, int], bytes]] = {}
+        """By session and n, the replies of its runs' operation ids, in the order of the changes."""
         self.waiters: Final[list[tuple[Waiter, object]]] = []
         self.changes = 0
         self.bytes = 0

@@ -12,12 +12,14 @@ from edgekv.crdt.operation import SUFFIX_REGISTER, TAG_ELEMENT, Row, RowDelta, m
 from edgekv.crdt.register import Cell, newest
 from edgekv.engine.frame import CollectionWriter, put_row
 from edgekv.engine.keyspaces import Head, Keyspace, Keyspaces
+from edgekv.engine.operation_ids import OperationIds
 from edgekv.errors import Corruption
 from edgekv.ids import Actor, KeyspaceId
 from edgekv.store.applied import Applied
 from edgekv.store.collection_rows import Before, CollectionRows, StoredRows, clears_first
 from edgekv.store.lmdb_store import LmdbStore
 from edgekv.store.memtable import Layer
+from edgekv.store.operation_rows import load
 from edgekv.wal.record import TTL, Changes, Columns, unpack_body, unpack_records
 
 
@@ -41,6 +43,7 @@ class Replay:
         self._stored: Final = StoredRows(store, checked=False)
         self.ttl_ms = applied.ttl_ms
         self.changes = 0
+        self.operation_ids: Final = _stored_ids(store)
         for keyspace in keyspaces.all:
             keyspace.vector = {a: Head(seq, chain) for a, (seq, chain) in applied.vectors.get(keyspace.id, {}).items()}
             keyspace.hlc = applied.hlcs.get(keyspace.id, 0)
@@ -88,6 +91,8 @@ class Replay:
                 self._change(keyspace, run.actor, run.first_seq + i, run.base_hlc + i, operations)
         keyspace.vector[run.actor] = Head(run.first_seq + count - 1, chain_next(run.chain, run.body))
         keyspace.hlc = max(keyspace.hlc, run.base_hlc + count - 1)
+        for _, session, number, reply in run.operation_ids or ():
+            self.operation_ids.add(session, number, reply)
         self.changes += count
 
     def _columns(self, run: Changes, body: Columns) -> None:
@@ -134,3 +139,13 @@ class Replay:
         collection = self._layer.collections.get(key)
         layers = [] if collection is None else [collection]
         return CollectionRows(self._stored, keyspace.id, key, layers, keyspace.vector)
+
+
+def _stored_ids(store: LmdbStore) -> OperationIds:
+    """What LMDB remembers. Sessions below its oldest stamp are there too: those that went on while younger ones were forgotten."""
+    ids, kept = OperationIds(), load(store)
+    for session, replies in kept.sessions:
+        for number, reply in replies:
+            ids.add(session, number, reply)
+    ids.oldest_stamp = max(ids.oldest_stamp, kept.oldest_stamp)
+    return ids

@@ -7,7 +7,8 @@ pipe (``store.applier_messages``); ``InlineApplier`` calls the same ``Applier`` 
 One transaction
 1. begins, and reads what LMDB has: it may be another applier's commit, so a restarted one never goes back;
 2. reads the log from there, frame by frame, into a ``Generation``: the merged rows are in memory, never the frames;
-3. writes the rows sorted, blind where their stamps dominate; leaves out what the stable cut lets it forget at once;
+3. writes the rows sorted, blind where their stamps dominate; leaves out what the stable cut lets it forget at once; and the
+   operation ids of the same changes;
 4. if it reached the requested LSN: purges by the indexes, and sweeps what cleared sets and maps left behind;
 5. stores LSN, vectors with chain values, HLCs and flags, and commits with one fdatasync.
 
@@ -45,7 +46,7 @@ from edgekv.limits import (
     LMDB_RESERVE_BYTES,
     PURGE_ROWS_MAX,
 )
-from edgekv.store import layout
+from edgekv.store import layout, operation_rows
 from edgekv.store.applied import Applied, Failed, Opened, Progress, Stable, store_path, wal_path
 from edgekv.store.applier_messages import frame_message, pack_response, parse_request, take_messages
 from edgekv.store.collection_rows import StoredRows
@@ -120,6 +121,7 @@ class Applier:
             reached = applied.lsn >= upto_lsn
             cuts = _cuts(stable, applied, reached=reached)
             _write_rows(transaction, generation, cuts, poll)
+            operation_rows.save(transaction, generation.operation_ids)
             purged = NOT_PURGED
             if cuts is not None and reached:
                 purged = self._purge.run(transaction, cuts, min(PURGE_ROWS_MAX, rows_max))

@@ -66,6 +66,9 @@ DB_TOMBSTONES: Final = b"tombstones"
 DB_SWEEPS: Final = b"sweeps"
 """LMDB key of a clear whose covered rows are not all removed yet -> the LMDB key from which the sweep goes on, empty at its start."""
 
+DB_OPERATIONS: Final = b"operations"
+"""Operation ids: ``store.operation_rows``."""
+
 SUFFIX_COUNT: Final = b"\x0a"
 SUFFIX_COLLECTIONS: Final = bytes([TAG_ELEMENT])
 """At or below every row of a key's set and map, above its register, expiry and counter parts."""

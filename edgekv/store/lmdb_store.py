@@ -48,6 +48,7 @@ _DATABASES: Final = (
     layout.DB_EXPIRY,
     layout.DB_TOMBSTONES,
     layout.DB_SWEEPS,
+    layout.DB_OPERATIONS,
 )
 
 
@@ -136,6 +137,10 @@ class LmdbStore:
     def range(self, low: bytes, high: bytes | None) -> Iterator[tuple[bytes, bytes]]:
         """(LMDB key, row) from ``low``, in LMDB's order, below ``high``. Consume it before the next ``renew``."""
         return _iterate(self._held(), self._rows, low, high)
+
+    def index_range(self, index: bytes, low: bytes, high: bytes | None) -> Iterator[tuple[bytes, bytes]]:
+        """The same of another database than that of the rows."""
+        return _iterate(self._held(), self._databases[index], low, high)
 
     def walk(self) -> "Walk":
         """A cursor over all rows that can jump. Not to be used after the next ``renew``."""
@@ -317,9 +322,13 @@ class WriteTransaction:
         return self._actors[number]
 
     def index_put(self, index: bytes, entries: Iterable[tuple[bytes, bytes]]) -> None:
-        """Add (index key, LMDB key) to DB_EXPIRY or DB_TOMBSTONES, (LMDB key, place) to DB_SWEEPS."""
+        """Add (index key, LMDB key) to DB_EXPIRY or DB_TOMBSTONES, (LMDB key, place) to DB_SWEEPS, what it has to DB_OPERATIONS."""
         consumed, _ = self._transaction.cursor(self._databases[index]).putmulti(entries)
         self.changed |= consumed > 0
+
+    def index_get(self, index: bytes, index_key: bytes) -> bytes | None:
+        """An index entry, as this transaction sees it."""
+        return self._transaction.get(index_key, db=self._databases[index])
 
     def index_range(self, index: bytes, low: bytes, high: bytes | None, limit: int) -> list[tuple[bytes, bytes]]:
         """The first ``limit`` (index key, LMDB key) in [low, high)."""

@@ -45,7 +45,7 @@ CHECKPOINT: Final = 4
 COLUMNS: Final = 0
 OPERATIONS: Final = 1
 
-OperationId = tuple[int, bytes, int, object]
+OperationId = tuple[int, bytes, int, bytes]
 """(index of the change in its run, session, n, reply)."""
 
 

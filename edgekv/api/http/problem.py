@@ -22,6 +22,7 @@ from edgekv.errors import (
     DiskFull,
     EdgeKVError,
     FormatUnknown,
+    IdForgotten,
     InvalidRequest,
     LogFailed,
     NotANumber,
@@ -46,6 +47,7 @@ class Answer(NamedTuple):
 ANSWERS: Final[dict[type[EdgeKVError], Answer]] = {
     InvalidRequest: Answer(400, "The request is not valid"),
     TooLarge: Answer(413, "Above a limit"),
+    IdForgotten: Answer(409, "The operation id is forgotten"),
     ConfigError: Answer(500, "The configuration cannot be used"),
     NotFound: Answer(404, "No such key"),
     WrongType: Answer(409, "The key holds another type"),

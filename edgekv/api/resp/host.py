@@ -28,6 +28,16 @@ class Engine(Protocol):
     def on_room(self) -> list[Callable[[], None]]:
         """Called once, each, when there is room again."""
 
+    @property
+    def operation_reply_bytes_max(self) -> int:
+        """How large the reply of an operation with an id may be."""
+
+    def once(self, session: bytes, number: int, call: Callable[[], bytes]) -> bytes:
+        """The reply of ``call``; or, without calling it, that of the operation with this id which was carried out before.
+
+        ``call`` makes at most one change, and nothing happened when it raises. IdForgotten and InvalidRequest: it is not called.
+        """
+
 
 class Sets(Protocol):
     """The verbs on sets (node/sets.py). Each raises WrongType for a key that holds other types only; an absent key is an empty set.

@@ -12,6 +12,7 @@ from edgekv.errors import (
     Denied,
     DiskFull,
     EdgeKVError,
+    IdForgotten,
     OutcomeUnknown,
     Overloaded,
     ReadOnly,
@@ -37,6 +38,7 @@ _WORDS: Final[tuple[tuple[type[EdgeKVError], str], ...]] = (
     (Overloaded, "OVERLOADED"),
     (Unavailable, "UNAVAILABLE"),
     (OutcomeUnknown, "UNKNOWN"),
+    (IdForgotten, "FORGOTTEN"),
     (Corruption, "CORRUPT"),
     (EdgeKVError, "ERR"),
 )
@@ -56,6 +58,29 @@ def integer(number: int) -> bytes:
 def bulk(value: bytes) -> bytes:
     """A string of any bytes."""
     return b"$%d\r\n%b\r\n" % (len(value), value)
+
+
+def downgraded(reply: bytes) -> bytes:
+    """A reply of protocol 3 as protocol 2 has it. Only nulls, sets and maps are known; most replies stay what they are."""
+    if reply[:1] in b":+-$":
+        return reply
+    parts = list[bytes]()
+    at = 0
+    while at < len(reply):
+        end = reply.index(_CRLF, at) + 2
+        kind, size = reply[at : at + 1], reply[at + 1 : end - 2]
+        if kind == b"$":
+            end += int(size) + 2
+            parts.append(reply[at:end])
+        elif kind == b"_":
+            parts.append(RESP2.null)
+        elif kind in b"~%":
+            parts.append(b"*%d\r\n" % (int(size) * (2 if kind == b"%" else 1)))
+        else:
+            assert kind in b":+-*", f"no command that writes replies with {kind!r}"
+            parts.append(reply[at:end])
+        at = end
+    return b"".join(parts)
 
 
 def array(items: Sequence[bytes]) -> bytes:

@@ -56,8 +56,8 @@ class Transaction:
         """A command was wrong: EXEC will discard everything, so nothing more is kept."""
 
     def take(self, name: str, flags: tuple[str, ...], command: Arguments) -> bytes | None:
-        """See `Queue`. A command that is always refused is so at once, and counts as wrong."""
-        if "refused" in flags:
+        """See `Queue`. A command that is always refused, or here, is so at once, and counts as wrong."""
+        if "refused" in flags or "no_multi" in flags:
             self.spoil()
             return None
         if name in _AT_ONCE:

@@ -15,6 +15,7 @@ from typing import Self, cast
 import hiredis
 
 from edgekv.config import Address
+from edgekv.ids import stamp_of
 
 WINDOW = 1024
 OK = b"+OK\r\n"
@@ -50,6 +51,9 @@ class FakeNode:
         self.commands = 0
         self.connections = 0
         self.operations: dict[bytes, dict[int, bytes]] = {}
+        self.durable_lsn = 7
+        self.oldest_stamp = 0
+        """Sessions below it are forgotten."""
         self.greeting_answer: bytes | None = None
         self.address = Address("127.0.0.1", 0)
         self.open_connections: set[_Connection] = set()
@@ -111,6 +115,7 @@ class FakeNode:
                 return b"*1\r\n*1\r\n+edgekv.op\r\n" if self.takes_ids else b"*1\r\n_\r\n"
             case [b"INFO", b"edgekv"]:
                 text = b"# EdgeKV\r\nnode:a\r\nactor:%b\r\n" % self.name.encode() if self.name else b""
+                text += b"durable_lsn:%d\r\n" % self.durable_lsn
                 return b"=%d\r\ntxt:%b\r\n" % (len(text) + 4, text)
         return None
 
@@ -137,11 +142,13 @@ class FakeNode:
         return b"-ERR unknown command\r\n"
 
     def _once(self, session: bytes, number: int, words: list[bytes]) -> bytes:
+        if stamp_of(session) < self.oldest_stamp:
+            return b"-FORGOTTEN the session is forgotten\r\n"
         known = self.operations.setdefault(session, {})
         if number in known:
             return known[number]
         if known and number <= max(known) - WINDOW:
-            return b"-ERR the operation id is too old\r\n"
+            return b"-FORGOTTEN the operation id is too old\r\n"
         known[number] = reply = self.execute(words)
         return reply
 

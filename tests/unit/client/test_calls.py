@@ -7,13 +7,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgekv.client import commands
-from edgekv.client.calls import CALLS_PER_RETRY, RETRY_RESERVE, SESSION_WINDOW, Budget, Call, OperationIds
+from edgekv.client.calls import CALLS_PER_RETRY, RETRIES_MAX, RETRY_RESERVE, SESSION_WINDOW, Budget, Call, OperationIds
 from edgekv.client.wire import Peer
-from edgekv.errors import Denied, DiskFull, EdgeKVError, InvalidRequest, OutcomeUnknown, Unavailable, WrongType
+from edgekv.errors import (
+    Denied,
+    DiskFull,
+    EdgeKVError,
+    IdForgotten,
+    InvalidRequest,
+    OutcomeUnknown,
+    Unavailable,
+    WrongType,
+)
+from edgekv.ids import SESSION_BYTES, stamp_of
 
 RESET = ConnectionError("reset")
-HERE, THERE = Peer("node-1", takes_ids=True), Peer("node-2", takes_ids=True)
-WITHOUT = Peer("node-1", takes_ids=False)
+HERE, THERE = Peer("node-1", 7), Peer("node-2", 9)
+WITHOUT = Peer("node-1", None)
 
 
 def ids(peer: Peer) -> OperationIds:
@@ -93,7 +103,27 @@ def test_an_addition_that_its_node_refused_may_go_to_another_one_with_a_new_id()
     assert one.operation is not None and one.operation.node == "node-2"
 
 
-@pytest.mark.parametrize("refusal", [Denied("no"), DiskFull("full"), InvalidRequest("the id is below the window")])
+def test_an_addition_whose_session_was_forgotten_before_it_came_is_made_again_there_in_a_new_session() -> None:
+    one = add()
+    one.bytes_for(ids(HERE))
+    first = one.operation
+    assert one.refused(IdForgotten("forgotten"), Budget(), addresses=1) is None
+    one.bytes_for(ids(Peer("node-1", 8)))
+    assert first is not None and one.operation is not None and one.operation.session != first.session
+
+
+def test_a_session_begins_with_the_stamp_of_its_node() -> None:
+    issued = ids(HERE).issue()
+    assert issued is not None and stamp_of(issued.session) == HERE.stamp and len(issued.session) == SESSION_BYTES
+
+
+def test_a_node_that_forgets_every_session_is_not_asked_for_ever() -> None:
+    one = add()
+    answers = [one.refused(IdForgotten("forgotten"), Budget(), addresses=1) for _ in range(RETRIES_MAX + 1)]
+    assert answers[:-1] == [None] * RETRIES_MAX and type(answers[-1]) is IdForgotten
+
+
+@pytest.mark.parametrize("refusal", [Denied("no"), DiskFull("full"), IdForgotten("the id is below the window")])
 def test_a_refusal_says_nothing_about_a_first_attempt_that_was_lost(refusal: EdgeKVError) -> None:
     """With an id as well: whether a node asks its policy before or after its memory of ids is not ours to know."""
     for one in (put(), add()):

@@ -11,6 +11,7 @@ from edgekv.errors import (
     Denied,
     DiskFull,
     EdgeKVError,
+    IdForgotten,
     InvalidRequest,
     NotANumber,
     OutcomeUnknown,
@@ -41,6 +42,7 @@ def test_a_command_that_no_node_reads_is_refused_before_it_is_sent() -> None:
         ("DENIED no", Denied, "not-applied"),
         ("DISKFULL full", DiskFull, "not-applied"),
         ("UNKNOWN the log failed", OutcomeUnknown, "unknown"),
+        ("FORGOTTEN the session is not known any more", IdForgotten, "not-applied"),
         ("ERR value is not an integer or out of range", NotANumber, "not-applied"),
         ("ERR the key has 5000 bytes; the limit is 4096. Use a shorter key.", TooLarge, "not-applied"),
         ("ERR syntax error", InvalidRequest, "not-applied"),
@@ -58,15 +60,15 @@ def greeted(*replies: object) -> Peer | None:
 
 
 HELLO, OK, KNOWN, UNKNOWN = {b"proto": 3}, b"OK", [[b"edgekv.op"]], [None]
-INFO = b"# EdgeKV\r\nnode:clinic-2-a\r\nactor:node-1a2b.7-9f8e\r\n"
+OLD_INFO = b"# EdgeKV\r\nnode:clinic-2-a\r\nactor:node-1a2b.7-9f8e\r\n"
+INFO = OLD_INFO + b"durable_lsn:4711\r\n"
 
 
 def test_a_node_is_known_by_its_incarnation_and_ids_are_used_only_with_it() -> None:
-    assert greeted(HELLO, OK, OK, KNOWN, INFO) == Peer("node-1a2b.7-9f8e", takes_ids=True)
-    assert greeted(HELLO, OK, OK, UNKNOWN, INFO) == Peer("node-1a2b.7-9f8e", takes_ids=False)
-    assert greeted(HELLO, hiredis.ReplyError("ERR"), hiredis.ReplyError("ERR"), KNOWN, b"") == Peer(
-        None, takes_ids=False
-    )
+    assert greeted(HELLO, OK, OK, KNOWN, INFO) == Peer("node-1a2b.7-9f8e", 4711)
+    assert greeted(HELLO, OK, OK, KNOWN, OLD_INFO) == Peer("node-1a2b.7-9f8e", None), "no stamp for a session"
+    assert greeted(HELLO, OK, OK, UNKNOWN, INFO) == Peer("node-1a2b.7-9f8e", None)
+    assert greeted(HELLO, hiredis.ReplyError("ERR"), hiredis.ReplyError("ERR"), KNOWN, b"") == Peer(None, None)
     assert greeted(HELLO, OK, OK, KNOWN) is None, "one reply is missing"
 
 

@@ -44,7 +44,24 @@ class FakeEngine:
             ]
         )
 
+        self.operation_reply_bytes_max = 1 << 10
+        self.writes = 0
+        self.replies: dict[tuple[bytes, int], tuple[bytes, Frame]] = {}
+
+    def once(self, session: bytes, number: int, call: Callable[[], bytes]) -> bytes:
+        if (session, number) not in self.replies:
+            frame, writes = self.filling, self.writes
+            reply = call()
+            if self.writes == writes:
+                return reply
+            self.replies[session, number] = reply, frame
+        reply, frame = self.replies[session, number]
+        if not frame.done:
+            self.barrier = newer(self.barrier, frame)
+        return reply
+
     def wrote(self, key: bytes) -> None:
+        self.writes += 1
         self.undurable[key] = self.filling
         self.barrier = self.filling
 
