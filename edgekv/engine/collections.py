@@ -43,6 +43,7 @@ from edgekv.store.collection_rows import (
     StoredRows,
 )
 from edgekv.store.lmdb_store import LmdbStore
+from edgekv.store.long_keys import LongKeys
 from edgekv.store.memtable import Memtable
 
 RANDOM_EXACT_ELEMENTS: Final = 1_000
@@ -81,7 +82,7 @@ class Collections:
         self._commit: Final = commit
         self._memtable: Final = memtable
         self._store: Final = store
-        self._stored: Final = StoredRows(store, checked=False)
+        self._stored: Final = StoredRows(store, checked=False, long_keys=LongKeys(store, store.snapshot))
 
     # -- the key as a whole
 

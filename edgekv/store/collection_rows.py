@@ -44,6 +44,7 @@ from edgekv.errors import Corruption
 from edgekv.ids import ACTOR_BYTES, Actor, KeyspaceId
 from edgekv.store import layout
 from edgekv.store.collection import Collection, live_parts, shows
+from edgekv.store.long_keys import LongKeys
 
 WALK_ROWS: Final = 1_000
 FEW_ACTORS: Final = 8
@@ -66,11 +67,15 @@ class Source(Protocol):
 
 
 class StoredRows:
-    """LMDB's rows, decoded. ``checked``: their CRCs are compared, by whoever writes rows that it has read."""
+    """LMDB's rows, decoded. ``checked``: their CRCs are compared, by whoever writes rows that it has read.
 
-    def __init__(self, source: Source, *, checked: bool) -> None:
+    ``long_keys`` has the order of the rows of long keys; a transaction that writes has none, as what it shows changes under it.
+    """
+
+    def __init__(self, source: Source, *, checked: bool, long_keys: LongKeys | None = None) -> None:
         self._source: Final = source
         self._checked: Final = checked
+        self._long_keys: Final = long_keys
 
     def get(self, lmdb_key: bytes) -> Row | None:
         """The row under an LMDB key; Corruption when it is damaged."""
@@ -113,11 +118,15 @@ class StoredRows:
     ) -> list[tuple[bytes, bytes, bytes]]:
         """(row key, LMDB key, row).
 
-        Rows whose row keys have their first 479 bytes in common lie in the order of their hashes: such a group is read whole.
+        Rows whose row keys have their first 479 bytes in common lie in the order of their hashes: such a group is read whole, or its
+        order is known (long_keys.py).
         """
         start, end = layout.row_key(keyspace, key, low), layout.row_key(keyspace, key, high)
         if start >= end:
             return []
+        if self._long_keys is not None and self._long_keys.has(keyspace, key):
+            suffixes = self._long_keys.lowest(keyspace, key, low, high, wanted)
+            return list(self._found([layout.row_key(keyspace, key, suffix) for suffix in suffixes]))
         from_key, to_key = layout.order_prefix(start), layout.order_prefix(end)
         found: list[tuple[bytes, bytes, bytes]] = []
         group = b""
@@ -135,6 +144,13 @@ class StoredRows:
                 if len(found) > 2 * wanted:
                     found = nsmallest(wanted, found)
         return nsmallest(wanted, found)
+
+    def _found(self, row_keys: Sequence[bytes]) -> Iterator[tuple[bytes, bytes, bytes]]:
+        for row_key in row_keys:
+            lmdb_key = layout.lmdb_key_of(row_key)
+            data = self._source.get(lmdb_key)
+            assert data is not None, "a row that was read a moment ago in the same transaction"
+            yield row_key, lmdb_key, data
 
     def _decode(self, lmdb_key: bytes, data: bytes) -> Row:
         if self._checked and not layout.check_row(

@@ -130,6 +130,11 @@ class LmdbStore:
             self._reader = self._environment.begin(db=self._rows)
         self.get = self._reader.get
 
+    def snapshot(self) -> int:
+        """A number that is another one whenever the held transaction shows another state."""
+        number: int = self._held().id()
+        return number
+
     def applied(self) -> Applied:
         """What the held transaction stores beside the rows."""
         return _read_applied(self._held(), self._databases[layout.DB_META])
