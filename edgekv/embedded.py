@@ -131,7 +131,7 @@ class Embedded(Verbs):
 
     def __init__(self, settings: Config, deadline_s: float) -> None:
         route = Route((_INSIDE,), random.random)
-        super().__init__(Exchange(route, deadline_s, self._dial), deadline_s)
+        super().__init__(Exchange(route, deadline_s, self._dial, uses_ids=False), deadline_s)
         self._server: Final = InsideServer(settings)
         self._task: asyncio.Task[None] | None = None
         self._at_once = 0

@@ -128,6 +128,7 @@ class Link(asyncio.Protocol):
         while (reply := self._gets()) is not wire.INCOMPLETE:
             peer = greeting.take(reply)
             if peer is not None:
+                peer = peer if self._exchange.uses_ids else peer._replace(stamp=None)
                 self._greeting, self.ids = None, OperationIds(peer, os.urandom)
                 if not self.greeted.done():
                     self.greeted.set_result(None)
@@ -179,11 +180,15 @@ class Link(asyncio.Protocol):
 class Exchange:
     """See the module docstring. Belongs to the loop that runs when `start` is called."""
 
-    def __init__(self, route: Route[Address], silence_s: float, dial: Dial | None = None) -> None:
+    def __init__(
+        self, route: Route[Address], silence_s: float, dial: Dial | None = None, *, uses_ids: bool = True
+    ) -> None:
         self._route: Final = route
         self._silence_s: Final = silence_s
         """A link on which calls wait and nothing is heard for so long has hung."""
         self._dial: Final = dial or _dial
+        self.uses_ids: Final = uses_ids
+        """Whether operation ids are of use: not with a node that ends when its client does."""
         self._budget: Final = Budget()
         self._outbox: list[Waiting] = []
         self._link: Link | None = None

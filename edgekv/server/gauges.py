@@ -50,6 +50,16 @@ def register_gauges(metrics: Metrics, engine: Engine, probe: LoopProbe) -> None:
         "edgekv_write_blocks_total", "How often writers had to wait.", lambda: engine.admission.blocks_total
     )
     gauge(
+        "edgekv_operation_sessions",
+        "Sessions of operation ids that are remembered.",
+        lambda: len(engine.commit.operation_ids),
+    )
+    metrics.counter(
+        "edgekv_operations_repeated_total",
+        "Operations that came again and were answered, not done, again.",
+        lambda: engine.repeated_total,
+    )
+    gauge(
         "edgekv_disk_full",
         "1 while client writes are refused for lack of disk.",
         lambda: int(engine.admission.disk_full),

@@ -210,6 +210,37 @@ def test_at_another_node_a_lost_addition_is_unknown_and_never_counted_twice() ->
     assert first.done[b"INCRBY"] == second.done[b"INCRBY"] == 1
 
 
+def test_additions_of_a_session_that_the_node_forgot_go_on_in_a_new_one() -> None:
+    async def use() -> None:
+        async with client(node) as db:
+            assert await db.counter("n").add() == 1
+            node.durable_lsn, node.oldest_stamp = 20, 10
+            assert sorted(await asyncio.gather(*(db.counter("n").add() for _ in range(20)))) == list(range(2, 22))
+            assert await db.counter("n").add() == 22
+
+    with FakeNode(takes_ids=True) as node:
+        asyncio.run(use())
+    assert node.connections == 2 and node.done[b"INCRBY"] == 22
+
+
+def test_an_addition_in_doubt_whose_session_is_forgotten_is_unknown() -> None:
+    def forget(number: int, words: list[bytes]) -> Fault | None:
+        if words[0] != b"INCRBY" or node.oldest_stamp:
+            return None
+        node.durable_lsn, node.oldest_stamp = 20, 10
+        return Fault.RESET_AFTER
+
+    async def use() -> None:
+        async with client(node) as db:
+            node.script = forget
+            with pytest.raises(OutcomeUnknown, match="forgotten"):
+                await db.counter("n").add()
+            assert await db.counter("n").add() == 1, "the first one was not done, but nobody knew"
+
+    with FakeNode(takes_ids=True) as node:
+        asyncio.run(use())
+
+
 def test_the_same_address_with_another_node_behind_it_is_another_node() -> None:
     def replace(number: int, words: list[bytes]) -> Fault | None:
         if words[0] != b"INCRBY" or node.name == "new":

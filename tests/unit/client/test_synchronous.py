@@ -76,6 +76,14 @@ def test_when_the_node_is_gone_the_next_address_answers_and_a_lost_addition_is_u
     assert first.done[b"INCRBY"] == second.done[b"INCRBY"] == 1
 
 
+def test_additions_of_a_session_that_the_node_forgot_go_on_in_a_new_one() -> None:
+    with FakeNode(takes_ids=True) as node, edgekv.sync.connect(node.url, deadline_s=LATE_S) as db:
+        assert db.counter("n").add() == 1
+        node.durable_lsn, node.oldest_stamp = 20, 10
+        assert [db.counter("n").add() for _ in range(3)] == [2, 3, 4]
+    assert node.connections == 2 and node.done[b"INCRBY"] == 4
+
+
 def test_a_node_that_refuses_for_now_sends_the_call_to_the_next_address() -> None:
     with FakeNode("a") as first, FakeNode("b") as second:
         with edgekv.sync.connect(f"edgekv://{first.address},{second.address}", deadline_s=LATE_S) as db:
