@@ -11,7 +11,7 @@ was superseded or deleted there, and no tombstone needs to say which: the vector
     map clear that only one side has: as a cell; of two the higher stamp. It hides fields of both sides with a lower one
     set clear is carried out on each side before the join and does not travel: its vector is part of its side's own
 
-    cell's identity: all of it, so a version made again (its ``of`` names the first dot) is another one
+Cells are the same when all of them is, so a late write that was made again (its ``of`` names the first dot) is another one.
 
 The vector of what comes out is the join of both (``join_vectors``). Both vectors are read at one revision of the membership: an actor
 that either leaves out because it is settled stands at its settled head in both.
@@ -41,7 +41,10 @@ _Kind = TypeVar("_Kind", bound=Row)
 
 
 def join_rows(mine: Rows, my_vector: Vector, theirs: Rows, their_vector: Vector) -> dict[bytes, Row]:
-    """The rows of one key from two copies, in the order of their suffixes; what the clears cover is swept."""
+    """The rows of one key from two copies, in the order of their suffixes; what the clears cover is swept.
+
+    A large key may be joined in ranges of suffixes, if each side's two clears are given with each.
+    """
     mine, theirs = swept(mine), swept(theirs)
     joined: dict[bytes, Row] = {}
     for suffix in sorted(mine.keys() | theirs.keys()):

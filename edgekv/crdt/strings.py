@@ -15,7 +15,8 @@ DEL do so anyhow, whatever the types.
 
 Every function returns operations of ONE change, at most one per row, and leaves out those without an effect. All are pure: ``now`` is
 TTL time in ms, and stamps and dots are given to the change by the engine. The merged value is always that of some serial order of
-the calls (tests/unit/crdt/test_strings.py, exhaustively for two replicas).
+the calls (tests/unit/crdt/test_strings.py, exhaustively for two replicas), as long as INCR would take the registers: one that was set
+to 1.5 elsewhere meanwhile is counted with, though INCR at that node would have been refused.
 """
 
 from collections.abc import Mapping

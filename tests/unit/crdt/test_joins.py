@@ -133,6 +133,23 @@ def test_joins_are_associative_commutative_and_idempotent(history: History, dice
     assert a.join(b).join(b).stored() == a.join(b).stored()
 
 
+@settings(max_examples=100, deadline=None)
+@given(steps, st.sampled_from([SUFFIX_EXPIRY, element_suffix(b"a"), field_suffix(b"a"), field_part_suffix(b"a", B)]))
+def test_a_key_is_joined_in_ranges_of_its_rows_as_a_whole(history: History, middle: bytes) -> None:
+    """Each range is read together with the clears."""
+    _, copies = copies_of(history, purges=True)
+    a, b = copies[0], copies[-1]
+    clears = {SUFFIX_SET_CLEAR, SUFFIX_MAP_CLEAR}
+    joined: dict[bytes, Row] = {}
+    for is_low in (True, False):
+        ranges = [
+            Copy({s: row for s, row in copy.rows.items() if s in clears or (s < middle) == is_low}, copy.vector)
+            for copy in (a, b)
+        ]
+        joined.update(ranges[0].join(ranges[1]).rows)
+    assert joined == a.join(b).rows
+
+
 # -- examples: what one side shows, each with its vector, and what becomes of it
 
 OLD, NEW = Cell(b"old", 5, A, 1), Cell(b"new", 3, B, 1)
