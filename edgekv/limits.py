@@ -113,6 +113,11 @@ RESP_TRANSACTION_ROWS_FREE: Final = 16  # elements, fields and keys that each of
 RESP_TRANSACTION_ROWS_MAX: Final = 64_000  # that all of them together may look at beyond that: 0.3 s
 RESP_WAKE_CONNECTIONS: Final = 16  # of those that waited for room, per turn of the loop: all at once would overshoot it
 
+# Siblings (crdt/siblings.py).
+SIBLINGS_MAX: Final = 64  # concurrent values of one key that this node's clients may make; merging may bring more
+CONTEXT_DOTS_MAX: Final = 128  # that the context of a read names; a key with more is resolved in several writes
+CONTEXT_CHARS_MAX: Final = 7_000  # as text, which HTTP carries in a header
+
 COUNTER_BYTES_MAX: Final = 64  # of one counter total; a merged sum may leave 64 bits, never this
 
 HLC_FOLD_MAX: Final = 1 << 63  # nothing near this is ever folded in
@@ -122,3 +127,5 @@ assert SPARE_SEGMENTS > RESERVE_SEGMENTS
 assert MEMORY_BYTES_MIN <= MEMORY_BYTES_DEFAULT_MAX
 assert HTTP_LINE_BYTES_MAX > 3 * 3 * KEY_BYTES_MAX + 2 * KEY_BYTES_MAX
 assert HTTP_BATCH_OPERATIONS_MAX <= BATCH_OPERATIONS_MAX
+assert SIBLINGS_MAX <= CONTEXT_DOTS_MAX
+assert CONTEXT_CHARS_MAX < HTTP_HEADER_BYTES_MAX

@@ -110,6 +110,8 @@ def _policy(entry: Entry) -> KeyspacePolicy:
         fsync=entry["durability"] != "buffered",
         system=number == META_ID,
         ttl_ms=ttl_s * 1000,
+        siblings=entry["conflict"] == "siblings",
+        consistency=str(entry["consistency"]),
     )
 
 

@@ -1,8 +1,8 @@
 """What a client can do with keys: the verbs of every interface, on one node.
 
-By noun: strings (node/strings.py), keys (keys.py), sets (sets.py), maps (maps.py), several at once (batch.py). Nothing here waits: a
-verb returns at once, and its caller holds the reply until ``engine.barrier`` is durable. Verbs that decide by a state (APPEND,
-RENAME, SET XX, GETDEL) decide by this node's state.
+By noun: strings (node/strings.py), keys (keys.py), sets (sets.py), maps (maps.py), siblings (siblings.py), several at once (batch.py).
+Nothing here waits: a verb returns at once, and its caller holds the reply until ``engine.barrier`` is durable. Verbs that decide by a
+state (APPEND, RENAME, SET XX, GETDEL) decide by this node's state.
 
 Errors: InvalidRequest and TooLarge for bad keys and values, WrongType, NotANumber, Denied, and whatever admission refuses with
 (DiskFull, ReadOnly). When a verb raises, nothing happened.
@@ -16,10 +16,21 @@ from edgekv.node import batch
 from edgekv.node.keys import EXPIRY_MS_MAX, Keys, Page
 from edgekv.node.maps import Maps
 from edgekv.node.sets import Sets
+from edgekv.node.siblings import SiblingVerbs, Values
 from edgekv.node.strings import Entry, Version
 from edgekv.node.verbs import INTEGER_MAX, INTEGER_MIN, value_advice
 
-__all__ = ["EXPIRY_MS_MAX", "INTEGER_MAX", "INTEGER_MIN", "Entry", "Operations", "Page", "Version", "value_advice"]
+__all__ = [
+    "EXPIRY_MS_MAX",
+    "INTEGER_MAX",
+    "INTEGER_MIN",
+    "Entry",
+    "Operations",
+    "Page",
+    "Values",
+    "Version",
+    "value_advice",
+]
 
 
 class Operations(Keys):
@@ -29,6 +40,7 @@ class Operations(Keys):
         super().__init__(engine, value_bytes_max=value_bytes_max)
         self.sets: Final = Sets(self)
         self.maps: Final = Maps(self)
+        self.siblings: Final = SiblingVerbs(self)
 
     def set_many(self, pairs: Sequence[tuple[bytes, bytes]]) -> None:
         """MSET: all pairs as ONE change; Denied when the keys span keyspaces."""
