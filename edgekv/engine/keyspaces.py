@@ -40,6 +40,18 @@ class KeyspacePolicy:
     """Concurrent values of a register are kept side by side, until a writer who has read them puts one in their place."""
     consistency: str = "crdt"
 
+    def figures(self) -> dict[str, object]:
+        """The same in the words of the configuration."""
+        return {
+            "name": self.name,
+            "prefix": self.prefix,
+            "consistency": self.consistency,
+            "conflict": "siblings" if self.siblings else "lww",
+            "durability": "fsync" if self.fsync else "buffered",
+            "ttl_s": self.ttl_ms // 1000,
+            "system": self.system,
+        }
+
 
 class Head(NamedTuple):
     """How far one actor's history reaches in a keyspace: its last seq, and the chain value after the run that ends there."""

@@ -55,6 +55,10 @@ class Operations(Keys):
         """
         return batch.run(self, operations)
 
+    def keyspaces(self) -> list[dict[str, object]]:
+        """The keyspaces in the order of their prefixes: name, prefix (bytes), consistency, conflict, durability, ttl_s, system."""
+        return [keyspace.policy.figures() for keyspace in sorted(self.engine.keyspaces.all, key=lambda k: k.prefix)]
+
     def status(self) -> dict[str, object]:
         """The node's figures, for /v1/status and the CLI."""
         return self.engine.status()

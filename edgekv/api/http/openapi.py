@@ -24,6 +24,7 @@ from edgekv.api.http.reply import Reply
 from edgekv.api.http.target import parameters
 from edgekv.config import TTL_S_MAX
 from edgekv.limits import (
+    CONTEXT_CHARS_MAX,
     HTTP_BATCH_BYTES_MAX,
     HTTP_BATCH_OPERATIONS_MAX,
     HTTP_SCAN_LIMIT_DEFAULT,
@@ -148,6 +149,47 @@ SCHEMAS: Final[Part] = {
             "expiry_ms": {"type": "integer", "description": "Since the epoch; absent: it does not expire."},
         },
         "required": ["key", "value", "version"],
+        "additionalProperties": False,
+    },
+    "Values": {
+        "type": "object",
+        "properties": {
+            "context": _ref("schemas", "Context"),
+            "values": {
+                "type": "array",
+                "items": _ref("schemas", "Bytes"),
+                "minItems": 2,
+                "description": "The latest first.",
+            },
+        },
+        "required": ["context", "values"],
+        "additionalProperties": False,
+    },
+    "Context": {
+        "type": "string",
+        "description": "Which values were read. Opaque.",
+        "pattern": "^[A-Za-z0-9_-]+$",
+        "minLength": 1,
+        "maxLength": CONTEXT_CHARS_MAX,
+    },
+    "Keyspaces": {
+        "type": "object",
+        "properties": {"keyspaces": {"type": "array", "items": _ref("schemas", "Keyspace")}},
+        "required": ["keyspaces"],
+        "additionalProperties": False,
+    },
+    "Keyspace": {
+        "type": "object",
+        "properties": {
+            "name": {"type": "string"},
+            "prefix": _ref("schemas", "Bytes"),
+            "consistency": {"enum": ["crdt", "strong"]},
+            "conflict": {"enum": ["lww", "siblings"]},
+            "durability": {"enum": ["fsync", "buffered"]},
+            "ttl_s": {"type": "integer", "minimum": 0, "description": "0: keys do not expire by themselves."},
+            "system": {"type": "boolean", "description": "Written by EdgeKV itself only."},
+        },
+        "required": ["name", "prefix", "consistency", "conflict", "durability", "ttl_s", "system"],
         "additionalProperties": False,
     },
     "Cursor": {"type": ["string", "null"], "description": "Of the next page; null: this is the last one."},
@@ -430,6 +472,15 @@ PARAMETERS: Final[Part] = {
         "description": "When the value expires, in seconds from now.",
         "schema": {"type": "integer", "minimum": 1, "maximum": TTL_S_MAX},
     },
+    "Context": {
+        "name": "Edgekv-Context",
+        "in": "header",
+        "description": (
+            "Of the read that this write rests on: what it showed is removed, other values stay. Without it the write removes all "
+            "that the node holds. Refused where the keyspace keeps one value."
+        ),
+        "schema": _ref("schemas", "Context"),
+    },
     "IfNoneMatch": {
         "name": "If-None-Match",
         "in": "header",
@@ -472,6 +523,10 @@ PARAMETERS: Final[Part] = {
 }
 
 HEADERS: Final[Part] = {
+    "Context": {
+        "description": "Which values this shows, to be sent with the write that follows; absent where a keyspace keeps one value.",
+        "schema": _ref("schemas", "Context"),
+    },
     "Version": {"description": "The version of the value.", "schema": {"type": "string"}, "required": True},
     "Digest": {"description": "A digest of the body.", "schema": {"type": "string"}, "required": True},
     "Next": {"description": 'The next page, as rel="next"; absent on the last one.', "schema": {"type": "string"}},
@@ -484,7 +539,10 @@ PROBLEMS: Final[dict[int, str]] = {
     404: "not-found: there is no such key or field.",
     406: "not-acceptable: none of the types in Accept is offered.",
     408: "too-slow: the body took too long.",
-    409: "wrong-type: the key holds another type. not-a-number: no number, or a sum beyond 64 bits.",
+    409: (
+        "wrong-type: the key holds another type. not-a-number: no number, or a sum beyond 64 bits. "
+        "concurrent-values: the key holds several, and the call works on one."
+    ),
     413: "too-large: a key, row, value, body or batch above its limit.",
     415: "unsupported-media-type: another Content-Type, or a Content-Encoding.",
     417: "expectation-failed: Expect other than 100-continue.",
@@ -587,8 +645,13 @@ PATHS: Final[Part] = {
                     "200": _shown(
                         "Entry",
                         "The raw bytes, unless Accept prefers what is known of the entry. The ETag of a document is weak.",
-                        headers={"ETag": _ref("headers", "Version")},
+                        headers={"ETag": _ref("headers", "Version"), "Edgekv-Context": _ref("headers", "Context")},
                         more={OCTETS: {}},
+                    ),
+                    "300": _shown(
+                        "Values",
+                        "All of several concurrent values.",
+                        headers={**_TAGGED, "Edgekv-Context": _ref("headers", "Context")},
                     ),
                     "304": _NOT_MODIFIED,
                 },
@@ -600,15 +663,15 @@ PATHS: Final[Part] = {
                 "Write a value, whatever the key holds",
                 {"204": {"description": "Stored, durably.", "headers": {"ETag": _ref("headers", "Version")}}},
                 (*_BODY, *_WRITE),
-                parameters=[_ref("parameters", "TtlS"), *_WRITE_HEADERS],
+                parameters=[_ref("parameters", "TtlS"), _ref("parameters", "Context"), *_WRITE_HEADERS],
                 requestBody={"description": "The value; none is the empty one.", "content": {OCTETS: {}}},
             ),
             delete=_operation(
                 "deleteKey",
-                "Delete a key, whatever it holds",
+                "Delete a key, whatever it holds, or the values of it that were read",
                 _DELETED,
                 (404, 413, *_WRITE),
-                parameters=_WRITE_HEADERS,
+                parameters=[_ref("parameters", "Context"), *_WRITE_HEADERS],
             ),
         )
     ),
@@ -697,6 +760,14 @@ PATHS: Final[Part] = {
     },
     "/v1/status": _with_head(
         _operation("getStatus", "The node's figures", {"200": _shown("Status", "Now.")}, (400, 406, *_EVERY))
+    ),
+    "/v1/admin/keyspaces": _with_head(
+        _operation(
+            "getKeyspaces",
+            "The node's keyspaces, in the order of their prefixes",
+            {"200": _shown("Keyspaces", "As they were created.")},
+            (400, 406, *_EVERY),
+        )
     ),
     "/v1/openapi.json": _with_head(
         _operation(

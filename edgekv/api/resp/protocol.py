@@ -38,6 +38,7 @@ from edgekv.api.resp import (
     refused,
     server_info,
     sets,
+    siblings,
     strings,
     transactions,
 )
@@ -70,6 +71,7 @@ COMMAND_MODULES: Final = (
     refused,
     server_info,
     sets,
+    siblings,
     strings,
     transactions,
 )
