@@ -123,6 +123,14 @@ def test_a_transaction_may_read_from_a_keyspace_that_it_does_not_write_to(client
         assert transaction.execute() == [b"value", True, 2]
 
 
+def test_keys_of_the_default_keyspace_are_in_one_on_both_sides_of_a_prefix(client: redis.Redis) -> None:
+    client.sadd("a/set", "m")
+    assert ask(client, "SUNIONSTORE zebra a/set none") == 1
+    assert ask(client, "SMOVE zebra a/other m")
+    assert ask(client, "MSET a/a 1 zebra 2") in {True, b"OK"}
+    assert ask(client, "RENAME zebra a/b") in {True, b"OK"}
+
+
 def test_each_is_carried_out_within_one_keyspace(client: redis.Redis) -> None:
     for name in ("one", "two"):
         assert ask(client, f"MSET {name}/a 1 {name}/b 2") in {True, b"OK"}

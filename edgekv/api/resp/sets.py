@@ -262,11 +262,10 @@ def _stored(algebra: Algebra, session: Session, arguments: Arguments) -> Reply:
     """What is stored is one change; what it is made of may be read over several turns of the loop."""
     sets, target = session.operations.sets, arguments[1]
     members: list[bytes] = []
-    keyspaces = session.operations.engine.keyspaces
-    if keyspaces.of_run(arguments[1:]) is None:
-        names = ", ".join(sorted({keyspaces.of(key).name for key in arguments[1:]}))
+    names = sorted({session.operations.engine.keyspaces.of(key).name for key in arguments[1:]})
+    if len(names) > 1:
         raise Denied(
-            f"the keys are in different keyspaces ({names}), and what a change rests on is in its own. "
+            f"the keys are in different keyspaces ({', '.join(names)}), and what a change rests on is in its own. "
             "Read the sets, and add to the other key what they have."
         )
 
