@@ -22,6 +22,9 @@ SETUP: Final = {b"%b/s" % name: b"value" for name in (b"one", b"two")}
 MEMBERS: Final = {b"%b/set" % name: {b"m", name} for name in (b"one", b"two")}
 
 
+SESSION: Final = "\0" * 16  # of operation ids, with the stamp of an empty node
+
+
 class Case(NamedTuple):
     """A command on the keys of two keyspaces. ``answer`` None: it is refused with DENIED, and nothing happens."""
 
@@ -39,6 +42,7 @@ CASES: Final = [
     Case("SDIFFSTORE one/to two/set"),
     Case("EDGEKV.BATCH PUT one/a 1 0 PUT two/b 2 0"),
     Case("EDGEKV.BATCH PUT one/a 1 0 SADD two/set x"),
+    Case(f"EDGEKV.OP {SESSION} 1 MSET one/a 1 two/b 2"),
     Case("MGET one/s two/s none", [b"value", b"value", None]),
     Case("EXISTS one/s two/s one/none", 2),
     Case("TOUCH one/s two/s", 2),
