@@ -431,7 +431,7 @@ def siblings_get(key: bytes) -> Command[Values]:
 def siblings_put(key: bytes, value: bytes, *, context: str | None = None, ttl_s: float | None = None) -> Command[None]:
     """Put a value in place of those that were read; others stay beside it. Without ``context`` in place of all that the node holds.
 
-    With a context it is sent once: a second one would be a value beside the first.
+    With a context it carries an operation id: sent a second time it would be a value beside the first.
     """
     if context is None:
         return put(key, value, ttl_s=ttl_s)

@@ -174,3 +174,16 @@ def test_the_command_line_lists_keyspaces_and_shows_all_values(node: NodeProcess
     assert (code, out) == (4, "") and "doc/d has 2 concurrent values" in err
     code, out, _ = edgekv_program(node, "get", "doc/d", "-o", "json")
     assert (code, json.loads(out)["values"]) == (0, ["y", "x"])
+
+
+def test_a_put_that_is_sent_again_with_its_operation_id_makes_no_second_value(node: NodeProcess) -> None:
+    client = redis.Redis(port=node.resp.port, decode_responses=False)
+    session = bytes(8) + b"putagain"
+    context, _ = siblings(client, "GET", "doc/again")
+    for value in (b"first", b"first"):
+        words = ("EDGEKV.OP", session, 1, "EDGEKV.SIBLINGS", "PUT", "doc/again", context, value)
+        assert client.execute_command(*words) == b"OK"  # type: ignore[no-untyped-call]
+    assert siblings(client, "GET", "doc/again")[1] == [b"first"]
+    removal = ("EDGEKV.OP", session, 2, "EDGEKV.SIBLINGS", "DEL", "doc/again", siblings(client, "GET", "doc/again")[0])
+    assert [client.execute_command(*removal) for _ in range(2)] == [1, 1]  # type: ignore[no-untyped-call]
+    client.close()
