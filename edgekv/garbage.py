@@ -8,8 +8,9 @@ the older generation. So there are two modes:
                 again. At one tick of `PROBES` they are looked at before; when there is a cycle among them: automatic.
     automatic   CPython's young generations, as what serves HTTP needs. After `PROBES` collections without any cycle: quiet.
 
-What became garbage after it was frozen, or in a generation that is not collected, waits for `sweep`, which looks at everything: it is
-for moments when nothing is asked of the node. The counts that decide are the collector's own. No clock, no thread.
+What became garbage after it was frozen, or in a generation that is not collected, waits for `sweep`, which looks at everything, once
+cycles were seen: it is for moments when nothing is asked of the node. The counts that decide are the collector's own. No clock, no
+thread.
 """
 
 import gc
@@ -29,6 +30,8 @@ class Garbage:
         gc.collect()
         self._ticks = 0
         self._found = self._in_vain = 0
+        self._seen = False
+        """There were cycles since the last sweep, so there may be others among what is frozen."""
         self._calm()
 
     @property
@@ -41,7 +44,7 @@ class Garbage:
         if not self.quiet:
             found, collections = _so_far()
             if found != self._found:
-                self._found, self._in_vain = found, collections
+                self._found, self._in_vain, self._seen = found, collections, True
             elif collections - self._in_vain >= PROBES:
                 self._calm()
             return
@@ -49,13 +52,17 @@ class Garbage:
         if self._ticks < PROBES:
             gc.freeze()
         elif gc.collect(0):
+            self._seen = True
             self._found, self._in_vain = _so_far()
             gc.set_threshold(*YOUNG)
         else:
             self._calm()
 
     def sweep(self) -> None:
-        """Collect everything, frozen or not: 20 ms for each 100,000 objects."""
+        """Collect everything, frozen or not, if it may hold cycles: 20 ms for each 100,000 objects."""
+        if not self._seen:
+            return
+        self._seen = False
         gc.unfreeze()
         gc.collect()
         gc.freeze()
