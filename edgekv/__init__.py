@@ -1,7 +1,8 @@
 """EdgeKV: the replicated key-value store for the edge.
 
 What users import is here, and loaded when it is first used: ``edgekv.connect`` (docs/CLIENT.md), ``edgekv.open`` (the node inside the
-process), ``edgekv.sync``, ``edgekv.Codec``, and the errors. The parts of EdgeKV import nothing from here but the version.
+process), ``edgekv.sync``, ``edgekv.Codec``, ``edgekv.Values``, and the errors. The parts of EdgeKV import nothing from here but the
+version.
 """
 
 from importlib import import_module
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from edgekv import sync
     from edgekv.client.asynchronous import Client, connect
-    from edgekv.client.commands import Codec
+    from edgekv.client.commands import Codec, Values
     from edgekv.embedded import open  # noqa: A004 - as gzip.open
     from edgekv.errors import (
         Denied,
@@ -45,6 +46,7 @@ _HOMES: Final = {
     "Client": "edgekv.client.asynchronous",
     "connect": "edgekv.client.asynchronous",
     "Codec": "edgekv.client.commands",
+    "Values": "edgekv.client.commands",
     "open": "edgekv.embedded",
     **dict.fromkeys(_ERRORS, "edgekv.errors"),
 }
@@ -61,6 +63,7 @@ __all__ = [
     "ReadOnly",
     "TooLarge",
     "Unavailable",
+    "Values",
     "WrongType",
     "connect",
     "open",

@@ -14,6 +14,7 @@ import random
 import sys
 from collections.abc import Callable, Generator
 from contextlib import suppress
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -224,12 +225,17 @@ class Embedded(Verbs):
 
 
 def open(  # noqa: A001 - as gzip.open
-    path: str | os.PathLike[str], *, deadline_s: float = DEADLINE_S, **settings: object
+    path: str | os.PathLike[str],
+    *,
+    deadline_s: float = DEADLINE_S,
+    config_file: str | os.PathLike[str] | None = None,
+    **settings: object,
 ) -> Embedded:
     """The store in directory ``path``, created when absent, with the node inside this process.
 
-    ``settings`` are keys of the configuration (``durability="buffered"``, ``memory_bytes=...``, ``applier="inline"``). Raises
-    ConfigError here, and when it is entered or awaited DirectoryInUse if another process has it open.
+    ``settings`` are keys of the configuration (``durability="buffered"``, ``memory_bytes=...``, ``applier="inline"``), and go before
+    those of ``config_file``, where keyspaces are named; its listeners do not matter. Raises ConfigError here, and when it is entered
+    or awaited DirectoryInUse if another process has it open.
     """
     unknown = sorted(settings.keys() - config.KEYS.keys())
     if unknown:
@@ -237,4 +243,5 @@ def open(  # noqa: A001 - as gzip.open
             f"{', '.join(unknown)}: no such setting. Those of docs/OPERATIONS.md that have no dot can be given."
         )
     flags = {"data_dir": os.fspath(path), **settings}
-    return Embedded(config.load(file=None, environ={}, flags=flags).config, deadline_s)
+    file = None if config_file is None else Path(config_file)
+    return Embedded(config.load(file=file, environ={}, flags=flags).config, deadline_s)

@@ -58,6 +58,12 @@ class WrongType(EdgeKVError):
     exit_status = 4
 
 
+class ConcurrentValues(WrongType):
+    """The key holds several concurrent values (or, for what counts, any), and the call works on one."""
+
+    code = "concurrent-values"
+
+
 class NotANumber(EdgeKVError):
     """An arithmetic operation on a value that is not a number, or a result out of range."""
 

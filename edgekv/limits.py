@@ -122,6 +122,11 @@ RESP_TRANSACTION_ROWS_FREE: Final = 16  # elements, fields and keys that each of
 RESP_TRANSACTION_ROWS_MAX: Final = 64_000  # that all of them together may look at beyond that: 0.3 s
 RESP_WAKE_CONNECTIONS: Final = 16  # of those that waited for room, per turn of the loop: all at once would overshoot it
 
+# Siblings (crdt/siblings.py).
+SIBLINGS_MAX: Final = 64  # concurrent values of one key that this node's clients may make; merging may bring more
+CONTEXT_DOTS_MAX: Final = 128  # that the context of a read names; a key with more is resolved in several writes
+CONTEXT_CHARS_MAX: Final = 7_000  # as text, which HTTP carries in a header
+
 COUNTER_BYTES_MAX: Final = 2_100  # of a counter's total that is an integer: 10^120 times the greatest sum of one node
 COUNTER_TEXT_BYTES_MAX: Final = 5_070  # of one that is not, as text: the same with a sign, a point and 17 digits more
 
@@ -134,3 +139,5 @@ assert OPERATION_REPLY_BYTES_MAX >= 24 * BATCH_OPERATIONS_MAX  # a 64-bit intege
 assert MEMORY_BYTES_MIN <= MEMORY_BYTES_DEFAULT_MAX
 assert HTTP_LINE_BYTES_MAX > 3 * 3 * KEY_BYTES_MAX + 2 * KEY_BYTES_MAX
 assert HTTP_BATCH_OPERATIONS_MAX <= BATCH_OPERATIONS_MAX
+assert SIBLINGS_MAX <= CONTEXT_DOTS_MAX
+assert CONTEXT_CHARS_MAX < HTTP_HEADER_BYTES_MAX

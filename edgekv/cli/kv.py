@@ -7,6 +7,7 @@ writes a value exactly as it is stored.
 import json
 import os
 import sys
+from http.client import MULTIPLE_CHOICES
 from itertools import groupby, islice
 from typing import BinaryIO
 
@@ -27,7 +28,7 @@ from edgekv.cli.options import (
 )
 from edgekv.codec import as_json
 from edgekv.config import Address
-from edgekv.errors import NotANumber, NotFound
+from edgekv.errors import ConcurrentValues, NotANumber, NotFound
 
 
 class KeyArgument(click.ParamType[bytes]):
@@ -50,6 +51,8 @@ class KeyArgument(click.ParamType[bytes]):
 def get(key: bytes, output: Output, http: Address, timeout_s: float) -> None:
     """Print the value of KEY, byte for byte (a line end is added on a terminal). Exit code 3 when there is none.
 
+    A key that has several concurrent values (conflict = "siblings") is exit code 4; -o json prints them all.
+
     \b
     edgekv get room/7/temp
     edgekv get photo/1 > photo.jpg
@@ -60,12 +63,25 @@ def get(key: bytes, output: Output, http: Address, timeout_s: float) -> None:
             reply = node.read(key_path("kv", key))
         except NotFound as error:
             raise NotFound(f"there is no key {as_text(key)}") from error
+    if reply.status == MULTIPLE_CHOICES:
+        _print_values(key, reply.json(), output)
+        return
     if output == "json":
         print_json({"key": as_json(key), "value": as_json(reply.body), "etag": reply.headers.get("etag", "")})
         return
     sys.stdout.buffer.write(reply.body)
     if sys.stdout.isatty():
         sys.stdout.buffer.write(b"\n")
+
+
+def _print_values(key: bytes, found: dict[str, object], output: Output) -> None:
+    """All values of a key as JSON; bytes as they are stored have no order to be printed in."""
+    values = found.get("values")
+    assert isinstance(values, list)
+    if output != "json":
+        name = as_text(key)
+        raise ConcurrentValues(f"{name} has {len(values)} concurrent values: edgekv get {name} -o json prints them")
+    print_json({"key": as_json(key), **found})
 
 
 @click.command(cls=NumbersCommand)

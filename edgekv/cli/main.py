@@ -38,6 +38,7 @@ COMMANDS: Final = {
     "export": Entry("edgekv.cli.transfer", "export_file", "Write keys and values as JSON Lines."),
     "demo": Entry("edgekv.cli.demo", "demo", "Real data into one node, kill -9 in the middle, nothing lost."),
     "bench": Entry("edgekv.cli.bench", "bench", "Load a running node and print rates and latencies."),
+    "keyspace": Entry("edgekv.cli.keyspace", "keyspace", "List the keyspaces of a node."),
     "wal": Entry("edgekv.cli.wal", "wal", "Look into a log, or salvage a damaged one (node stopped)."),
 }
 

@@ -27,6 +27,7 @@ from edgekv.errors import (
 BODY_BYTES_MAX: Final = 256 << 20  # A page of a scan is far below it; anything above is not a node's answer.
 # How a server answers that has no such path or method. An EdgeKV node does so with a ``code``.
 FOREIGN: Final = {http.client.NOT_FOUND, http.client.METHOD_NOT_ALLOWED, http.client.NOT_IMPLEMENTED}
+CONTEXT: Final = "edgekv-context"  # What a node says with the concurrent values of a key.
 REDIS_ERROR: Final = "-ERR "  # The answer of a RESP listener, the node's other port, to a request line. It did nothing.
 
 
@@ -64,8 +65,11 @@ class NodeHttp:
         self._connection.close()
 
     def read(self, path: str, headers: dict[str, str] | None = None) -> Reply:
-        """GET; raises the node's error, or Unavailable when it cannot be reached."""
-        return self._expect(http.client.OK, self._request("GET", path, b"", headers or {}, changes=False))
+        """GET; raises the node's error, or Unavailable when it cannot be reached. 300: a key with several values."""
+        reply = self._request("GET", path, b"", headers or {}, changes=False)
+        if reply.status == http.client.MULTIPLE_CHOICES and CONTEXT in reply.headers:
+            return reply
+        return self._expect(http.client.OK, reply)
 
     def change(
         self,

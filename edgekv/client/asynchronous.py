@@ -91,6 +91,16 @@ class Map(Handle):
     len = _handle_verb(commands.map_len)
 
 
+class Siblings(Handle):
+    """One value of which concurrent versions are kept side by side until somebody joins them (conflict = "siblings")."""
+
+    __slots__ = ()
+
+    get = _handle_verb(commands.siblings_get)
+    put = _handle_verb(commands.siblings_put)
+    delete = _handle_verb(commands.siblings_delete)
+
+
 class Register(Handle, Generic[V]):
     """One value (the last write wins), through a codec."""
 
@@ -162,6 +172,10 @@ class Verbs:
     def map(self, key: Name) -> Map:
         """The key as a map."""
         return Map(self._exchange, self._deadline_s, commands.name(key))
+
+    def siblings(self, key: Name) -> Siblings:
+        """The key as a value whose concurrent versions are kept."""
+        return Siblings(self._exchange, self._deadline_s, commands.name(key))
 
     @overload
     def register(self, key: Name) -> Register[bytes]: ...

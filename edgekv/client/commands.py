@@ -139,6 +139,20 @@ def _page(reply: object) -> tuple[int, list[bytes]]:
     raise _unexpected(reply)
 
 
+class Values(NamedTuple):
+    """The concurrent values of a key, the one that `get` would show first; none: it holds none. ``context`` says which they are."""
+
+    values: list[bytes]
+    context: str
+
+
+def _concurrent(reply: object) -> Values:
+    match reply:
+        case [bytes(context), list(values)]:
+            return Values(_values(values), context.decode())
+    raise _unexpected(reply)
+
+
 PING: Final = Kind("ping", _nothing, writes=False)
 PUT: Final = Kind("put", _nothing, writes=True)
 GET: Final = Kind("get", _bytes, writes=False)
@@ -163,6 +177,10 @@ SET_CONTAINS: Final = Kind("set.contains", _truth, writes=False)
 SET_CONTAINS_EACH: Final = Kind("set.contains_each", _truths, writes=False)
 SET_MEMBERS: Final = Kind("set.members", _members, writes=False)
 SET_LEN: Final = Kind("set.len", _integer, writes=False)
+
+SIBLINGS_GET: Final = Kind("siblings.get", _concurrent, writes=False)
+SIBLINGS_PUT: Final = Kind("siblings.put", _nothing, writes=True, repeat=Repeat.BY_ID)
+SIBLINGS_DELETE: Final = Kind("siblings.delete", _integer, writes=True)
 
 MAP_PUT: Final = Kind("map.put", _nothing, writes=True)
 MAP_GET: Final = Kind("map.get", _bytes, writes=False)
@@ -400,6 +418,38 @@ def map_items(key: bytes) -> Command[dict[bytes, bytes]]:
 def map_len(key: bytes) -> Command[int]:
     """How many fields there are."""
     return Command((b"HLEN", key), MAP_LEN)
+
+
+# -- siblings: a value of which concurrent versions are kept until somebody joins them
+
+
+def siblings_get(key: bytes) -> Command[Values]:
+    """All values, and the context to write with. Denied where the keyspace keeps one value only."""
+    return Command((b"EDGEKV.SIBLINGS", b"GET", key), SIBLINGS_GET)
+
+
+def siblings_put(key: bytes, value: bytes, *, context: str | None = None, ttl_s: float | None = None) -> Command[None]:
+    """Put a value in place of those that were read; others stay beside it. Without ``context`` in place of all that the node holds.
+
+    With a context it carries an operation id: sent a second time it would be a value beside the first.
+    """
+    if context is None:
+        return put(key, value, ttl_s=ttl_s)
+    words = (b"EDGEKV.SIBLINGS", b"PUT", key, _context(context), value_bytes(value))
+    return Command(words if ttl_s is None else (*words, b"PX", _milliseconds(ttl_s)), SIBLINGS_PUT)
+
+
+def siblings_delete(key: bytes, *, context: str | None = None) -> Command[int]:
+    """Delete the values that were read, how many of them there were; without ``context`` the key, 1 if there was one."""
+    if context is None:
+        return delete(key)
+    return Command((b"EDGEKV.SIBLINGS", b"DEL", key, _context(context)), SIBLINGS_DELETE)
+
+
+def _context(context: str) -> bytes:
+    if context:
+        return context.encode()
+    raise InvalidRequest("the context is not one that get() returned. Give its `context`, or none.")
 
 
 # -- registers: a value through a codec

@@ -19,6 +19,7 @@ from edgekv.config.settings import (
     TTL_S_MAX,
     Address,
     Config,
+    KeyspaceConfig,
 )
 from edgekv.errors import ConfigError
 
@@ -108,14 +109,20 @@ def _keyspace_problems(config: Config) -> Iterator[tuple[str, str]]:
         for site in keyspace.sites:
             if not NAME.fullmatch(site):
                 yield f"{key}.sites", f'"{site}" is not a site name: use letters, digits, dots, dashes or underscores'
-        if keyspace.group and keyspace.consistency != "strong":
-            yield f"{key}.group", 'only a keyspace with consistency = "strong" has a group: remove it'
+        yield from _mode_problems(key, keyspace)
         for other in config.keyspaces[:number]:
             if other.prefix and keyspace.prefix and _nest(other.prefix, keyspace.prefix):
                 yield (
                     f"{key}.prefix",
                     f'it nests with that of "{other.name}": choose prefixes none of which begins another',
                 )
+
+
+def _mode_problems(key: str, keyspace: KeyspaceConfig) -> Iterator[tuple[str, str]]:
+    if keyspace.conflict == "siblings" and keyspace.consistency == "strong":
+        yield f"{key}.conflict", 'a strong keyspace has no concurrent values to keep: write "lww" or remove it'
+    if keyspace.group and keyspace.consistency != "strong":
+        yield f"{key}.group", 'only a keyspace with consistency = "strong" has a group: remove it'
 
 
 def _not_yet(config: Config) -> Iterator[tuple[str, str]]:
@@ -140,11 +147,6 @@ def _not_yet(config: Config) -> Iterator[tuple[str, str]]:
             yield (
                 f"keyspace[{number}].consistency",
                 '"strong" is not in this release yet: write "crdt" or remove the keyspace',
-            )
-        if keyspace.conflict == "siblings":
-            yield (
-                f"keyspace[{number}].conflict",
-                '"siblings" is not in this release yet: write "lww" or remove the keyspace',
             )
 
 

@@ -83,6 +83,11 @@ def is_dots(element: Any) -> bool:
     return is_list(element, _is_dot) and all(a[0] < b[0] for a, b in pairwise(element))
 
 
+def is_dot_set(element: Any) -> bool:
+    """Dots of which several may be of one actor: ascending [actor, seq], each once, at least one."""
+    return is_list(element, _is_dot) and all((a[0], a[1]) < (b[0], b[1]) for a, b in pairwise(element))
+
+
 def is_observed_part(element: object) -> bool:
     """[actor, seq, total] of a counter part that a reset has seen."""
     return is_tuple(element, _is_actor, is_u63, is_number)

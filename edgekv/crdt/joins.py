@@ -3,7 +3,7 @@
 Deltas are merged by ``crdt.rows``. Where whole rows meet instead, a row that one side lacks may be one that it never saw or one that
 was superseded or deleted there, and no tombstone needs to say which: the vector does. So
 
-    dot       that one side shows and the other does not: kept unless the other side's vector covers it
+    dot       of an element or a sibling, that one side shows and the other does not: kept unless the other side's vector covers it
     cell      that only one side has: the same. Of two different ones of a name, the one whose other side covers it and shows something
               else was superseded there, whatever the stamps say; where that is true of neither or of both, the higher stamp stays
     part      that only one side has: kept unless the other side covers its last increment (it was purged there as inert, and one made
@@ -31,6 +31,7 @@ from edgekv.crdt.counter import Part
 from edgekv.crdt.elements import Clear, Dot, Element
 from edgekv.crdt.register import Cell
 from edgekv.crdt.rows import SUFFIX_MAP_CLEAR, SUFFIX_SET_CLEAR, TAG_FIELD, Row, actor_of_suffix
+from edgekv.crdt.siblings import Sibling, Siblings
 from edgekv.ids import Actor
 
 Rows = Mapping[bytes, Row]
@@ -79,7 +80,7 @@ def surviving(
 ) -> dict[Dot, _Value]:
     """Values under dots, in the order of the dots: those of both sides, and those that the other side has not seen.
 
-    An element is such values, of which only the dots matter.
+    Siblings are such values; an element is, of which only the dots matter.
     """
     kept = {dot: value for dot, value in mine.items() if dot in theirs or not _covers(their_vector, *dot)}
     kept.update((dot, value) for dot, value in theirs.items() if dot in mine or not _covers(my_vector, *dot))
@@ -97,6 +98,13 @@ def _join(suffix: bytes, mine: Row | None, my_vector: Vector, theirs: Row | None
     if kind is Part:
         owner = actor_of_suffix(suffix)
         return _join_parts(owner, _version(Part, mine), my_vector, _version(Part, theirs), their_vector)
+    if kind is Siblings:
+        my_values, their_values = (
+            _siblings_by_dot(_version(Siblings, mine)),
+            _siblings_by_dot(_version(Siblings, theirs)),
+        )
+        values = surviving(my_values, my_vector, their_values, their_vector)
+        return Siblings(tuple(values.values())) if values else None
     my_dots, their_dots = _by_dot(_version(Element, mine)), _by_dot(_version(Element, theirs))
     kept = surviving(my_dots, my_vector, their_dots, their_vector)
     return Element(tuple(kept)) if kept else None
@@ -140,6 +148,10 @@ def _without_hidden_fields(rows: Rows) -> Iterator[tuple[bytes, Row]]:
 
 def _by_dot(element: Element | None) -> dict[Dot, None]:
     return {} if element is None else dict.fromkeys(element.dots)
+
+
+def _siblings_by_dot(row: Siblings | None) -> dict[Dot, Sibling]:
+    return {} if row is None else {sibling.dot: sibling for sibling in row.values}
 
 
 def _covers(vector: Vector, actor: Actor, seq: int) -> bool:

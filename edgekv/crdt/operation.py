@@ -16,12 +16,14 @@ An operation is a msgpack array whose first element is its code:
     ADD_FIELD       11  [11, key, field, total, base_seq, base_total, fresh]    as ADD, of a field
     RESET_FIELDS    12  [12, key, [[field, [[actor, seq, total], ...]], ...]]   as RESET, of fields
     CLEAR_MAP       13  [13, key] or [13, key, hlc]                             hides the fields with a lower stamp
+    PUT_SIBLING     14  [14, key, value, expiry_ms, [[actor, seq], ...]]        the value, instead of those with the dots seen
+    DELETE_SIBLINGS 15  [15, key, [[actor, seq], ...]]                          removes the values with these dots
 
-Lists of [actor, seq] are ascending, one entry per actor; the other lists name each element or field once. Codes to 127 are left for
-sibling registers and what comes. ``expiry_ms`` is milliseconds since the epoch, 0 for none. The forms with an ``hlc`` are *system
-clears*: they carry their own stamp (hlc, rank 1), just above what they remove, whoever makes them. A total or base_total is a number
-in one form only: an integer, outside the signed 64 bits as bytes, two's complement, big-endian, as short as possible; what is no
-integer as text, "-12.5", with at most 17 digits after the point and no zeros at the ends (crdt.decimals).
+Lists of [actor, seq] are ascending, one entry per actor but in 14 and 15, and at least one entry but in 14; the other lists name each
+element or field once. Codes to 127 are left for what comes. ``expiry_ms`` is milliseconds since the epoch, 0 for none. The forms with
+an ``hlc`` are *system clears*: they carry their own stamp (hlc, rank 1), just above what they remove, whoever makes them. A total or
+base_total is a number in one form only: an integer, outside the signed 64 bits as bytes, two's complement, big-endian, as short as
+possible; what is no integer as text, "-12.5", with at most 17 digits after the point and no zeros at the ends (crdt.decimals).
 
 ``rows_of`` turns an operation of the change (actor, seq, hlc) into deltas of rows (crdt.rows, whose names are given here too: this
 is the door). A change has at most one operation per row, so ties inside it do not exist. A clear and what is put after it may stand
@@ -33,13 +35,14 @@ Whatever enters the log passes ``validate`` first: a record that an applier cann
 from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
-from edgekv.crdt import collection_rules, string_rules
+from edgekv.crdt import collection_rules, sibling_rules, string_rules
 from edgekv.crdt.checks import Operation, decode_number, encode_number, is_key
 from edgekv.crdt.rows import (
     SUFFIX_EXPIRY,
     SUFFIX_MAP_CLEAR,
     SUFFIX_REGISTER,
     SUFFIX_SET_CLEAR,
+    SUFFIX_SIBLINGS,
     TAG_COUNTER,
     TAG_ELEMENT,
     TAG_EXPIRY,
@@ -48,6 +51,7 @@ from edgekv.crdt.rows import (
     TAG_MAP_CLEAR,
     TAG_REGISTER,
     TAG_SET_CLEAR,
+    TAG_SIBLINGS,
     Delta,
     Row,
     RowDelta,
@@ -80,6 +84,8 @@ __all__ = [
     "ADD_FIELD",
     "RESET_FIELDS",
     "CLEAR_MAP",
+    "PUT_SIBLING",
+    "DELETE_SIBLINGS",
     "OPERATIONS",
     "Operation",
     "decode_number",
@@ -92,6 +98,7 @@ __all__ = [
     "SUFFIX_MAP_CLEAR",
     "SUFFIX_REGISTER",
     "SUFFIX_SET_CLEAR",
+    "SUFFIX_SIBLINGS",
     "TAG_COUNTER",
     "TAG_ELEMENT",
     "TAG_EXPIRY",
@@ -100,6 +107,7 @@ __all__ = [
     "TAG_MAP_CLEAR",
     "TAG_REGISTER",
     "TAG_SET_CLEAR",
+    "TAG_SIBLINGS",
     "Delta",
     "Row",
     "RowDelta",
@@ -128,6 +136,8 @@ DELETE_FIELDS: Final = 10
 ADD_FIELD: Final = 11
 RESET_FIELDS: Final = 12
 CLEAR_MAP: Final = 13
+PUT_SIBLING: Final = 14
+DELETE_SIBLINGS: Final = 15
 _OPERATION_BYTES: Final = 64
 """More than the log needs for an operation besides keys, values and lists."""
 _ITEM_BYTES: Final = 9
@@ -200,4 +210,6 @@ OPERATIONS: Final[dict[int, _Rule]] = {
     ADD_FIELD: _Rule(collection_rules.valid_add_field, collection_rules.add_field_rows),
     RESET_FIELDS: _Rule(collection_rules.valid_reset_fields, collection_rules.reset_fields_rows),
     CLEAR_MAP: _Rule(string_rules.valid_delete, collection_rules.clear_map_rows),
+    PUT_SIBLING: _Rule(sibling_rules.valid_put_sibling, sibling_rules.put_sibling_rows),
+    DELETE_SIBLINGS: _Rule(sibling_rules.valid_delete_siblings, sibling_rules.delete_siblings_rows),
 }

@@ -11,22 +11,25 @@ Rows of a key are addressed by (key, suffix), suffix = one tag byte and more:
                                                         lie together, in the order of the fields
     0x07                          clear of the set      Clear
     0x08                          clear of the map      Cell, a tombstone: it hides fields with a lower stamp
+    0x09                          siblings              Siblings, instead of the register where a keyspace keeps concurrent values
 
 An actor has 25 bytes. An element and a field are any bytes, also none.
 
-A row is complete; what merges into it is a *delta*, which for an element may be more than a row can be (``Removal``, ``Edit``).
+A row is complete; what merges into it is a *delta*, which for an element or siblings may be more than a row can be (``Removal``,
+``Edit``, ``SiblingsEdit``).
 ``merge_row`` joins a delta into a row. Applied in causal order, however grouped and repeated, deltas give the same rows everywhere.
 ``join`` merges deltas among themselves before they meet the row: it keeps what ``merge_row`` may forget, the baseline of a reset
-whose part is not in sight and the dots that were removed. Cells, parts and clears are also joined row with row; elements are not,
-since a row does not say what was removed.
+whose part is not in sight and the dots that were removed. Cells, parts and clears are also joined row with row; elements and
+siblings are not, since a row does not say what was removed.
 """
 
 from typing import Final, overload
 
-from edgekv.crdt import counter, elements, register
+from edgekv.crdt import counter, elements, register, siblings
 from edgekv.crdt.counter import Part
 from edgekv.crdt.elements import Clear, Edit, Element, Removal
 from edgekv.crdt.register import Cell
+from edgekv.crdt.siblings import Siblings, SiblingsEdit
 from edgekv.ids import ACTOR_BYTES, Actor
 
 TAG_REGISTER: Final = 0x01
@@ -37,11 +40,13 @@ TAG_FIELD: Final = 0x05
 TAG_FIELD_PART: Final = 0x06
 TAG_SET_CLEAR: Final = 0x07
 TAG_MAP_CLEAR: Final = 0x08
+TAG_SIBLINGS: Final = 0x09
 
 SUFFIX_REGISTER: Final = bytes([TAG_REGISTER])
 SUFFIX_EXPIRY: Final = bytes([TAG_EXPIRY])
 SUFFIX_SET_CLEAR: Final = bytes([TAG_SET_CLEAR])
 SUFFIX_MAP_CLEAR: Final = bytes([TAG_MAP_CLEAR])
+SUFFIX_SIBLINGS: Final = bytes([TAG_SIBLINGS])
 
 _COUNTER: Final = bytes([TAG_COUNTER])
 _ELEMENT: Final = bytes([TAG_ELEMENT])
@@ -49,8 +54,8 @@ _FIELD: Final = bytes([TAG_FIELD])
 _FIELD_PART: Final = bytes([TAG_FIELD_PART])
 _FIELD_END: Final = b"\x00\x00"
 
-Row = Cell | Part | Element | Clear
-RowDelta = Row | Removal | Edit
+Row = Cell | Part | Element | Clear | Siblings
+RowDelta = Row | Removal | Edit | SiblingsEdit
 Delta = tuple[bytes, bytes, RowDelta]  # key, suffix, what merges into the row
 
 
@@ -101,7 +106,7 @@ def join(older: Row | None, newer: Row) -> Row: ...
 @overload
 def join(older: RowDelta | None, newer: RowDelta) -> RowDelta: ...
 def join(older: RowDelta | None, newer: RowDelta) -> RowDelta:
-    """Merge two deltas of one row, or two rows that are no elements. Associative, commutative, idempotent."""
+    """Merge two deltas of one row, or two rows that are no elements and no siblings. Associative, commutative, idempotent."""
     if older is None:
         return newer
     if isinstance(newer, Cell):
@@ -113,20 +118,26 @@ def join(older: RowDelta | None, newer: RowDelta) -> RowDelta:
     if isinstance(newer, Clear):
         assert isinstance(older, Clear)
         return elements.join_clears(older, newer)
-    assert isinstance(older, (Element, Removal, Edit))
+    if isinstance(newer, SiblingsEdit):
+        assert isinstance(older, SiblingsEdit)
+        return siblings.join(older, newer)
+    assert isinstance(older, (Element, Removal, Edit)) and isinstance(newer, (Element, Removal, Edit))
     return elements.join(older, newer)
 
 
 def merge_row(row: Row | None, delta: RowDelta) -> Row | None:
     """The complete row after a delta (None: no row, and none now). An element that was removed is one without dots.
 
-    A baseline without a part is dropped: that part was purged as inert.
+    A baseline without a part is dropped: that part was purged as inert. Siblings that were all removed are a row without values.
     """
+    if isinstance(delta, SiblingsEdit):
+        assert row is None or isinstance(row, Siblings)
+        return siblings.apply(row, delta)
     if isinstance(delta, (Element, Removal, Edit)):
         assert row is None or isinstance(row, Element)
         return elements.apply(row, delta)
     if row is None:
         return None if isinstance(delta, Part) and delta.seq == 0 else delta
     merged = join(row, delta)
-    assert not isinstance(merged, (Removal, Edit))
+    assert not isinstance(merged, (Removal, Edit, SiblingsEdit))
     return merged

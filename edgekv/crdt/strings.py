@@ -13,13 +13,17 @@ parts may be decimal fractions (crdt.decimals); what INCR refuses of those is it
 stamp. The first write after that clears what it observed and removes x in the same change, or what was hidden would come back; SET and
 DEL do so anyhow, whatever the types.
 
+In a keyspace that keeps concurrent values, siblings (crdt.siblings) stand in the register's place. The one with the highest stamp is
+shown; SET and DEL remove all that they hold or, with the context of a read, those that were read (`put_after`, `delete_after`). EXPIRE
+and INCR are for at most one value and none: whoever calls them sees to it.
+
 Every function returns operations of ONE change, at most one per row, and leaves out those without an effect. All are pure: ``now`` is
 TTL time in ms, and stamps and dots are given to the change by the engine. The merged value is always that of some serial order of
 the calls (tests/unit/crdt/test_strings.py, exhaustively for two replicas), as long as INCR would take the registers: one that was set
 to 1.5 elsewhere meanwhile is counted with, though INCR at that node would have been refused.
 """
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from hashlib import blake2b
 from typing import Final, NamedTuple
 
@@ -28,8 +32,20 @@ from edgekv.crdt.checks import EncodedNumber
 from edgekv.crdt.company import ALONE, Company, clear_operations, observed_parts, without
 from edgekv.crdt.counter import Part, is_inert
 from edgekv.crdt.decimals import Number, whole
-from edgekv.crdt.operation import ADD, DELETE, EXPIRE, PUT, RESET, Operation, encode_number
+from edgekv.crdt.elements import Dot
+from edgekv.crdt.operation import (
+    ADD,
+    DELETE,
+    DELETE_SIBLINGS,
+    EXPIRE,
+    PUT,
+    PUT_SIBLING,
+    RESET,
+    Operation,
+    encode_number,
+)
 from edgekv.crdt.register import Cell, stamp, visible
+from edgekv.crdt.siblings import Sibling, Siblings
 from edgekv.ids import Actor
 
 INTEGER_TEXT_BYTES_MAX: Final = 20
@@ -43,6 +59,8 @@ class StringState(NamedTuple):
     register: Cell | None
     expiry: Cell | None
     parts: Mapping[Actor, Part]
+    siblings: Siblings | None = None
+    """In a keyspace that keeps concurrent values: those there are, instead of ``register``. None: elsewhere."""
 
     def value(self, now: int) -> Number | bytes | None:
         """The value shown: a number when parts count, else the register's bytes; None when there is no such key.
@@ -51,7 +69,21 @@ class StringState(NamedTuple):
         """
         cell = self.visible_register(now)
         shown = None if cell is None else cell.value
+        return self._counted(shown, {} if self.gone(now) else self.live_parts())
+
+    def values(self, now: int) -> list[Number | bytes]:
+        """All values shown, the one that `value` shows first: several only where concurrent ones are kept."""
+        if self.siblings is None:
+            value = self.value(now)
+            return [] if value is None else [value]
         parts = {} if self.gone(now) else self.live_parts()
+        cells = sorted((sibling.cell for sibling in self.visible_siblings(now)), key=stamp, reverse=True)
+        shown = [self._counted(cell.value, parts) for cell in cells] or [self._counted(None, parts)]
+        return [value for value in shown if value is not None]
+
+    @staticmethod
+    def _counted(shown: bytes | None, parts: Mapping[Actor, Part]) -> Number | bytes | None:
+        """A value with what was counted beside it."""
         if not parts:
             return shown
         base = 0 if shown is None else decimals.parse(shown)
@@ -76,11 +108,22 @@ class StringState(NamedTuple):
         return NEVER if self.expiry is None or self.expiry.value is None else self.expiry.expiry_ms
 
     def visible_register(self, now: int) -> Cell | None:
-        """The register, if a reader is shown it."""
+        """The register, if a reader is shown it; of siblings the one with the highest stamp."""
+        if self.siblings is not None:
+            return max((sibling.cell for sibling in self.visible_siblings(now)), key=stamp, default=None)
         cell = self.register
         if cell is None or not visible(cell, now) or (self.gone(now) and self._is_below_expiry(cell)):
             return None
         return cell
+
+    def visible_siblings(self, now: int) -> list[Sibling]:
+        """The siblings that a reader is shown, in the order of their dots."""
+        gone = self.gone(now)
+        return [
+            sibling
+            for sibling in (self.siblings.values if self.siblings is not None else ())
+            if visible(sibling.cell, now) and not (gone and self._is_below_expiry(sibling.cell))
+        ]
 
     def _is_below_expiry(self, cell: Cell) -> bool:
         return self.expiry is not None and stamp(cell) < stamp(self.expiry)
@@ -92,11 +135,16 @@ class StringState(NamedTuple):
     def expiry_ms(self, company: Company = ALONE) -> int:
         """When a key that is live now ends: when the last of its rows is hidden. 0: never."""
         end = self.key_end if company or self.live_parts() else 0
-        cell = self.register
-        if cell is not None and cell.value is not None:
+        for cell in self._held():
             own_end = cell.expiry_ms or NEVER
             end = max(end, min(own_end, self.key_end) if self._is_below_expiry(cell) else own_end)
         return 0 if end == NEVER else end
+
+    def _held(self) -> list[Cell]:
+        """The register or the siblings, hidden or not."""
+        if self.siblings is not None:
+            return [sibling.cell for sibling in self.siblings.values]
+        return [self.register] if self.register is not None and self.register.value is not None else []
 
     def version(self, now: int) -> tuple[int, Actor, int]:
         """What is another one whenever the value shown is: the stamp of the register, and a digest of the parts beside it.
@@ -119,7 +167,49 @@ def put_operations(
     state: StringState, key: bytes, value: bytes, expiry_ms: int, company: Company = ALONE
 ) -> list[Operation]:
     """SET: the value, with this expiry or none, instead of all that was observed. The time decides nothing here."""
-    return [(PUT, key, value, expiry_ms), *clear_besides_register(state, key, company), *renew_expiry(state, key)]
+    put = put_register(state, key, value, expiry_ms)
+    return [put, *clear_besides_register(state, key, company), *renew_expiry(state, key)]
+
+
+def put_register(state: StringState, key: bytes, value: bytes, expiry_ms: int) -> Operation:
+    """The value in place of the register, or of all siblings that are held, hidden or not."""
+    if state.siblings is None:
+        return (PUT, key, value, expiry_ms)
+    return (PUT_SIBLING, key, value, expiry_ms, list(state.siblings.dots))
+
+
+def put_after(
+    state: StringState,
+    key: bytes,
+    value: bytes,
+    expiry_ms: int,
+    context: Container[Dot],
+    now: int,
+    company: Company = ALONE,
+) -> list[Operation]:
+    """SET by a writer who had read the siblings with the dots of ``context``: the others stay, but for those that have expired."""
+    removed = _seen(state, context, now)
+    put = (PUT_SIBLING, key, value, expiry_ms, removed)
+    return [put, *clear_besides_register(state, key, company), *renew_expiry(state, key)]
+
+
+def delete_after(
+    state: StringState, key: bytes, context: Container[Dot], now: int, company: Company = ALONE
+) -> list[Operation]:
+    """DEL of the siblings with the dots of ``context``. What else is at the key stays; x goes with the last of it."""
+    removed = _seen(state, context, now)
+    if not removed:
+        return []
+    assert state.siblings is not None
+    left = state._replace(siblings=Siblings(tuple(s for s in state.siblings.values if s.dot not in set(removed))))
+    return [(DELETE_SIBLINGS, key, removed), *([] if left.live(now, company) else renew_expiry(state, key))]
+
+
+def _seen(state: StringState, context: Container[Dot], now: int) -> list[Dot]:
+    """The dots that are held, and were read or are not shown any more. What is not held was removed before, or has not come yet."""
+    assert state.siblings is not None
+    shown = {sibling.dot for sibling in state.visible_siblings(now)}
+    return [dot for dot in state.siblings.dots if dot in context or dot not in shown]
 
 
 def delete_operations(state: StringState, key: bytes, now: int, company: Company = ALONE) -> list[Operation]:
@@ -177,7 +267,9 @@ def expire_operations(
 ) -> list[Operation]:
     """EXPIRE at ``expiry_ms``, or PERSIST with 0: nothing for a key that does not exist. A time that has passed is a DEL."""
     cell = state.visible_register(now)
-    operations: list[Operation] = [] if cell is None else [(PUT, key, cell.value, expiry_ms)]
+    operations: list[Operation] = []
+    if cell is not None and cell.value is not None:
+        operations.append(put_register(state, key, cell.value, expiry_ms))
     if not state.gone(now) and (company or state.live_parts() or (cell is not None and state.key_end != NEVER)):
         operations.append((EXPIRE, key, expiry_ms))
     return operations
@@ -202,7 +294,9 @@ def clear_besides_register(state: StringState, key: bytes, company: Company) -> 
 
 
 def delete_register(state: StringState, key: bytes) -> list[Operation]:
-    """A tombstone in place of a value, hidden or not."""
+    """A tombstone in place of a value, hidden or not; of siblings nothing is left."""
+    if state.siblings is not None:
+        return [(DELETE_SIBLINGS, key, list(state.siblings.dots))] if state.siblings.values else []
     return [(DELETE, key)] if state.register is not None and state.register.value is not None else []
 
 

@@ -47,11 +47,14 @@ from edgekv.crdt.operation import (
     ADD_FIELD,
     DELETE,
     DELETE_FIELDS,
+    DELETE_SIBLINGS,
     EXPIRE,
     PUT,
     PUT_FIELDS,
+    PUT_SIBLING,
     REMOVE_ELEMENTS,
     SUFFIX_REGISTER,
+    SUFFIX_SIBLINGS,
     TAG_ELEMENT,
     Operation,
     merge_row,
@@ -82,7 +85,7 @@ _FRAMES_PER_SEGMENT: Final = 8
 (half a segment less its header) and the largest reply that is kept with it then fit into one segment, however small segments are."""
 _CHANGE_FRAMING_BYTES: Final = 256
 """What the log adds at most to a change that is a run by itself."""
-_OF_ONE_ROW: Final = frozenset((PUT, DELETE, ADD, EXPIRE, ADD_FIELD))
+_OF_ONE_ROW: Final = frozenset((PUT, DELETE, ADD, EXPIRE, ADD_FIELD, PUT_SIBLING, DELETE_SIBLINGS))
 _OF_A_LIST: Final = frozenset((ADD_ELEMENTS, REMOVE_ELEMENTS, PUT_FIELDS, DELETE_FIELDS))
 
 
@@ -226,7 +229,7 @@ class Commit:
                     frame.layer.put_register(key, delta)
                     continue
                 keyspace.mixed = True
-                if suffix[0] >= TAG_ELEMENT:
+                if suffix[0] >= TAG_ELEMENT and suffix != SUFFIX_SIBLINGS:
                     writer = writer or self._collection_writer(frame, keyspace)
                     writer.merge(key, suffix, delta)
                     continue

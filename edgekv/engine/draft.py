@@ -26,20 +26,25 @@ from edgekv.crdt.operation import (
     CLEAR_SET,
     DELETE,
     DELETE_FIELDS,
+    DELETE_SIBLINGS,
     EXPIRE,
     PUT,
     PUT_FIELDS,
+    PUT_SIBLING,
     REMOVE_ELEMENTS,
     RESET,
     RESET_FIELDS,
     SUFFIX_EXPIRY,
+    SUFFIX_SIBLINGS,
     TAG_COUNTER,
     Operation,
+    Row,
     element_of_suffix,
     encode_number,
     field_of_suffix,
 )
 from edgekv.crdt.register import Cell
+from edgekv.crdt.siblings import Siblings
 from edgekv.crdt.strings import StringState
 from edgekv.engine.collections import Collections
 from edgekv.engine.commit import Commit
@@ -96,6 +101,10 @@ class Draft:
             names = ", ".join(sorted({keyspace.name, self.keyspace.name}))
             raise Denied(f"the keys are in different keyspaces ({names}), and a change touches one. Split the call.")
 
+    def is_own(self, actor: Actor, seq: int) -> bool:
+        """Whether a dot of its keyspace is one that it gave."""
+        return self.keyspace is not None and actor == self._actor and seq > self._before[0]
+
     # -- its life
 
     def begin(self) -> None:
@@ -133,6 +142,7 @@ class Draft:
         elif cell is not None and before.register is not None and before.register.value is not None:
             found.append((DELETE, key))
         rows = layer.composites.get(key, {})
+        found += _sibling_operations(key, rows.get(SUFFIX_SIBLINGS), before.siblings)
         expiry = rows.get(SUFFIX_EXPIRY)
         if isinstance(expiry, Cell) and self._is_of_draft(expiry):
             found += _expiry_operations(key, expiry, before)
@@ -203,6 +213,20 @@ class Draft:
 
     def _is_of_draft(self, cell: Cell) -> bool:
         return cell.hlc > self._before[1]
+
+
+def _sibling_operations(key: bytes, after: Row | None, before: Siblings | None) -> list[Operation]:
+    """A draft puts one value of a key at most: each of its puts removes what those before it put (`Draft.is_own`)."""
+    if not isinstance(after, Siblings):
+        return []
+    assert before is not None
+    dots = set(before.dots)
+    removed = [dot for dot in before.dots if dot not in set(after.dots)]
+    put = [sibling for sibling in after.values if sibling.dot not in dots]
+    assert len(put) <= 1
+    if put:
+        return [(PUT_SIBLING, key, put[0].value, put[0].expiry_ms, removed)]
+    return [(DELETE_SIBLINGS, key, removed)] if removed else []
 
 
 def _expiry_operations(key: bytes, expiry: Cell, before: StringState) -> list[Operation]:

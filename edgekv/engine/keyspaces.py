@@ -36,6 +36,21 @@ class KeyspacePolicy:
     """Written by EdgeKV itself only."""
     ttl_ms: int = 0
     """Expiry given to writes that name none; 0: none."""
+    siblings: bool = False
+    """Concurrent values of a register are kept side by side, until a writer who has read them puts one in their place."""
+    consistency: str = "crdt"
+
+    def figures(self) -> dict[str, object]:
+        """The same in the words of the configuration."""
+        return {
+            "name": self.name,
+            "prefix": self.prefix,
+            "consistency": self.consistency,
+            "conflict": "siblings" if self.siblings else "lww",
+            "durability": "fsync" if self.fsync else "buffered",
+            "ttl_s": self.ttl_ms // 1000,
+            "system": self.system,
+        }
 
 
 class Head(NamedTuple):
@@ -60,6 +75,7 @@ class Keyspace:
         "prefix",
         "row_prefix",
         "seq",
+        "siblings",
         "ttl_ms",
         "vector",
     )
@@ -67,7 +83,7 @@ class Keyspace:
     def __init__(self, policy: KeyspacePolicy) -> None:
         self.policy = policy
         self.id, self.name, self.prefix = policy.id, policy.name, policy.prefix
-        self.fsync, self.ttl_ms = policy.fsync, policy.ttl_ms
+        self.fsync, self.ttl_ms, self.siblings = policy.fsync, policy.ttl_ms, policy.siblings
         self.row_prefix = policy.id.to_bytes(4, "big")
         self.hlc = 0
         """The highest HLC made or seen. Never decreases."""
@@ -77,7 +93,7 @@ class Keyspace:
         """The last sequence number that this node's own actor has issued here (durable or not)."""
         self.chain = 0
         """The own actor's chain value after the last run handed to the log."""
-        self.mixed = False
+        self.mixed = policy.siblings
         """Whether a key here may hold rows other than its register. Until it does, a SET need not look for others to clear."""
         self.vector: dict[Actor, Head] = {}
         """Durable: what the log covers."""

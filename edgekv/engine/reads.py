@@ -12,8 +12,9 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Final, NamedTuple
 
 from edgekv.crdt.counter import Part
-from edgekv.crdt.operation import SUFFIX_EXPIRY, SUFFIX_REGISTER, TAG_COUNTER, TAG_ELEMENT, Row
+from edgekv.crdt.operation import SUFFIX_EXPIRY, SUFFIX_REGISTER, SUFFIX_SIBLINGS, TAG_COUNTER, TAG_ELEMENT, Row
 from edgekv.crdt.register import Cell, Register, as_cell, visible
+from edgekv.crdt.siblings import NO_SIBLINGS, Siblings
 from edgekv.crdt.strings import StringState
 from edgekv.engine.collections import Collections
 from edgekv.engine.commit import Commit
@@ -167,7 +168,9 @@ class Reads:
     # -- whole keys
 
     def state(self, keyspace: Keyspace, key: bytes) -> StringState:
-        """Everything that a string verb has to know of a key: register, key expiry, counter parts."""
+        """Everything that a string verb has to know of a key: register or siblings, key expiry, counter parts."""
+        if keyspace.siblings:
+            return _siblings_state(self._composites(keyspace, key))
         register = self._register_cell(keyspace, key)
         if not keyspace.mixed:
             return StringState(register, None, {})
@@ -188,7 +191,7 @@ class Reads:
 
     def row(self, keyspace: Keyspace, key: bytes, suffix: bytes) -> Row | None:
         """The newest version of one row other than a register, LMDB's included."""
-        if suffix[0] >= TAG_ELEMENT:
+        if suffix[0] >= TAG_ELEMENT and suffix != SUFFIX_SIBLINGS:
             return self._collections.row(keyspace, key, suffix)
         found = self._overlaid(key, suffix)
         if found is not None:
@@ -221,11 +224,15 @@ class Reads:
         return None if stored is None else self._cell(stored)
 
     def _composites(self, keyspace: Keyspace, key: bytes) -> dict[bytes, Row]:
-        """A key's expiry and counter parts, by suffix."""
+        """A key's expiry, counter parts and siblings, by suffix."""
         rows: dict[bytes, Row] = {}
         for suffix, stored in self._store.string_rows(keyspace.id, key, keyspace.vector):
             if suffix != SUFFIX_REGISTER:
                 rows[suffix] = decode_row(stored, self._store.actor_of)
+        if keyspace.siblings:
+            siblings = self._store.get(lmdb_key(keyspace.id, key, SUFFIX_SIBLINGS))
+            if siblings is not None:
+                rows[SUFFIX_SIBLINGS] = decode_row(siblings, self._store.actor_of)
         for layer in reversed(self._memtable.layers):
             rows.update(layer.composites.get(key, {}))
         for frame in reversed(self._commit.overlays):
@@ -267,7 +274,9 @@ class Reads:
 
     def _found(self, keyspace: Keyspace, item: snapshot.Item) -> Found | None:
         register = None if item.register is None else self._cell(item.register)
-        state, now = _string_state(register, item.composites), self.ttl_now_ms()
+        rows = item.composites
+        state = _siblings_state(rows) if keyspace.siblings else _string_state(register, rows)
+        now = self.ttl_now_ms()
         elements, fields = (0, 0) if state.gone(now) else (item.elements, item.fields)
         return Found(item.key, keyspace, state, elements, fields) if elements or fields or state.live(now) else None
 
@@ -292,3 +301,9 @@ def _string_state(register: Cell | None, composites: dict[bytes, Row]) -> String
         if suffix[0] == TAG_COUNTER and isinstance(row, Part)
     }
     return StringState(register, expiry if isinstance(expiry, Cell) else None, parts)
+
+
+def _siblings_state(composites: dict[bytes, Row]) -> StringState:
+    """The same where a keyspace keeps concurrent values."""
+    row = composites.get(SUFFIX_SIBLINGS)
+    return _string_state(None, composites)._replace(siblings=row if isinstance(row, Siblings) else NO_SIBLINGS)

@@ -8,7 +8,7 @@ of one actor have met in this log, and that is corruption, never a thing to skip
 from typing import Any, Final
 
 from edgekv.checksum import chain_next
-from edgekv.crdt.operation import SUFFIX_REGISTER, TAG_ELEMENT, Row, RowDelta, merge_row, rows_of
+from edgekv.crdt.operation import SUFFIX_REGISTER, SUFFIX_SIBLINGS, TAG_ELEMENT, Row, RowDelta, merge_row, rows_of
 from edgekv.crdt.register import Cell, newest
 from edgekv.engine.frame import CollectionWriter, put_row
 from edgekv.engine.keyspaces import Head, Keyspace, Keyspaces
@@ -47,7 +47,7 @@ class Replay:
         for keyspace in keyspaces.all:
             keyspace.vector = {a: Head(seq, chain) for a, (seq, chain) in applied.vectors.get(keyspace.id, {}).items()}
             keyspace.hlc = applied.hlcs.get(keyspace.id, 0)
-            keyspace.mixed = keyspace.id in applied.mixed
+            keyspace.mixed = keyspace.siblings or keyspace.id in applied.mixed
 
     def frame(self, first_lsn: int, _records: int, payload: bytes) -> None:
         """One frame of the log; records below the applied LSN are LMDB's already."""
@@ -111,7 +111,7 @@ class Replay:
         writer = CollectionWriter(self._layer, keyspace, before, self._read_row, self._read_collection)
         for operation in clears_first(operations):
             for key, suffix, delta in rows_of(operation, actor, seq, hlc):
-                if suffix[0] >= TAG_ELEMENT:
+                if suffix[0] >= TAG_ELEMENT and suffix != SUFFIX_SIBLINGS:
                     keyspace.mixed = True
                     writer.merge(key, suffix, delta)
                 else:

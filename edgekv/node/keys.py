@@ -17,7 +17,7 @@ from edgekv.engine.reads import Found
 from edgekv.errors import Denied, NotFound, TooLarge
 from edgekv.limits import SCAN_EXAMINED_KEYS_MAX
 from edgekv.node.strings import Entry, Strings
-from edgekv.node.verbs import allowed, text
+from edgekv.node.verbs import allowed, check_one_value, text
 
 EXPIRY_MS_MAX: Final = (1 << 63) - 1
 RENAME_ROWS_MAX: Final = 10_000
@@ -110,6 +110,7 @@ class Keys(Strings):
         if expiry_ms <= now:
             self.change(keyspace, delete_operations(state, key, now, self.company(keyspace, key)))
         else:
+            check_one_value(state, now)
             self.change(keyspace, expire_operations(state, key, expiry_ms, now, company))
         return True
 
@@ -119,6 +120,7 @@ class Keys(Strings):
         state, company, now = self.engine.reads.state(keyspace, key), self.counts(keyspace, key), self.now_ms()
         if not state.live(now, company) or not state.expiry_ms(company):
             return False
+        check_one_value(state, now)
         self.change(keyspace, expire_operations(state, key, 0, now, company))
         return True
 
@@ -137,6 +139,7 @@ class Keys(Strings):
         source, company = self.engine.reads.state(keyspace, old), self.company(keyspace, old)
         if not source.live(now, company):
             raise NotFound("no such key")
+        check_one_value(source, now)
         if old == new:
             return
         moved: list[Operation] = []

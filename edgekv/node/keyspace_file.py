@@ -11,9 +11,9 @@ the default keyspace, id 1 is ``_meta/``, where EdgeKV keeps what belongs to its
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, get_args
 
-from edgekv.config import KeyspaceConfig
+from edgekv.config import Conflict, Consistency, Durability, KeyspaceConfig
 from edgekv.engine.keyspaces import DEFAULT_ID, META_ID, META_NAME, META_PREFIX, KeyspacePolicy
 from edgekv.errors import ConfigError, Corruption, FormatUnknown
 from edgekv.ids import KeyspaceId
@@ -33,6 +33,12 @@ _FIELDS: Final = {
     "consistency": str,
     "conflict": str,
     "ttl_s": int,
+}
+
+_CHOICES: Final = {
+    "durability": get_args(Durability),
+    "consistency": get_args(Consistency),
+    "conflict": get_args(Conflict),
 }
 
 
@@ -91,9 +97,17 @@ def _compare(path: Path, entries: list[Entry], configured: Sequence[KeyspaceConf
         for field in ("prefix", "consistency", "conflict", "durability", "ttl_s"):
             if wanted[field] != mine[field]:
                 raise ConfigError(
-                    f"keyspace {keyspace.name!r}: the configuration says {field} = {wanted[field]!r}, this directory was created "
-                    f"with {mine[field]!r}. Set it back, or start with an empty --data-dir."
+                    f"keyspace {keyspace.name!r}: the configuration says {field} = {_shown(field, wanted)}, this directory was "
+                    f"created with {_shown(field, mine)}. Set it back, or start with an empty --data-dir."
                 )
+
+
+def _shown(field: str, entry: Entry) -> str:
+    """A field as a configuration would have it."""
+    value = entry[field]
+    if field == "prefix" and isinstance(value, str):
+        value = bytes.fromhex(value).decode("utf-8", "backslashreplace")
+    return json.dumps(value)
 
 
 def _policy(entry: Entry) -> KeyspacePolicy:
@@ -101,6 +115,9 @@ def _policy(entry: Entry) -> KeyspacePolicy:
     for field, kind in _FIELDS.items():
         if not isinstance(entry[field], kind):
             raise TypeError(f"{field} = {entry[field]!r}")
+    for field, known in _CHOICES.items():
+        if entry[field] not in known:
+            raise ValueError(f"{field} = {entry[field]!r}")
     number, name, prefix, ttl_s = entry["id"], entry["name"], entry["prefix"], entry["ttl_s"]
     assert isinstance(number, int) and isinstance(name, str) and isinstance(prefix, str) and isinstance(ttl_s, int)
     return KeyspacePolicy(
@@ -110,6 +127,8 @@ def _policy(entry: Entry) -> KeyspacePolicy:
         fsync=entry["durability"] != "buffered",
         system=number == META_ID,
         ttl_ms=ttl_s * 1000,
+        siblings=entry["conflict"] == "siblings",
+        consistency=str(entry["consistency"]),
     )
 
 

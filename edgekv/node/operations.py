@@ -1,8 +1,8 @@
 """What a client can do with keys: the verbs of every interface, on one node.
 
-By noun: strings (node/strings.py), keys (keys.py), sets (sets.py), maps (maps.py), several at once (batch.py). Nothing here waits: a
-verb returns at once, and its caller holds the reply until ``engine.barrier`` is durable. Verbs that decide by a state (APPEND,
-RENAME, SET XX, GETDEL) decide by this node's state.
+By noun: strings (node/strings.py), keys (keys.py), sets (sets.py), maps (maps.py), siblings (siblings.py), several at once (batch.py).
+Nothing here waits: a verb returns at once, and its caller holds the reply until ``engine.barrier`` is durable. Verbs that decide by a
+state (APPEND, RENAME, SET XX, GETDEL) decide by this node's state.
 
 Errors: InvalidRequest and TooLarge for bad keys and values, WrongType, NotANumber, Denied, and whatever admission refuses with
 (DiskFull, ReadOnly). When a verb raises, nothing happened.
@@ -16,6 +16,7 @@ from edgekv.node import batch
 from edgekv.node.keys import EXPIRY_MS_MAX, Keys, Listed, Page
 from edgekv.node.maps import Maps
 from edgekv.node.sets import Sets
+from edgekv.node.siblings import SiblingVerbs, Values
 from edgekv.node.strings import Entry, Version
 from edgekv.node.verbs import INTEGER_MAX, INTEGER_MIN, value_advice
 
@@ -27,6 +28,7 @@ __all__ = [
     "Listed",
     "Operations",
     "Page",
+    "Values",
     "Version",
     "value_advice",
 ]
@@ -39,6 +41,7 @@ class Operations(Keys):
         super().__init__(engine, value_bytes_max=value_bytes_max)
         self.sets: Final = Sets(self)
         self.maps: Final = Maps(self)
+        self.siblings: Final = SiblingVerbs(self)
 
     def set_many(self, pairs: Sequence[tuple[bytes, bytes]]) -> None:
         """MSET: all pairs as ONE change; Denied when the keys span keyspaces."""
@@ -52,6 +55,10 @@ class Operations(Keys):
         ``("hdel", key, fields)`` how many there were, ``("hadd", key, field, n)`` the sum. Each sees what the earlier ones did.
         """
         return batch.run(self, operations)
+
+    def keyspaces(self) -> list[dict[str, object]]:
+        """The keyspaces in the order of their prefixes: name, prefix (bytes), consistency, conflict, durability, ttl_s, system."""
+        return [keyspace.policy.figures() for keyspace in sorted(self.engine.keyspaces.all, key=lambda k: k.prefix)]
 
     def status(self) -> dict[str, object]:
         """The node's figures, for /v1/status and the CLI."""

@@ -9,15 +9,22 @@ from typing import Final, Literal, NamedTuple
 
 from edgekv.crdt.company import ALONE, Company
 from edgekv.crdt.decimals import Number, text_of
-from edgekv.crdt.operation import EXPIRE, PUT, Operation
-from edgekv.crdt.strings import NEVER, StringState, add_operations, clear_besides_register, put_operations
+from edgekv.crdt.operation import EXPIRE, Operation
+from edgekv.crdt.strings import (
+    NEVER,
+    StringState,
+    add_operations,
+    clear_besides_register,
+    put_operations,
+    put_register,
+)
 from edgekv.engine.keyspaces import Keyspace
 from edgekv.engine.reads import first_values
 from edgekv.engine.runs import RUN_CHANGES_MAX
-from edgekv.errors import EdgeKVError, TooLarge
+from edgekv.errors import ConcurrentValues, EdgeKVError, TooLarge
 from edgekv.ids import Actor
 from edgekv.node import decimals
-from edgekv.node.verbs import Verbs, attempt, sum_of, text, wrong_type
+from edgekv.node.verbs import Verbs, attempt, check_one_value, sum_of, text
 
 _BLANK: Final = StringState(None, None, {})
 
@@ -65,7 +72,7 @@ class Strings(Verbs):
         """`increment` of each: a change each, and what each returned or raised. If the call raises, nothing happened."""
         self.engine.admission.check_client()
         keyspace = self.engine.keyspaces.of_run(keys)
-        plain = keyspace is not None and not keyspace.ttl_ms and not keyspace.policy.system
+        plain = keyspace is not None and not (keyspace.ttl_ms or keyspace.siblings or keyspace.policy.system)
         results: list[int | EdgeKVError] = []
         while len(results) < len(keys):
             done = len(results)
@@ -87,7 +94,7 @@ class Strings(Verbs):
         state, now = self.engine.reads.state(keyspace, key), self.now_ms()
         value = state.value(now)
         if value is None:
-            self._check_nothing_else(keyspace, key, state, now)
+            self.check_nothing_else(keyspace, key, state, now)
         return text(value)
 
     def get_entry(self, key: bytes) -> Entry | None:
@@ -97,7 +104,7 @@ class Strings(Verbs):
         state = self.engine.reads.state(keyspace, key)
         found = self.entry(key, state)
         if found is None:
-            self._check_nothing_else(keyspace, key, state, self.now_ms())
+            self.check_nothing_else(keyspace, key, state, self.now_ms())
         return found
 
     def entry(self, key: bytes, state: StringState) -> Entry | None:
@@ -107,10 +114,6 @@ class Strings(Verbs):
         if value is None:
             return None
         return Entry(key, value, Version(*state.version(now)), state.expiry_ms())
-
-    def _check_nothing_else(self, keyspace: Keyspace, key: bytes, state: StringState, now: int) -> None:
-        if not state.gone(now) and self.counts(keyspace, key):
-            raise wrong_type("string")
 
     # -- writing
 
@@ -142,12 +145,14 @@ class Strings(Verbs):
     def increment(self, key: bytes, delta: int) -> int:
         """Add to the number at the key (0 when absent) and return the sum that this node sees.
 
-        NotANumber when the value is not a 64-bit integer or the sum would leave 64 bits.
+        NotANumber when the value is not a 64-bit integer or the sum would leave 64 bits. ConcurrentValues where the key holds a value
+        in a keyspace that keeps concurrent ones: a sum belongs to one value.
         """
         keyspace = self.writable(key)
         state, now = self.engine.reads.state(keyspace, key), self.now_ms()
         value = state.value(now)
         company = self._string_company(keyspace, key, state, value, now)
+        _check_no_sibling(state, now)
         total = sum_of(value, delta)
         self._add(keyspace, key, state, company, delta, now, is_new=value is None)
         return total
@@ -161,6 +166,7 @@ class Strings(Verbs):
         state, now = self.engine.reads.state(keyspace, key), self.now_ms()
         value = state.value(now)
         company = self._string_company(keyspace, key, state, value, now)
+        _check_no_sibling(state, now)
         added, total = decimals.sum_of(value, delta)
         shown = text_of(total)
         self.check_value(shown)
@@ -218,7 +224,7 @@ class Strings(Verbs):
         if state.gone(now):
             return self.company(keyspace, key)  # to be cleared
         if value is None:
-            self._check_nothing_else(keyspace, key, state, now)
+            self.check_nothing_else(keyspace, key, state, now)
             return ALONE
         return ALONE if state.key_end == NEVER else self.counts(keyspace, key)
 
@@ -227,9 +233,19 @@ class Strings(Verbs):
     ) -> None:
         """Write a value computed from the old one; the expiry stays, and so do a set and a map at the key."""
         self.check_value(value)
+        check_one_value(state, now)
         expiry_ms = state.expiry_ms() if state.live(now) else self.default_expiry(keyspace)
         if company and not state.gone(now):
-            operations: list[Operation] = [(PUT, key, value, expiry_ms), *clear_besides_register(state, key, ALONE)]
+            put = put_register(state, key, value, expiry_ms)
+            operations: list[Operation] = [put, *clear_besides_register(state, key, ALONE)]
         else:
             operations = put_operations(state, key, value, expiry_ms, company)
         self.change(keyspace, operations)
+
+
+def _check_no_sibling(state: StringState, now: int) -> None:
+    if state.visible_siblings(now):
+        raise ConcurrentValues(
+            "the key holds a value in a keyspace that keeps concurrent ones, and counting works on keys that hold none. "
+            "Use another key for the number, or delete the value first."
+        )

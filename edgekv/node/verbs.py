@@ -18,7 +18,7 @@ from edgekv.engine.draft import Draft
 from edgekv.engine.engine import Engine
 from edgekv.engine.keyspaces import Keyspace
 from edgekv.engine.runs import RUN_BYTES_MAX, RUN_CHANGES_MAX
-from edgekv.errors import Denied, EdgeKVError, InvalidRequest, NotANumber, TooLarge, WrongType
+from edgekv.errors import ConcurrentValues, Denied, EdgeKVError, InvalidRequest, NotANumber, TooLarge, WrongType
 from edgekv.limits import (
     BATCH_OPERATIONS_MAX,
     CHANGE_OVERHEAD_BYTES,
@@ -181,10 +181,25 @@ class Verbs:
         exact = there <= max(RANDOM_EXACT_ELEMENTS, count)
         self.looked(key, there if exact else _DRAW_ROWS * count, there)
 
+    def check_nothing_else(self, keyspace: Keyspace, key: bytes, state: StringState, now: int) -> None:
+        """At a key without a string that can be seen: WrongType when it holds something else."""
+        if not state.gone(now) and self.counts(keyspace, key):
+            raise wrong_type("string")
+
     def check_no_string(self, state: StringState, company: Company, now: int, kind: Kind) -> None:
         """At a key without a set (or map, by ``kind``) that can be seen: WrongType when it holds something else."""
         if state.live(now, company):
             raise wrong_type(kind)
+
+
+def check_one_value(state: StringState, now: int) -> None:
+    """ConcurrentValues when there are several: a verb that writes what it makes of one would drop the others unread."""
+    count = len(state.visible_siblings(now))
+    if count > 1:
+        raise ConcurrentValues(
+            f"the key holds {count} concurrent values, and this call works on one. "
+            "Read them all, and put one in their place with the context of that read."
+        )
 
 
 def allowed(keyspace: Keyspace) -> Keyspace:

@@ -23,8 +23,18 @@ from struct import Struct
 from typing import Final, NamedTuple
 
 from edgekv.checksum import chain_next, crc32c
-from edgekv.crdt.operation import SUFFIX_REGISTER, TAG_ELEMENT, TAG_SET_CLEAR, Row, RowDelta, merge_row, rows_of
+from edgekv.crdt.operation import (
+    SUFFIX_REGISTER,
+    SUFFIX_SIBLINGS,
+    TAG_ELEMENT,
+    TAG_SET_CLEAR,
+    Row,
+    RowDelta,
+    merge_row,
+    rows_of,
+)
 from edgekv.crdt.register import RANK_CLIENT, Cell
+from edgekv.crdt.siblings import NO_SIBLINGS
 from edgekv.errors import Corruption
 from edgekv.ids import Actor, KeyspaceId
 from edgekv.limits import OPERATION_WINDOW
@@ -124,8 +134,10 @@ class Generation:
             for keys in _chunks(sorted(rows.registers), rows_max):
                 yield _registers(keyspace, keys, [rows.registers.pop(key) for key in keys])
             for row_keys in _chunks(sorted(rows.others), rows_max):
-                found = ((row_key, rows.others.pop(row_key)) for row_key in row_keys)
-                yield Batch([], [(row_key, row) for row_key, row in found if row is not None], [])
+                found = [(row_key, rows.others.pop(row_key)) for row_key in row_keys]
+                kept: list[tuple[bytes, layout.StoredRow]]
+                kept = [(row_key, row) for row_key, row in found if row is not None and row != NO_SIBLINGS]
+                yield Batch([], kept, [row_key for row_key, row in found if row == NO_SIBLINGS])
             yield from _collections(keyspace, rows.collections, rows_max)
 
     def _add_mark(self, mark: Mark) -> None:
@@ -191,7 +203,7 @@ class Generation:
                 for key, suffix, delta in rows_of(operation, run.actor, seq, hlc):
                     # A system clear carries its own, lower stamp (rank 1) and has to be compared.
                     blind = dominates and isinstance(delta, Cell) and delta.rank == RANK_CLIENT
-                    if suffix[0] >= TAG_ELEMENT:
+                    if suffix[0] >= TAG_ELEMENT and suffix != SUFFIX_SIBLINGS:
                         self._mixed.add(run.keyspace)
                         self._merge_collection(keyspace, rows, key, suffix, delta, heads, before)
                     elif suffix != SUFFIX_REGISTER:

@@ -31,6 +31,9 @@ Row (little-endian)
     of an element (FRESH without PART), of the clear of a set (WIDE without PART), of a count (both without PART)
          5        with LONG_KEY: length u32, row key; then
                   actor u32, seq u64 of each dot, ascending by actor; or elements u64, fields u64
+    of siblings (OF and FRESH without PART)
+         5        with LONG_KEY: length u32, row key; then of each, ascending by dot:
+                  actor u32, seq u64, hlc u64, expiry_ms u64, length u32, value
 
 A count (suffix COUNT) says how many elements and fields of a key are visible in LMDB, the key's expiry apart. It is this store's own
 bookkeeping, kept by the applier with each row that it counts, and no row of the data: it is neither replicated nor compared.
@@ -50,6 +53,7 @@ from edgekv.crdt.decimals import UNITS, Number, units_of
 from edgekv.crdt.elements import Clear, Dots, Element
 from edgekv.crdt.operation import SUFFIX_REGISTER, TAG_ELEMENT, Row
 from edgekv.crdt.register import Cell
+from edgekv.crdt.siblings import Sibling, Siblings
 from edgekv.ids import Actor, KeyspaceId
 from edgekv.limits import LMDB_KEY_BYTES_MAX
 
@@ -72,8 +76,6 @@ DB_OPERATIONS: Final = b"operations"
 SUFFIX_COUNT: Final = b"\x0a"
 SUFFIX_COLLECTIONS: Final = bytes([TAG_ELEMENT])
 """At or below every row of a key's set and map, above its register, expiry and counter parts."""
-SUFFIXES_END: Final = b"\xff"
-"""Above every suffix."""
 
 META_FORMAT: Final = b"format"
 META_APPLIED_LSN: Final = b"applied_lsn"
@@ -92,6 +94,7 @@ _KIND: Final = FLAG_FRESH | FLAG_WIDE | FLAG_PART
 _KIND_ELEMENT: Final = FLAG_FRESH
 _KIND_CLEAR: Final = FLAG_WIDE
 _KIND_COUNT: Final = FLAG_FRESH | FLAG_WIDE
+_FLAGS_SIBLINGS: Final = FLAG_FRESH | FLAG_OF
 
 _FRACTION: Final = 0x8000
 _HASH_BYTES: Final = LMDB_KEY_BYTES_MAX - ORDER_BYTES
@@ -112,6 +115,7 @@ _U32: Final = Struct("<I")
 _U16: Final = Struct("<H")
 _TOTALS: Final = Struct("<qq")
 _COUNT: Final = Struct("<QQ")
+_SIBLING: Final = Struct("<IQQQI")
 
 assert _HASH_BYTES == 32 and SHORT_ROW_KEY_BYTES_MAX == LMDB_KEY_BYTES_MAX - 1
 assert _HEAD.size + _CELL.size == PLAIN_VALUE_OFFSET
@@ -242,6 +246,8 @@ def _encode(row: StoredRow, intern: Callable[[Actor], int]) -> tuple[int, bytes]
             return _KIND_CLEAR, _encode_dots(vector, intern)
         case Count():
             return _KIND_COUNT, _COUNT.pack(*row)
+        case Siblings(values):
+            return _FLAGS_SIBLINGS, b"".join([_encode_sibling(sibling, intern) for sibling in values])
 
 
 def _seal(row_key: bytes, flags: int, content: bytes) -> bytes:
@@ -294,6 +300,8 @@ def decode_row(data: bytes, actor_of: Callable[[int], Actor]) -> Row:
         if flags & FLAG_PART:
             return _decode_part(data, flags, actor_of)
         assert flags & _KIND != _KIND_COUNT, "counts are no rows of the data"
+        if flags & _FLAGS_SIBLINGS == _FLAGS_SIBLINGS:
+            return _decode_siblings(data, flags, actor_of)
         dots = _decode_dots(data, flags, actor_of)
         return Element(dots) if flags & _KIND == _KIND_ELEMENT else Clear(dots)
     hlc, seq, actor_number = _CELL.unpack_from(data, _HEAD.size)
@@ -405,6 +413,22 @@ def _encode_dots(dots: Dots, intern: Callable[[Actor], int]) -> bytes:
 def _decode_dots(data: bytes, flags: int, actor_of: Callable[[int], Actor]) -> Dots:
     content = data[_content_offset(data, flags) :]
     return tuple([(actor_of(number), seq) for number, seq in _DOT.iter_unpack(content)])
+
+
+def _encode_sibling(sibling: Sibling, intern: Callable[[Actor], int]) -> bytes:
+    head = _SIBLING.pack(intern(sibling.actor), sibling.seq, sibling.hlc, sibling.expiry_ms, len(sibling.value))
+    return head + sibling.value
+
+
+def _decode_siblings(data: bytes, flags: int, actor_of: Callable[[int], Actor]) -> Siblings:
+    values: list[Sibling] = []
+    offset = _content_offset(data, flags)
+    while offset < len(data):
+        number, seq, hlc, expiry_ms, length = _SIBLING.unpack_from(data, offset)
+        offset += _SIBLING.size
+        values.append(Sibling(actor_of(number), seq, hlc, data[offset : offset + length], expiry_ms))
+        offset += length
+    return Siblings(tuple(values))
 
 
 def _decode_wide(data: bytes, offset: int) -> tuple[Number, int]:

@@ -8,7 +8,8 @@ Invariants
 - A row in a layer is complete except for LMDB's own version: whoever puts it there has joined it with the newest version in all
   layers below. So ``merge_from`` replaces rows, and the first hit of a read decides, up to LMDB. A plain row dominates everything
   before it by its stamp and decides alone; so does a tombstone, which is a Cell and therefore a hit.
-- ``composites`` are the few rows of a key that string verbs read whole: its expiry and counter parts. Elements and fields, of which
+- ``composites`` are the few rows of a key that string verbs read whole: its expiry, counter parts and siblings (these complete with
+  LMDB's version). Elements and fields, of which
   there may be a million, are in ``collections`` (store.collection); those rows have LMDB's version in them as well.
 - Rows that are not durable are never in the memtable, and nothing is removed from a layer but, in the cache, elements
   without dots, of which LMDB has no row: expiry hides, purging is LMDB's.
@@ -26,8 +27,9 @@ from typing import Final
 
 from edgekv.crdt.counter import Part
 from edgekv.crdt.elements import Clear, Element
-from edgekv.crdt.operation import SUFFIX_REGISTER, TAG_ELEMENT, TAG_SET_CLEAR, Row
+from edgekv.crdt.operation import SUFFIX_REGISTER, SUFFIX_SIBLINGS, TAG_ELEMENT, TAG_SET_CLEAR, Row
 from edgekv.crdt.register import Cell, Register
+from edgekv.crdt.siblings import Siblings
 from edgekv.ids import Lsn
 from edgekv.limits import CACHED_GENERATIONS_MAX, FROZEN_GENERATIONS_MAX, ROW_OVERHEAD_BYTES
 from edgekv.store.collection import Collection
@@ -99,7 +101,7 @@ class Layer:
             assert isinstance(row, Cell)
             self.put_register(key, row)
             return
-        assert suffix[0] < TAG_ELEMENT
+        assert suffix[0] < TAG_ELEMENT or suffix == SUFFIX_SIBLINGS
         rows = self.composites.setdefault(key, {})
         added = suffix not in rows
         rows[suffix] = row
@@ -312,6 +314,8 @@ def _content_bytes(row: Row) -> int:
             return len(value or b"")
         case Element(dots) | Clear(dots):
             return DOT_PAYLOAD_BYTES * len(dots)
+        case Siblings(values):
+            return sum(DOT_PAYLOAD_BYTES + len(sibling.value) for sibling in values)
 
 
 def _wide_bytes(part: Part) -> int:

@@ -1,4 +1,4 @@
-"""Physical removal of what every member has seen the end of: tombstones, expired cells, inert counter parts.
+"""Physical removal of what every member has seen the end of: tombstones, expired cells and siblings, inert counter parts.
 
 Called by the applier inside the transaction that stores a generation, after its rows. Only rows in LMDB are ever purged;
 a purge is neither a change nor a log record. docs/ARCHITECTURE.md has the rules; the points that matter here:
@@ -24,6 +24,7 @@ from edgekv.crdt.operation import (
     SUFFIX_EXPIRY,
     SUFFIX_MAP_CLEAR,
     SUFFIX_REGISTER,
+    SUFFIX_SIBLINGS,
     TAG_COUNTER,
     TAG_ELEMENT,
     TAG_FIELD,
@@ -34,6 +35,8 @@ from edgekv.crdt.operation import (
     field_of_suffix,
 )
 from edgekv.crdt.register import Cell, stamp
+from edgekv.crdt.siblings import Sibling, Siblings
+from edgekv.errors import Corruption
 from edgekv.ids import Actor, KeyspaceId
 from edgekv.store import layout
 from edgekv.store.applied import ChainedVector, Stable
@@ -122,6 +125,9 @@ def index_entries(
             entries.append((layout.DB_TOMBSTONES, (index_key, lmdb_key)))
         elif row.expiry_ms:
             entries.append((layout.DB_EXPIRY, (layout.expiry_index_key(row.expiry_ms, lmdb_key), lmdb_key)))
+    elif isinstance(row, Siblings):
+        ends = {sibling.expiry_ms for sibling in row.values if sibling.expiry_ms}
+        entries += [(layout.DB_EXPIRY, (layout.expiry_index_key(end, lmdb_key), lmdb_key)) for end in sorted(ends)]
     elif isinstance(row, Part) and row.base_dot is not None and is_inert(row):
         # By the dot of the reset: what covers it covers the part it observed, since each member is causally consistent.
         actor, seq = row.base_dot
@@ -196,6 +202,8 @@ def _expire(transaction: WriteTransaction, cuts: Cuts, index_key: bytes, lmdb_ke
     """One entry of the expiry index, up to ``room`` rows."""
     data = transaction.get(lmdb_key)
     row = None if data is None else layout.decode_row(data, transaction.actor_of)
+    if data is not None and isinstance(row, Siblings):
+        return _expire_siblings(transaction, cuts, index_key, lmdb_key, data, row)
     if data is None or not isinstance(row, Cell) or row.expiry_ms != layout.expiry_of_index_key(index_key):
         transaction.index_delete(layout.DB_EXPIRY, index_key)
         return _Expired(1)
@@ -210,6 +218,37 @@ def _expire(transaction: WriteTransaction, cuts: Cuts, index_key: bytes, lmdb_ke
         if outcome.cleared:
             transaction.index_delete(layout.DB_EXPIRY, index_key)
     return outcome
+
+
+def _expire_siblings(
+    transaction: WriteTransaction, cuts: Cuts, index_key: bytes, lmdb_key: bytes, data: bytes, row: Siblings
+) -> _Expired:
+    """One entry that names siblings: those that have expired and may go. The entry goes with the last that it speaks of."""
+    row_key = layout.row_key_of(lmdb_key, data)
+    keyspace, end = layout.split(row_key)[0], layout.expiry_of_index_key(index_key)
+    kept = [
+        sibling
+        for sibling in row.values
+        if not (0 < sibling.expiry_ms <= cuts.wall_ms and cuts.covers(keyspace, sibling.actor, sibling.seq))
+    ]
+    if len(kept) < len(row.values):
+        _put_siblings(transaction, row_key, lmdb_key, data, kept)
+    if all(sibling.expiry_ms != end for sibling in kept):
+        transaction.index_delete(layout.DB_EXPIRY, index_key)
+    return _Expired(1)
+
+
+def _put_siblings(
+    transaction: WriteTransaction, row_key: bytes, lmdb_key: bytes, data: bytes, kept: list[Sibling]
+) -> None:
+    """What is left of a row of siblings, which was ``data``."""
+    if not kept:
+        transaction.delete(lmdb_key)
+        return
+    if not layout.check_row(lmdb_key, data):
+        raise Corruption(f"the row {lmdb_key!r} is damaged. Restore a backup of the directory.", path="data.mdb")
+    row = layout.encode_row(row_key, Siblings(tuple(kept)), transaction.intern)
+    transaction.put_rows([(lmdb_key, row)])
 
 
 def _clear_key(transaction: WriteTransaction, cuts: Cuts, row_key: bytes, expiry: Cell, room: int) -> _Expired:
@@ -235,14 +274,28 @@ def _clear_key(transaction: WriteTransaction, cuts: Cuts, row_key: bytes, expiry
         return _Expired(removed, more=True)
     for suffix in hidden:
         transaction.delete(layout.lmdb_key(keyspace, key, suffix))
+    _clear_siblings(transaction, layout.row_key(keyspace, key, SUFFIX_SIBLINGS), expiry)
     return _Expired(removed + len(hidden), cleared=True)
+
+
+def _clear_siblings(transaction: WriteTransaction, row_key: bytes, expiry: Cell) -> None:
+    """Remove the siblings that an expired ``x`` hides: those below it."""
+    lmdb_key = layout.lmdb_key_of(row_key)
+    data = transaction.get(lmdb_key)
+    if data is None:
+        return
+    row = layout.decode_row(data, transaction.actor_of)
+    assert isinstance(row, Siblings)
+    kept = [sibling for sibling in row.values if stamp(sibling.cell) >= stamp(expiry)]
+    if len(kept) < len(row.values):
+        _put_siblings(transaction, row_key, lmdb_key, data, kept)
 
 
 def _clear_collection(transaction: WriteTransaction, cuts: Cuts, keyspace: KeyspaceId, key: bytes, room: int) -> int:
     """Remove up to ``room`` rows of a key's set and map, and keep their count exact; fewer than ``room``: nothing is left."""
     stored = StoredRows(transaction, checked=False)
     rows = CollectionRows(stored, keyspace, key, [], cuts.actors(keyspace))
-    found = stored.suffixes(keyspace, key, layout.SUFFIX_COLLECTIONS, layout.SUFFIXES_END, room)
+    found = stored.suffixes(keyspace, key, layout.SUFFIX_COLLECTIONS, SUFFIX_SIBLINGS, room)
     elements, fields = rows.header.elements, rows.header.fields
     for suffix in found:
         lmdb_key = layout.lmdb_key(keyspace, key, suffix)
@@ -256,8 +309,10 @@ def _clear_collection(transaction: WriteTransaction, cuts: Cuts, keyspace: Keysp
             fields += rows.field(field).visible - before
         else:
             transaction.delete(lmdb_key)
-    if found and len(found) == room:
-        count_key = layout.row_key(keyspace, key, layout.SUFFIX_COUNT)
+    count_key = layout.row_key(keyspace, key, layout.SUFFIX_COUNT)
+    if len(found) < room:
+        transaction.delete(layout.lmdb_key_of(count_key))
+    elif found:
         count = layout.encode_row(count_key, layout.Count(elements, fields), transaction.intern)
         transaction.put_rows([(layout.lmdb_key_of(count_key), count)])
     return len(found)

@@ -19,8 +19,9 @@ from typing import Final, NamedTuple
 
 from edgekv.crdt import register
 from edgekv.crdt.counter import Part, is_inert
-from edgekv.crdt.operation import SUFFIX_REGISTER, TAG_ELEMENT, Row, join, merge_row
+from edgekv.crdt.operation import SUFFIX_REGISTER, SUFFIX_SIBLINGS, TAG_ELEMENT, Row, join, merge_row
 from edgekv.crdt.register import Cell, Register
+from edgekv.crdt.siblings import Siblings
 from edgekv.ids import KeyspaceId
 from edgekv.limits import LMDB_KEY_BYTES_MAX, SCAN_EXAMINED_KEYS_MAX
 from edgekv.store import layout
@@ -28,13 +29,13 @@ from edgekv.store.lmdb_store import LmdbStore
 from edgekv.store.memtable import Layer, rows_in_layers
 
 StoredKeys = dict[bytes, dict[bytes, bytes]]
-"""key -> suffix -> row as LMDB has it: register, expiry, counter parts and the count."""
+"""key -> suffix -> row as LMDB has it: register, expiry, counter parts, siblings and the count."""
 
 _NO_ROWS: Final[Mapping[bytes, bytes]] = {}
 
 
 class Item(NamedTuple):
-    """What there is at a key: a live register, its counter parts and expiry cell by suffix, how many elements and fields."""
+    """What there is at a key: a live register; counter parts, expiry cell and siblings by suffix; how many elements and fields."""
 
     key: bytes
     register: Register | None
@@ -108,7 +109,7 @@ def _lowest_stored(store: LmdbStore, keyspace: KeyspaceId, low: bytes, high: byt
             if suffix[0] < TAG_ELEMENT:
                 rows[suffix] = walk.value
             else:
-                _add_count(rows, store, keyspace, key)
+                _add_behind(rows, store, keyspace, key)
                 behind = layout.key_end(keyspace, key)
             if len(found) > 2 * wanted:  # Inside a large group: the lowest so far stay, whatever comes.
                 found = {lowest: found[lowest] for lowest in nsmallest(wanted, found)}
@@ -116,11 +117,13 @@ def _lowest_stored(store: LmdbStore, keyspace: KeyspaceId, low: bytes, high: byt
     return found
 
 
-def _add_count(rows: dict[bytes, bytes], store: LmdbStore, keyspace: KeyspaceId, key: bytes) -> None:
-    if layout.SUFFIX_COUNT not in rows:
-        count = store.get(layout.lmdb_key(keyspace, key, layout.SUFFIX_COUNT))
-        if count is not None:
-            rows[layout.SUFFIX_COUNT] = count
+def _add_behind(rows: dict[bytes, bytes], store: LmdbStore, keyspace: KeyspaceId, key: bytes) -> None:
+    """What stands behind the rows that are not walked: siblings and the count."""
+    for suffix in (SUFFIX_SIBLINGS, layout.SUFFIX_COUNT):
+        if suffix not in rows:
+            row = store.get(layout.lmdb_key(keyspace, key, suffix))
+            if row is not None:
+                rows[suffix] = row
 
 
 def _item(layers: Sequence[Layer], store: LmdbStore, key: bytes, stored: Mapping[bytes, bytes]) -> Item | None:
@@ -133,13 +136,18 @@ def _item(layers: Sequence[Layer], store: LmdbStore, key: bytes, stored: Mapping
         if suffix == SUFFIX_REGISTER:
             above = _join_register(above, data, store)
             continue
-        if suffix == layout.SUFFIX_COUNT:
+        if suffix == layout.SUFFIX_COUNT or (suffix == SUFFIX_SIBLINGS and suffix in deltas):
             continue
         row = layout.decode_row(data, store.actor_of)
         composites[suffix] = join(row, deltas[suffix]) if suffix in deltas else row
     live = above if above is not None and above[0] is not None else None
-    counts = any(isinstance(row, Part) and not is_inert(row) for row in composites.values())
-    return Item(key, live, composites, *count) if live is not None or counts or any(count) else None
+    holds = live is not None or any(count) or any(map(_is_of_string, composites.values()))
+    return Item(key, live, composites, *count) if holds else None
+
+
+def _is_of_string(row: Row) -> bool:
+    """Whether it makes its key one with a string: a part that counts, or siblings."""
+    return (isinstance(row, Part) and not is_inert(row)) or (isinstance(row, Siblings) and bool(row.values))
 
 
 def _count(layers: Sequence[Layer], key: bytes, stored: Mapping[bytes, bytes]) -> layout.Count:

@@ -38,7 +38,10 @@ EXAMPLES = re.findall(r"```python\n(.*?)```", GUIDE.read_text(), re.DOTALL)
 
 @pytest.fixture(scope="module")
 def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NodeProcess]:
-    with NodeProcess(tmp_path_factory.mktemp("client") / "data", *SMALL) as running:
+    place = tmp_path_factory.mktemp("client")
+    config = place / "edgekv.toml"
+    config.write_text('[[keyspace]]\nprefix = "doc/"\nname = "documents"\nconflict = "siblings"\n')
+    with NodeProcess(place / "data", "--config", str(config), *SMALL) as running:
         yield running
 
 

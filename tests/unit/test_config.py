@@ -281,6 +281,13 @@ def test_keyspaces_do_not_nest_and_have_names_of_their_own(keyspaces: list[tuple
     assert str(caught.value).startswith(complaint)
 
 
+def test_values_may_be_kept_side_by_side_but_not_in_a_strong_keyspace() -> None:
+    validate(config(keyspaces=(KeyspaceConfig(prefix=b"l/", name="l", conflict="siblings"),)))
+    both = KeyspaceConfig(prefix=b"l/", name="l", conflict="siblings", consistency="strong", group="cloud")
+    with pytest.raises(ConfigError, match=r"keyspace\[0\].conflict: a strong keyspace has no concurrent values"):
+        validate(config(keyspaces=(both,)))
+
+
 def test_the_default_keyspace_is_always_there_and_first_and_the_rest_inherit_the_durability() -> None:
     rooms = KeyspaceConfig(prefix=b"room/", name="rooms")
     locks = KeyspaceConfig(prefix=b"bill/", name="bills", durability="fsync")
@@ -312,10 +319,6 @@ def test_the_default_keyspace_is_always_there_and_first_and_the_rest_inherit_the
         (
             {"keyspaces": (KeyspaceConfig(prefix=b"l/", name="l", consistency="strong", group="cloud"),)},
             '"strong" is not in',
-        ),
-        (
-            {"keyspaces": (KeyspaceConfig(prefix=b"l/", name="l", conflict="siblings"),)},
-            '"siblings" is not in this release',
         ),
     ],
 )

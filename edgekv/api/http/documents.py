@@ -24,14 +24,20 @@ def document_reply(
 
 
 def tagged_reply(
-    request: web.BaseRequest, body: bytes, media_type: str, *, headers: bytes = b"", hold: Hold | None = None
+    request: web.BaseRequest,
+    body: bytes,
+    media_type: str,
+    *,
+    headers: bytes = b"",
+    hold: Hold | None = None,
+    status: int = 200,
 ) -> Reply:
-    """200 with a body and its ETag, or 304."""
+    """200, or another status, with a body and its ETag; or 304."""
     etag = f'"{blake2b(body, digest_size=_DIGEST_BYTES).hexdigest()}"'
     headers += b"ETag: %s\r\nVary: Accept\r\n" % etag.encode()
     if is_known(request, etag):
         return Reply(304, headers, hold=hold)
-    return Reply(200, b"Content-Type: %s\r\n" % media_type.encode() + headers, body, hold=hold)
+    return Reply(status, b"Content-Type: %s\r\n" % media_type.encode() + headers, body, hold=hold)
 
 
 def answer_reply(value: object, media_type: str) -> Reply:

@@ -11,7 +11,7 @@ from edgekv.engine.frame import Frame
 from edgekv.errors import EdgeKVError
 from edgekv.ids import Actor
 from edgekv.metrics import Metrics
-from edgekv.node.operations import Entry, Page
+from edgekv.node.operations import Entry, Page, Values
 
 
 class Keyspace(Protocol):
@@ -78,6 +78,18 @@ class Maps(Protocol):
     def page(self, key: bytes, start: bytes, limit: int) -> tuple[list[tuple[bytes, bytes]], bytes | None]: ...
 
 
+class Siblings(Protocol):
+    """Concurrent values (edgekv/node/siblings.py)."""
+
+    def kept(self, key: bytes) -> bool: ...
+
+    def get(self, key: bytes) -> Values: ...
+
+    def put(self, key: bytes, value: bytes, context: str, *, expiry_ms: int = 0) -> None: ...
+
+    def delete(self, key: bytes, context: str) -> int: ...
+
+
 class Operations(Protocol):
     """The verbs that HTTP offers (edgekv/node/operations.py). What changes sets and maps goes through `batch`."""
 
@@ -89,6 +101,9 @@ class Operations(Protocol):
 
     @property
     def maps(self) -> Maps: ...
+
+    @property
+    def siblings(self) -> Siblings: ...
 
     @property
     def value_bytes_max(self) -> int: ...
@@ -114,6 +129,8 @@ class Operations(Protocol):
     def batch(self, operations: Sequence[tuple[object, ...]]) -> list[object]: ...
 
     def status(self) -> dict[str, object]: ...
+
+    def keyspaces(self) -> list[dict[str, object]]: ...
 
 
 class Host(Protocol):

@@ -14,6 +14,7 @@ from typing import Final, NamedTuple
 
 from edgekv.api.http.reply import Reply
 from edgekv.errors import (
+    ConcurrentValues,
     ConfigError,
     Corruption,
     CursorLost,
@@ -51,6 +52,7 @@ ANSWERS: Final[dict[type[EdgeKVError], Answer]] = {
     ConfigError: Answer(500, "The configuration cannot be used"),
     NotFound: Answer(404, "No such key"),
     WrongType: Answer(409, "The key holds another type"),
+    ConcurrentValues: Answer(409, "The key holds concurrent values"),
     NotANumber: Answer(409, "Not a number, or out of range"),
     Denied: Answer(403, "Not allowed"),
     Unavailable: Answer(503, "Not available now", 1),

@@ -8,6 +8,7 @@ from typing import Final, NamedTuple
 
 from aiohttp import web
 
+from edgekv.api.http.admin import AdminCalls
 from edgekv.api.http.batch import BatchCalls
 from edgekv.api.http.counters import CounterCalls
 from edgekv.api.http.door import Door
@@ -77,6 +78,7 @@ class Routes:
             "/v1/scan": {"GET": Route("scan", ScanCalls(door).get)},
             "/v1/batch": {"POST": Route("batch", BatchCalls(door).post)},
             "/v1/status": {"GET": Route("", health.status)},
+            "/v1/admin/keyspaces": {"GET": Route("", AdminCalls(door.operations).keyspaces)},
             "/v1/openapi.json": {"GET": Route("", OpenApiCalls(door.host.version).get)},
             "/livez": {"GET": Route("", health.livez)},
             "/readyz": {"GET": Route("", health.readyz)},

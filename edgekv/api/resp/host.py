@@ -9,6 +9,7 @@ from edgekv.engine.frame import Frame
 from edgekv.engine.keyspaces import Keyspaces
 from edgekv.errors import EdgeKVError
 from edgekv.metrics import Metrics
+from edgekv.node.operations import Values
 
 
 class Engine(Protocol):
@@ -105,6 +106,14 @@ class Maps(Protocol):
         """As of sets. TooLarge when the values together exceed CONNECTION_OUTPUT_BYTES_MAX."""
 
 
+class Siblings(Protocol):
+    """The verbs on concurrent values (node/siblings.py). Denied in a keyspace that keeps one value only."""
+
+    def get(self, key: bytes) -> Values: ...
+    def put(self, key: bytes, value: bytes, context: str, *, expiry_ms: int = 0) -> None: ...
+    def delete(self, key: bytes, context: str) -> int: ...
+
+
 class Operations(Protocol):
     """The verbs (node/operations.py). Each raises EdgeKVError; then nothing happened.
 
@@ -122,6 +131,9 @@ class Operations(Protocol):
 
     @property
     def maps(self) -> Maps: ...
+
+    @property
+    def siblings(self) -> Siblings: ...
 
     @property
     def rows_read(self) -> int:

@@ -39,6 +39,7 @@ from edgekv.api.resp import (
     refused,
     server_info,
     sets,
+    siblings,
     strings,
     transactions,
 )
@@ -72,6 +73,7 @@ COMMAND_MODULES: Final = (
     refused,
     server_info,
     sets,
+    siblings,
     strings,
     transactions,
 )

@@ -100,7 +100,7 @@ def error(text: str) -> bytes:
 
 def fault(problem: EdgeKVError) -> bytes:
     """The reply to a command that raised."""
-    if isinstance(problem, WrongType):
+    if type(problem) is WrongType:
         return error("WRONGTYPE Operation against a key holding the wrong kind of value")
     word = next(word for kind, word in _WORDS if isinstance(problem, kind))
     return error(f"{word} {problem}")

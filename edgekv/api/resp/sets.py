@@ -12,7 +12,7 @@ from edgekv.api.resp.scans import EMPTY_SCAN, scan_options, scan_reply
 from edgekv.api.resp.session import Arguments, Reply, Session
 from edgekv.api.resp.set_algebra import Algebra, combined, pages
 from edgekv.api.resp.table import command
-from edgekv.errors import EdgeKVError, InvalidRequest, TooLarge
+from edgekv.errors import Denied, EdgeKVError, InvalidRequest, TooLarge
 from edgekv.limits import BATCH_OPERATIONS_MAX, RESP_PAGE_KEYS
 
 _KEY: Final = (1, 1, 1)
@@ -277,6 +277,12 @@ def _stored(algebra: Algebra, session: Session, arguments: Arguments) -> Reply:
     """What is stored is one change; what it is made of may be read over several turns of the loop."""
     sets, target = session.operations.sets, arguments[1]
     members: list[bytes] = []
+    names = sorted({session.operations.engine.keyspaces.of(key).name for key in arguments[1:]})
+    if len(names) > 1:
+        raise Denied(
+            f"the keys are in different keyspaces ({', '.join(names)}), and what a change rests on is in its own. "
+            "Read the sets, and add to the other key what they have."
+        )
 
     def pieces() -> Iterator[None]:
         for piece in combined(sets, algebra, arguments[2:]):

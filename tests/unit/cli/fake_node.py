@@ -35,6 +35,7 @@ class FakeNode:
         self.foreign: tuple[int, bytes] | None = None
         """What it answers to any HTTP request when it is no node at all."""
         self.hang_up_after_request = False
+        self.keyspaces: list[dict[str, object]] = []
         self.commands = 0
         self.answer: Callable[[int, list[bytes]], bytes | None] = lambda number, arguments: None
         """Called with each RESP command and its number from 1: a reply of its own, or None. b"" closes the connection."""
@@ -137,6 +138,8 @@ def _http_handler(node: FakeNode) -> type[BaseHTTPRequestHandler]:
             if node.problem:
                 status, problem = node.problem
                 return self.reply(status, json.dumps(problem).encode(), Content_Type="application/problem+json")
+            if self.path == "/v1/admin/keyspaces":
+                return self.reply(200, json.dumps({"keyspaces": node.keyspaces}).encode())
             parts = urlsplit(self.path)
             _, _, kind, *rest = parts.path.split("/")
             key = unquote_to_bytes(rest[0]) if rest else b""

@@ -33,8 +33,8 @@ def test_the_pattern_of_a_scan_fits_exactly_the_keys_with_the_prefix(prefix: byt
         assert (compiled(pattern).fullmatch(candidate) is not None) == candidate.startswith(prefix)
 
 
-def test_only_additions_need_an_operation_id() -> None:
-    by_id = {commands.COUNTER_ADD, commands.MAP_ADD, commands.APPEND, commands.BATCH}
+def test_what_leaves_another_thing_when_it_is_done_twice_needs_an_operation_id() -> None:
+    by_id = {commands.COUNTER_ADD, commands.MAP_ADD, commands.APPEND, commands.BATCH, commands.SIBLINGS_PUT}
     kinds = {kind for kind in vars(commands).values() if isinstance(kind, commands.Kind)}
     assert {kind for kind in kinds if kind.repeat is Repeat.BY_ID} == by_id
     assert all(kind.writes for kind in by_id)

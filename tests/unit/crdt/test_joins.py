@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgekv.crdt import counter, joins, register
+from edgekv.crdt import counter, joins, register, siblings
 from edgekv.crdt.counter import Part, increment
 from edgekv.crdt.elements import Clear, Dot, Element
 from edgekv.crdt.joins import Rows, Vector, join_rows, join_vectors, surviving, swept
@@ -21,6 +21,7 @@ from edgekv.crdt.operation import (
     SUFFIX_MAP_CLEAR,
     SUFFIX_REGISTER,
     SUFFIX_SET_CLEAR,
+    SUFFIX_SIBLINGS,
     Row,
     counter_suffix,
     element_suffix,
@@ -28,6 +29,7 @@ from edgekv.crdt.operation import (
     field_suffix,
 )
 from edgekv.crdt.register import RANK_SYSTEM, Cell
+from edgekv.crdt.siblings import NO_SIBLINGS, Sibling, Siblings, SiblingsEdit
 from edgekv.ids import Actor, KeyspaceId
 from edgekv.store import layout
 from tests.unit.crdt import specification
@@ -375,3 +377,48 @@ def test_what_is_sent_has_no_set_clear_and_nothing_that_the_clears_cover() -> No
         element_suffix(b"e"): Element(((B, 1),)),
         SUFFIX_MAP_CLEAR: Cell(None, 6, A, 2),
     }
+
+
+# -- siblings, whose histories are their own: no other verb touches the row
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.sampled_from([A, B, C]), st.sampled_from(["put", "stale", "delete", "pull"]), st.randoms()),
+        max_size=25,
+    ),
+    st.randoms(use_true_random=False),
+)
+def test_siblings_that_meet_as_wholes_are_those_of_a_replica_that_applied_the_changes_of_both(
+    history: list[tuple[Actor, str, Random]], dice: Random
+) -> None:
+    log: list[tuple[Dot, SiblingsEdit]] = []
+    held = {owner: (NO_SIBLINGS, dict[Actor, int]()) for owner in (A, B, C)}
+    copies = [held[A]]
+
+    def applied_to(row: Siblings, vector: dict[Actor, int], upto: Vector) -> tuple[Siblings, dict[Actor, int]]:
+        for (owner, seq), edit in log:
+            if vector.get(owner, 0) < seq <= upto.get(owner, 0):
+                row, vector = siblings.apply(row, edit), {**vector, owner: seq}
+        return row, vector
+
+    for owner, step, chance in history:
+        row, vector = held[owner]
+        if step == "pull":
+            held[owner] = applied_to(row, vector, chance.choice(list(held.values()))[1])
+        else:
+            dot = owner, vector.get(owner, 0) + 1
+            seen = [each for each in row.dots if step != "stale" or chance.random() < 0.5]
+            value = () if step == "delete" else (Sibling(*dot, len(log), b"%d" % len(log)),)
+            log.append((dot, SiblingsEdit(value, tuple(seen))))
+            held[owner] = applied_to(row, vector, {**vector, owner: dot[1]})
+        copies.append(held[owner])
+    (row, vector), (other, seen_there) = dice.choices(copies, k=2)
+    joined = join_rows(rows_with(row), vector, rows_with(other), seen_there)
+    union, _ = applied_to(NO_SIBLINGS, {}, join_vectors(vector, seen_there))
+    assert joined == rows_with(union) == join_rows(rows_with(other), seen_there, rows_with(row), vector)
+
+
+def rows_with(row: Siblings) -> dict[bytes, Row]:
+    return {SUFFIX_SIBLINGS: row} if row.values else {}

@@ -33,6 +33,7 @@ from edgekv.crdt.operation import (
     field_suffix,
 )
 from edgekv.crdt.register import RANK_CLIENT, RANK_SYSTEM, Cell
+from edgekv.crdt.siblings import Siblings
 from edgekv.ids import Actor
 from tests.unit.crdt.histories import Change, Replica, actor
 from tests.unit.crdt.test_specification import History, Run, steps
@@ -264,6 +265,8 @@ def dots_of(suffix: bytes, row: Row) -> list[tuple[Actor, int]]:
             return list(dots)
         case Clear(vector):
             return list(vector)
+        case Siblings():
+            return list(row.dots)
 
 
 def model_row(model: ModuleType, rows: Rows) -> Any:

@@ -19,10 +19,12 @@ from edgekv.crdt.operation import (
     CLEAR_SET,
     DELETE,
     DELETE_FIELDS,
+    DELETE_SIBLINGS,
     EXPIRE,
     OPERATIONS,
     PUT,
     PUT_FIELDS,
+    PUT_SIBLING,
     REMOVE_ELEMENTS,
     RESET,
     RESET_FIELDS,
@@ -30,6 +32,7 @@ from edgekv.crdt.operation import (
     SUFFIX_MAP_CLEAR,
     SUFFIX_REGISTER,
     SUFFIX_SET_CLEAR,
+    SUFFIX_SIBLINGS,
     Operation,
     Row,
     counter_suffix,
@@ -45,6 +48,7 @@ from edgekv.crdt.operation import (
     validate_change,
 )
 from edgekv.crdt.register import Cell
+from edgekv.crdt.siblings import Sibling, SiblingsEdit
 from edgekv.errors import InvalidRequest
 from edgekv.limits import COUNTER_BYTES_MAX, COUNTER_TEXT_BYTES_MAX, KEY_BYTES_MAX
 from tests.unit.crdt.histories import actor
@@ -60,6 +64,7 @@ members = st.binary(max_size=20)
 dots = st.dictionaries(st.sampled_from([A, B]), st.integers(1, (1 << 63) - 1), min_size=1).map(
     lambda vector: sorted(vector.items())
 )
+dot_sets = st.sets(st.tuples(st.sampled_from([A, B]), st.integers(1, 9)), max_size=4).map(sorted)
 resets = st.lists(st.tuples(st.sampled_from([A, B]), times, numbers.map(encode_number)), min_size=1, max_size=3)
 
 
@@ -92,6 +97,8 @@ well_formed: st.SearchStrategy[Operation] = st.one_of(
     st.tuples(st.just(RESET_FIELDS), keys, some(st.tuples(members, resets))),
     st.tuples(st.just(CLEAR_MAP), keys),
     st.tuples(st.just(CLEAR_MAP), keys, times),
+    st.tuples(st.just(PUT_SIBLING), keys, st.binary(max_size=30), times, dot_sets),
+    st.tuples(st.just(DELETE_SIBLINGS), keys, dot_sets.filter(bool)),
 )
 
 
@@ -182,6 +189,7 @@ def test_whatever_passes_validation_can_be_applied(received: Any) -> None:
         (CLEAR_SET, b"k", [(A, 2)]),
         (PUT_FIELDS, b"k", [(b"", b"v")]),
         (CLEAR_MAP, b"k"),
+        (PUT_SIBLING, b"k", b"v", 0, [(B, 1)]),
     ]
     for other in (received, *others, received):
         for key, suffix, delta in rows_of(other, A, 3, 9):
@@ -278,6 +286,19 @@ def test_whatever_passes_validation_can_be_applied(received: Any) -> None:
         [RESET_FIELDS, b"k", [[b"f", [[A, 1]]]]],
         [CLEAR_MAP, b"k", -1],
         [CLEAR_MAP, b"k", 1, 1],
+        [PUT_SIBLING, b"k", b"v", 0],
+        [PUT_SIBLING, b"k", b"v", -1, []],
+        [PUT_SIBLING, b"k", None, 0, []],
+        [PUT_SIBLING, b"k", b"v", 0, b""],
+        [PUT_SIBLING, b"k", b"v", 0, {}],
+        [PUT_SIBLING, b"k", b"v", 0, [[A, 2], [A, 1]]],
+        [PUT_SIBLING, b"k", b"v", 0, [[A, 1], [A, 1]]],
+        [PUT_SIBLING, b"k", b"v", 0, [[B, 1], [A, 1]]],
+        [PUT_SIBLING, b"k", b"v", 0, [[A, 0]]],
+        [DELETE_SIBLINGS, b"k"],
+        [DELETE_SIBLINGS, b"k", []],
+        [DELETE_SIBLINGS, b"k", [[A[1:], 1]]],
+        [DELETE_SIBLINGS, b"k", [[A, 1]], 5],
     ],
 )
 def test_a_malformed_operation_is_refused(op: Any) -> None:
@@ -302,6 +323,7 @@ def test_a_malformed_operation_is_refused(op: Any) -> None:
         [(ADD_FIELD, b"k", b"f", 1, 0, 0, 1), (RESET_FIELDS, b"k", [(b"f", [(A, 0, 0)])])],
         [(RESET_FIELDS, b"k", [(b"f", [(B, 1, 1)]), (b"f", [(B, 2, 2)])])],
         [(CLEAR_MAP, b"k"), (CLEAR_MAP, b"k", 5)],
+        [(PUT_SIBLING, b"k", b"v", 0, []), (DELETE_SIBLINGS, b"k", [(B, 1)])],
     ],
 )
 def test_a_change_writes_each_row_at_most_once(operations: Any) -> None:
@@ -358,3 +380,10 @@ def test_each_operation_on_a_set_or_a_map_becomes_its_rows() -> None:
     assert reset == [(b"k", field_part_suffix(b"f", B), Part(0, 0, 70, 7, (A, 3), fresh=False))]
     assert rows_of((CLEAR_MAP, b"k"), A, 3, 9) == [(b"k", SUFFIX_MAP_CLEAR, Cell(None, 9, A, 3))]
     assert rows_of((CLEAR_MAP, b"k", 4), A, 3, 9) == [(b"k", SUFFIX_MAP_CLEAR, Cell(None, 4, A, 3, rank=1))]
+
+
+def test_each_operation_on_siblings_becomes_its_row() -> None:
+    put = rows_of((PUT_SIBLING, b"k", b"v", 5, [[A, 1], [A, 3], [B, 2]]), A, 3, 9)
+    assert put == [(b"k", SUFFIX_SIBLINGS, SiblingsEdit((Sibling(A, 3, 9, b"v", 5),), ((A, 1), (B, 2))))]
+    removed = rows_of((DELETE_SIBLINGS, b"k", [[A, 1], [A, 2]]), A, 3, 9)
+    assert removed == [(b"k", SUFFIX_SIBLINGS, SiblingsEdit((), ((A, 1), (A, 2))))]

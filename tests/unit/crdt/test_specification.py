@@ -9,6 +9,7 @@ from edgekv.crdt.counter import Part, is_inert
 from edgekv.crdt.elements import Clear, Element
 from edgekv.crdt.operation import Row, RowDelta, join, merge_row
 from edgekv.crdt.register import Cell
+from edgekv.crdt.siblings import Siblings
 from edgekv.crdt.strings import NEVER
 from tests.unit.crdt import specification
 from tests.unit.crdt.calls import VERBS, call, shown
@@ -98,6 +99,8 @@ def is_garbage(row: Row) -> bool:
             return not row.dots
         case Clear():
             return True
+        case Siblings():
+            return not row.values
 
 
 @settings(max_examples=200, deadline=None)

@@ -12,6 +12,7 @@ from random import Random
 from typing import Final
 
 from edgekv.config import Config, KeyspaceConfig, LimitsConfig, WalConfig
+from edgekv.crdt.operation import Row
 from edgekv.engine.engine import Engine
 from edgekv.engine.frame import Frame
 from edgekv.ids import Lsn
@@ -22,6 +23,7 @@ from edgekv.node.operations import Operations
 from edgekv.store.applied import Stable
 from edgekv.store.applier import Applier
 from edgekv.store.applier_process import InlineApplier
+from edgekv.store.layout import decode_row, lmdb_key
 from edgekv.store.lmdb_store import LmdbStore
 from edgekv.wal.disk import RealDisk
 from edgekv.wal.group_commit import CloseJob, FrameJob, Job, RecycleJob, SyncJob, Written, execute
@@ -87,6 +89,12 @@ class InlineNode:
     @property
     def operations(self) -> Operations:
         return self.node.operations
+
+    def stored_row(self, key: bytes, suffix: bytes) -> Row | None:
+        """One row as LMDB has it."""
+        self._store.renew()
+        data = self._store.get(lmdb_key(self.engine.keyspaces.of(key).id, key, suffix))
+        return None if data is None else decode_row(data, self._store.actor_of)
 
     # -- life
 

@@ -1,6 +1,7 @@
 """keyspaces.json: ids outlive configuration files, and a configuration that differs is refused."""
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,13 +27,22 @@ def test_the_first_start_gives_ids_that_later_starts_find(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    "change", [{"prefix": b"chamber/"}, {"durability": "fsync"}, {"ttl_s": 61}, {"conflict": "siblings"}]
+    "change",
+    [
+        {"prefix": b"chamber/"},
+        {"durability": "fsync"},
+        {"ttl_s": 61},
+        {"conflict": "siblings"},
+        {"consistency": "strong"},
+    ],
 )
 def test_a_keyspace_that_differs_from_the_directory_is_a_start_up_error(
     tmp_path: Path, change: dict[str, object]
 ) -> None:
     load_or_seed(tmp_path, [DEFAULT, ROOMS])
-    with pytest.raises(ConfigError, match="rooms"):
+    ((field, value),) = change.items()
+    said = re.escape(json.dumps(value.decode() if isinstance(value, bytes) else value))
+    with pytest.raises(ConfigError, match=rf"'rooms': the configuration says {field} = {said}, .*Set it back"):
         load_or_seed(tmp_path, [DEFAULT, replace(ROOMS, **change)])  # type: ignore[arg-type] # one field of each type
 
 
@@ -76,6 +86,21 @@ def test_an_entry_that_lacks_a_field_is_reported(tmp_path: Path, field: str, val
     (tmp_path / FILE).write_text(json.dumps(record))
     with pytest.raises(Corruption, match=rf"{field}.*Restore it from a backup"):
         load_or_seed(tmp_path, [DEFAULT, ROOMS])
+
+
+@pytest.mark.parametrize("field", ["durability", "consistency", "conflict"])
+def test_an_entry_that_this_release_does_not_know_is_reported(tmp_path: Path, field: str) -> None:
+    load_or_seed(tmp_path, [DEFAULT, ROOMS])
+    record = json.loads((tmp_path / FILE).read_text())
+    record["keyspaces"][2][field] = "other"
+    (tmp_path / FILE).write_text(json.dumps(record))
+    with pytest.raises(Corruption, match=f"{field} = 'other'"):
+        load_or_seed(tmp_path, [DEFAULT])
+
+
+def test_how_values_conflict_is_as_it_was_created(tmp_path: Path) -> None:
+    load_or_seed(tmp_path, [DEFAULT, replace(ROOMS, conflict="siblings")])
+    assert [policy.siblings for policy in load_or_seed(tmp_path, [DEFAULT])] == [False, False, True]
 
 
 def test_a_file_without_the_default_keyspace_is_reported(tmp_path: Path) -> None:

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from edgekv.checksum import crc32c
 from edgekv.crdt.counter import Part
 from edgekv.crdt.decimals import BOUND, UNITS, whole
-from edgekv.crdt.operation import SUFFIX_EXPIRY, SUFFIX_REGISTER, Row, counter_suffix
+from edgekv.crdt.operation import SUFFIX_EXPIRY, SUFFIX_REGISTER, SUFFIX_SIBLINGS, Row, counter_suffix
 from edgekv.crdt.register import Cell
+from edgekv.crdt.siblings import Sibling, Siblings
 from edgekv.ids import Actor, KeyspaceId
 from edgekv.limits import KEY_BYTES_MAX, LMDB_KEY_BYTES_MAX
 from edgekv.store import layout
@@ -38,7 +39,7 @@ keys = st.builds(
     lengths,
     tricky,
 )
-suffixes = st.sampled_from([SUFFIX_REGISTER, SUFFIX_EXPIRY, *map(counter_suffix, ACTORS)])
+suffixes = st.sampled_from([SUFFIX_REGISTER, SUFFIX_EXPIRY, SUFFIX_SIBLINGS, *map(counter_suffix, ACTORS)])
 rows_at = st.tuples(st.sampled_from([KeyspaceId(0), KeyspaceId(1), KeyspaceId(0x0100)]), keys, suffixes)
 
 u63 = st.integers(0, (1 << 63) - 1)
@@ -61,7 +62,13 @@ totals = st.one_of(
     st.integers(-(1 << 90), 1 << 90).map(lambda units: whole(Fraction(units, UNITS))),
 )
 parts = st.builds(Part, totals, u63, totals, u63, st.none() | st.tuples(actors, u63), st.booleans())
-rows = cells | parts
+siblings = st.lists(
+    st.builds(Sibling, actors, st.integers(1, 5), u63, st.binary(max_size=20), st.just(0) | u63),
+    min_size=1,
+    max_size=4,
+    unique_by=lambda sibling: sibling.dot,
+).map(lambda values: Siblings(tuple(sorted(values))))
+rows = cells | parts | siblings
 
 
 @given(st.lists(rows_at, max_size=12))

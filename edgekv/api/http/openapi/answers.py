@@ -8,6 +8,10 @@ from edgekv.api.http.openapi.reference import Part, ref
 PROBLEM: Final = "application/problem+json"
 
 HEADERS: Final[Part] = {
+    "Context": {
+        "description": "Which values this shows, to be sent with the write that follows; absent where a keyspace keeps one value.",
+        "schema": ref("schemas", "Context"),
+    },
     "Version": {"description": "The version of the value.", "schema": {"type": "string"}, "required": True},
     "Digest": {"description": "A digest of the body.", "schema": {"type": "string"}, "required": True},
     "Next": {"description": 'The next page, as rel="next"; absent on the last one.', "schema": {"type": "string"}},
@@ -20,7 +24,10 @@ PROBLEMS: Final[dict[int, str]] = {
     404: "not-found: there is no such key or field.",
     406: "not-acceptable: none of the types in Accept is offered.",
     408: "too-slow: the body took too long.",
-    409: "wrong-type: the key holds another type. not-a-number: no number, or a sum beyond 64 bits.",
+    409: (
+        "wrong-type: the key holds another type. not-a-number: no number, or a sum beyond 64 bits. "
+        "concurrent-values: the key holds several, and the call works on one."
+    ),
     413: "too-large: a key, row, value, body or batch above its limit.",
     415: "unsupported-media-type: another Content-Type, or a Content-Encoding.",
     417: "expectation-failed: Expect other than 100-continue.",

@@ -3,7 +3,7 @@
 from typing import Final
 
 from edgekv.api.http.cursors import POSITION
-from edgekv.api.http.openapi.reference import Part
+from edgekv.api.http.openapi.reference import Part, ref
 from edgekv.api.http.scan import TYPES
 from edgekv.config import TTL_S_MAX
 from edgekv.limits import HTTP_SCAN_LIMIT_DEFAULT, KEY_BYTES_MAX, SCAN_LIMIT_MAX
@@ -43,6 +43,15 @@ PARAMETERS: Final[Part] = {
         "in": "query",
         "description": "When the value expires, in seconds from now.",
         "schema": {"type": "integer", "minimum": 1, "maximum": TTL_S_MAX},
+    },
+    "Context": {
+        "name": "Edgekv-Context",
+        "in": "header",
+        "description": (
+            "Of the read that this write rests on: what it showed is removed, other values stay. Without it the write removes all "
+            "that the node holds. Refused where the keyspace keeps one value."
+        ),
+        "schema": ref("schemas", "Context"),
     },
     "IfNoneMatch": {
         "name": "If-None-Match",

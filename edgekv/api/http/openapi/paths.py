@@ -81,8 +81,13 @@ PATHS: Final[Part] = {
                     "200": shown(
                         "Entry",
                         "The raw bytes, unless Accept prefers what is known of the entry. The ETag of a document is weak.",
-                        headers={"ETag": ref("headers", "Version")},
+                        headers={"ETag": ref("headers", "Version"), "Edgekv-Context": ref("headers", "Context")},
                         more={OCTETS: {}},
+                    ),
+                    "300": shown(
+                        "Values",
+                        "All of several concurrent values.",
+                        headers={**_TAGGED, "Edgekv-Context": ref("headers", "Context")},
                     ),
                     "304": _NOT_MODIFIED,
                 },
@@ -94,15 +99,15 @@ PATHS: Final[Part] = {
                 "Write a value, whatever the key holds",
                 {"204": {"description": "Stored, durably.", "headers": {"ETag": ref("headers", "Version")}}},
                 (*_BODY, *_WRITE),
-                parameters=[ref("parameters", "TtlS"), *_WRITE_HEADERS],
+                parameters=[ref("parameters", "TtlS"), ref("parameters", "Context"), *_WRITE_HEADERS],
                 requestBody={"description": "The value; none is the empty one.", "content": {OCTETS: {}}},
             ),
             delete=_operation(
                 "deleteKey",
-                "Delete a key, whatever it holds",
+                "Delete a key, whatever it holds, or the values of it that were read",
                 _DELETED,
                 (404, 413, *_WRITE),
-                parameters=_WRITE_HEADERS,
+                parameters=[ref("parameters", "Context"), *_WRITE_HEADERS],
             ),
         )
     ),
@@ -191,6 +196,14 @@ PATHS: Final[Part] = {
     },
     "/v1/status": _with_head(
         _operation("getStatus", "The node's figures", {"200": shown("Status", "Now.")}, (400, 406, *_EVERY))
+    ),
+    "/v1/admin/keyspaces": _with_head(
+        _operation(
+            "getKeyspaces",
+            "The node's keyspaces, in the order of their prefixes",
+            {"200": shown("Keyspaces", "As they were created.")},
+            (400, 406, *_EVERY),
+        )
     ),
     "/v1/openapi.json": _with_head(
         _operation(

@@ -4,7 +4,7 @@ from typing import Final
 
 from edgekv.api.http.openapi.reference import Part, ref
 from edgekv.config import TTL_S_MAX
-from edgekv.limits import KEY_BYTES_MAX
+from edgekv.limits import CONTEXT_CHARS_MAX, KEY_BYTES_MAX
 
 _BASE64: Final = "([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?"
 
@@ -92,6 +92,47 @@ SCHEMAS: Final[Part] = {
         "additionalProperties": False,
     },
     "ExpiryMs": {"type": "integer", "description": "Since the epoch; absent: it does not expire."},
+    "Values": {
+        "type": "object",
+        "properties": {
+            "context": ref("schemas", "Context"),
+            "values": {
+                "type": "array",
+                "items": ref("schemas", "Bytes"),
+                "minItems": 2,
+                "description": "The latest first.",
+            },
+        },
+        "required": ["context", "values"],
+        "additionalProperties": False,
+    },
+    "Context": {
+        "type": "string",
+        "description": "Which values were read. Opaque.",
+        "pattern": "^[A-Za-z0-9_-]+$",
+        "minLength": 1,
+        "maxLength": CONTEXT_CHARS_MAX,
+    },
+    "Keyspaces": {
+        "type": "object",
+        "properties": {"keyspaces": {"type": "array", "items": ref("schemas", "Keyspace")}},
+        "required": ["keyspaces"],
+        "additionalProperties": False,
+    },
+    "Keyspace": {
+        "type": "object",
+        "properties": {
+            "name": {"type": "string"},
+            "prefix": ref("schemas", "Bytes"),
+            "consistency": {"enum": ["crdt", "strong"]},
+            "conflict": {"enum": ["lww", "siblings"]},
+            "durability": {"enum": ["fsync", "buffered"]},
+            "ttl_s": {"type": "integer", "minimum": 0, "description": "0: keys do not expire by themselves."},
+            "system": {"type": "boolean", "description": "Written by EdgeKV itself only."},
+        },
+        "required": ["name", "prefix", "consistency", "conflict", "durability", "ttl_s", "system"],
+        "additionalProperties": False,
+    },
     "Cursor": {"type": ["string", "null"], "description": "Of the next page; null: this is the last one."},
     "ScanPage": {
         "type": "object",

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 from edgekv.engine.frame import Frame
-from edgekv.errors import NotANumber, WrongType
+from edgekv.errors import Denied, InvalidRequest, NotANumber, WrongType
+from edgekv.node.operations import Values
 
 if TYPE_CHECKING:
     from tests.unit.api.http.site import FakeOperations
@@ -87,3 +88,36 @@ class FakeMaps(FakeRows):
             raise NotANumber("increment or decrement would overflow")
         self._put(key, {field: b"%d" % total})
         return total
+
+
+class FakeSiblings:
+    """Concurrent values of the keys that a test names; their context is made of the values."""
+
+    def __init__(self, operations: FakeOperations) -> None:
+        self.operations: Final = operations
+        self.values: Final[dict[bytes, list[bytes]]] = {}
+
+    def kept(self, key: bytes) -> bool:
+        return key in self.values
+
+    def get(self, key: bytes) -> Values:
+        found = self.values[key]
+        return Values(b"-".join([b"context", *found]).decode(), found)
+
+    def put(self, key: bytes, value: bytes, context: str, *, expiry_ms: int = 0) -> None:
+        self.values[key] = [value, *self._unread(key, context)]
+        self.operations.set(key, value, expiry_ms=expiry_ms)
+
+    def delete(self, key: bytes, context: str) -> int:
+        left = self._unread(key, context)
+        removed = len(self.values[key]) - len(left)
+        self.values[key] = left
+        return removed
+
+    def _unread(self, key: bytes, context: str) -> list[bytes]:
+        if not self.kept(key):
+            raise Denied("the keyspace keeps one value.")
+        word, *read = context.encode().split(b"-")
+        if word != b"context":
+            raise InvalidRequest("the context is not one that a read returned.")
+        return [value for value in self.values[key] if value not in read]

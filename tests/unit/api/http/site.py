@@ -22,7 +22,7 @@ from edgekv.limits import KEY_BYTES_MAX
 from edgekv.metrics import Metrics
 from edgekv.node import decimals
 from edgekv.node.operations import Entry, Listed, Page, Version, value_advice
-from tests.unit.api.http.fake_collections import FakeMaps, FakeSets
+from tests.unit.api.http.fake_collections import FakeMaps, FakeSets, FakeSiblings
 
 ACTOR: Final[Actor] = node_actor(bytes(16), b"\x00\x00\x00\x01abcd")
 NOW_MS: Final = 1_700_000_000_000
@@ -83,6 +83,7 @@ class FakeOperations:
         self.batches: list[list[tuple[object, ...]]] = []
         self.sets = FakeSets(self)
         self.maps = FakeMaps(self)
+        self.siblings = FakeSiblings(self)
 
     def now_ms(self) -> int:
         return NOW_MS
@@ -187,6 +188,10 @@ class FakeOperations:
             case ("hadd", bytes(key), bytes(field), int(delta)):
                 return self.maps.increment(key, field, delta)
         raise AssertionError(operation)
+
+    def keyspaces(self) -> list[dict[str, object]]:
+        figures = {"consistency": "crdt", "conflict": "lww", "durability": "fsync", "ttl_s": 0, "system": False}
+        return [{"name": "default", "prefix": b"", **figures}, {"name": "odd", "prefix": b"\xff", **figures}]
 
     def status(self) -> dict[str, object]:
         return {"durable_lsn": 7, "actor": "node-1"}

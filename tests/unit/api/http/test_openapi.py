@@ -83,6 +83,12 @@ async def plainly(site: Site, path: str, request: Request) -> Response:
     return await send(site, request)
 
 
+async def with_several_values(site: Site, path: str, request: Request) -> Response:
+    site.node.operations.set(b"k", b"1")
+    site.node.operations.siblings.values[b"k"] = [b"1", b"2"]
+    return await send(site, request)
+
+
 async def known(site: Site, path: str, request: Request) -> Response:
     return await plainly(site, path, request.with_headers(If_None_Match="*"))
 
@@ -165,6 +171,7 @@ async def on_a_full_disk(site: Site, path: str, request: Request) -> Response:
 WAYS = {
     200: plainly,
     204: plainly,
+    300: with_several_values,
     304: known,
     400: malformed,
     403: conditional,

@@ -23,7 +23,7 @@ from edgekv.errors import Denied, EdgeKVError, InvalidRequest, NotANumber, NotFo
 from edgekv.ids import KeyspaceId
 from edgekv.metrics import Metrics
 from edgekv.node import batch, decimals
-from edgekv.node.operations import Operations
+from edgekv.node.operations import Operations, Values
 
 START_MS = 1_700_000_000_000
 
@@ -89,7 +89,7 @@ class FakeOperations:
         self.values: dict[bytes, bytes] = {}
         self.collections: dict[bytes, Collection] = {}
         self.expiries: dict[bytes, int] = {}
-        self.sets, self.maps = FakeSets(self), FakeMaps(self)
+        self.sets, self.maps, self.siblings = FakeSets(self), FakeMaps(self), FakeSiblings(self)
         self.now = START_MS
         self.clock: Callable[[], int] | None = None
         self.refusal: EdgeKVError | None = None
@@ -290,6 +290,35 @@ class FakeOperations:
     def _expired(self, key: bytes) -> bool:
         expiry = self.expiries.get(key, 0)
         return bool(expiry) and expiry <= self.now_ms()
+
+
+class FakeSiblings:
+    """Concurrent values of a key by the number of their put; a context is the numbers that were read."""
+
+    def __init__(self, operations: FakeOperations) -> None:
+        self._operations = operations
+        self.values: dict[bytes, dict[int, bytes]] = {}
+        self.expiries: list[int] = []
+
+    def get(self, key: bytes) -> Values:
+        found = self.values.get(key, {})
+        return Values(",".join(["c", *map(str, found)]), list(reversed(found.values())))
+
+    def put(self, key: bytes, value: bytes, context: str, *, expiry_ms: int = 0) -> None:
+        self._operations.engine.wrote(key)
+        self.expiries.append(expiry_ms)
+        self.values[key] = {**self._unread(key, context), len(self.expiries): value}
+
+    def delete(self, key: bytes, context: str) -> int:
+        before = len(self.values.get(key, {}))
+        self.values[key] = self._unread(key, context)
+        return before - len(self.values[key])
+
+    def _unread(self, key: bytes, context: str) -> dict[int, bytes]:
+        word, *read = context.split(",")
+        if word != "c":
+            raise InvalidRequest("the context is not one that a read returned.")
+        return {number: value for number, value in self.values.get(key, {}).items() if str(number) not in read}
 
 
 class FakeSets:
