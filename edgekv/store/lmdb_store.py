@@ -78,7 +78,7 @@ class LmdbStore:
             max_spare_txns=2,
             lib_version=ENGINE_0_9,
         )
-        self._databases = {name: environment.open_db(name, create=not self._readonly) for name in _DATABASES}
+        self._databases = dict(self._open_databases())
         self._main = environment.open_db(None)
         self._rows = self._databases[layout.DB_ROWS]
         self._failure: str | None = None
@@ -89,6 +89,16 @@ class LmdbStore:
         if not self._readonly:
             self._begin_format()
         self.renew()
+
+    def _open_databases(self) -> Iterator[tuple[bytes, lmdb._Database]]:
+        for name in _DATABASES:
+            try:
+                yield name, self._environment.open_db(name, create=not self._readonly)
+            except lmdb.NotFoundError:
+                # The release before operation ids made no database for them, and a reader cannot. The node's applier, which opens
+                # first, does; whoever looks at a stopped node's store has nothing to look for there.
+                if name != layout.DB_OPERATIONS:
+                    raise
 
     @classmethod
     def open(cls, path: Path, *, readonly: bool, map_bytes: int = LMDB_MAP_BYTES) -> "LmdbStore":

@@ -10,11 +10,14 @@ Invariants
   reply waits for it too, even if it needs no frame itself.
 - *Durability.* A payload is written only when the newest frame that its commands wrote to or looked at is done (`Engine.barrier`).
 - *Holding.* A connection holds, for one or more reasons (`_holds`), when a write finds no room, when its client does not take replies,
-  when too many replies wait for a sync, or while a slow command runs. Then reading is paused and the commands already parsed stay in
-  `_commands`; nothing is processed until no reason is left. Other connections go on. `_hold` and `_free` are the only mutators.
+  when too many replies wait for a sync, while a slow command runs, or when its turn is over. Then reading is paused and the commands
+  already parsed stay in `_commands`; nothing is processed until no reason is left. Other connections go on. `_hold` and
+  `_free` are the only mutators.
 - *Bounds.* Input: door.py, and a bound over all connections. Output: commands are processed only while little output is pending, so
   what a connection has in memory is the high-water mark and the replies of one read call (READ_RUN_BYTES_MAX and one value), and
   there is a bound over all connections. Above one of these two, a connection that has more than its share is closed.
+- *Turns.* Thousands of commands fit into one read, and some take a while (numbers of thousands of digits): after
+  RESP_TURN_MS a connection gives the loop back and holds until its next turn. Looked at between parts of runs.
 - *Time* is taken twice per payload, from the read that completed its commands to the write of their replies, never per command: each
   command that succeeded counts as one observation of what its payload took.
 - *Continuing* is always scheduled, never done inside `release` or a room callback: the engine is in the middle of its own step there,
@@ -59,6 +62,8 @@ from edgekv.limits import (
     RESP_OUTPUT_HIGH_BYTES,
     RESP_OUTPUT_SHARE_BYTES,
     RESP_READ_RUN_KEYS,
+    RESP_TURN_MS,
+    RESP_WRITE_RUN_COMMANDS,
 )
 from edgekv.metrics import NO_KEYSPACE
 
@@ -125,6 +130,11 @@ _REPLIES: Final = 4
 """Too many replies wait for a sync."""
 _SLOW: Final = 8
 """A slow command runs."""
+_TURN: Final = 16
+"""What it has sent at once takes long: others have their turn of the loop."""
+_TURN_NS: Final = RESP_TURN_MS * 1_000_000
+_CLOCK_MASK: Final = 15
+"""Of commands that are processed one by one, every sixteenth looks at the clock."""
 
 
 class Connection(asyncio.Protocol):
@@ -156,6 +166,7 @@ class Connection(asyncio.Protocol):
         "_timed",
         "_timed_op",
         "_transport",
+        "_turn_ends_ns",
         "_value_bytes_max",
         "_waiting_bytes",
     )
@@ -185,6 +196,8 @@ class Connection(asyncio.Protocol):
         self._waiting_bytes = 0
         """Of payloads that wait for frames; 0: none waits."""
         self._holds = 0
+        self._turn_ends_ns = 0
+        """When it has to give the loop back."""
         self._its_turn = False
         """It was woken, and what it has parsed goes before those who still wait for room."""
         self._commands: list[Arguments] = []
@@ -312,9 +325,8 @@ class Connection(asyncio.Protocol):
                 self._commands = []
                 self._answer(reply, self._engine.barrier)
                 return
-            done = self._each(commands)
-        else:
-            done = self._runs(commands)
+        self._turn_ends_ns = perf_counter_ns() + _TURN_NS
+        done = self._each(commands) if len(commands) == 1 else self._runs(commands)
         self._commands = [] if self._session.closing else commands[done:]
         self._shared.commands_total -= len(self._commands)
         self._flush()
@@ -389,8 +401,9 @@ class Connection(asyncio.Protocol):
             self._put(optional_bulks(values, self._session.dialect.null))
             if self._out_bytes > RESP_OUTPUT_HIGH_BYTES:
                 self._flush()
-                if self._holds:
-                    break
+            self._end_turn()
+            if self._holds:
+                break
         return done
 
     def _set_run(self, run: list[Arguments]) -> int:
@@ -414,6 +427,19 @@ class Connection(asyncio.Protocol):
         return len(run)
 
     def _write_run(self, run: list[Arguments]) -> int:
+        done = 0
+        while done < len(run):
+            part = run[done : done + RESP_WRITE_RUN_COMMANDS]
+            processed = self._write_part(part)
+            done += processed
+            if processed < len(part):
+                break
+            self._end_turn()
+            if self._holds:
+                break
+        return done
+
+    def _write_part(self, run: list[Arguments]) -> int:
         if self._lacks_room():
             self._hold(_ROOM)
             return 0
@@ -485,6 +511,8 @@ class Connection(asyncio.Protocol):
             self._put(reply)
             if self._out_bytes > RESP_OUTPUT_HIGH_BYTES:
                 self._flush()
+            if not i & _CLOCK_MASK:
+                self._end_turn()
             if self._holds or self._session.closing:
                 return i + 1
         return len(run)
@@ -585,6 +613,15 @@ class Connection(asyncio.Protocol):
             self._transport.pause_reading()
         if reason == _ROOM:
             self._listener.wait_for_room(self)
+
+    def _end_turn(self) -> None:
+        """Hold until the next turn of the loop, if this one took long."""
+        if perf_counter_ns() > self._turn_ends_ns and not self._ended:
+            self._hold(_TURN)
+            self._listener.call_soon(self._next_turn)
+
+    def _next_turn(self) -> None:
+        self._free(_TURN)
 
     def _free(self, reason: int) -> None:
         """A reason is gone; with the last one the connection goes on, soon."""

@@ -20,6 +20,7 @@ from edgekv.crdt.decimals import (
     whole,
 )
 
+numbers_of_digits = st.integers(0, 5).flatmap(lambda places: st.integers(0, 10 ** (10**places // 50)))
 numbers = st.integers(-BOUND, BOUND) | st.integers(-(10**40), 10**40).map(lambda units: whole(Fraction(units, UNITS)))
 
 
@@ -87,3 +88,13 @@ def test_no_decimal_context_of_the_program_around_it_matters() -> None:
     with localcontext(Context(prec=2, traps=list(Context().flags))):
         assert text_of(Fraction(10**30 + 1, 10**17)) == b"10000000000000.00000000000000001"
         assert parse(b"10000000000000.00000000000000001") == Fraction(10**30 + 1, 10**17)
+
+
+@given(
+    st.from_regex(rb"[+-]?([0-9]{0,3}\.[0-9]{1,25}|[0-9]{1,25}\.?[0-9]{0,20})([eE][+-]?[0-9]{1,2})?", fullmatch=True)
+    | st.builds(lambda a, b, e: b"%d.%de%d" % (a, b, e), numbers_of_digits, numbers_of_digits, st.integers(-4932, 4932))
+)
+def test_what_is_read_is_the_nearest_unit_to_the_exact_number(text: bytes) -> None:
+    exact = Fraction(Decimal(text.decode()))
+    expected = whole(Fraction(round(exact * UNITS), UNITS)) if abs(exact) < BOUND else None
+    assert parse(text) == expected and type(parse(text)) is type(expected)

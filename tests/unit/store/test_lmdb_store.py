@@ -12,9 +12,9 @@ import pytest
 from edgekv.crdt.operation import counter_suffix
 from edgekv.crdt.register import Cell
 from edgekv.errors import Corruption, FormatUnknown, Unavailable
-from edgekv.ids import Actor, KeyspaceId
+from edgekv.ids import SESSION_BYTES, Actor, KeyspaceId
 from edgekv.limits import LMDB_RESERVE_BYTES
-from edgekv.store import layout
+from edgekv.store import layout, operation_rows
 from edgekv.store.applied import NOTHING_APPLIED, Applied
 from edgekv.store.lmdb_store import LmdbStore, MapFull, StoreError, disk_is_full
 from tests.unit.store.node_log import OTHER, OWN, TINY_DISK_BYTES, fill_disk
@@ -233,3 +233,23 @@ def test_a_reserve_that_does_not_fit_is_reported(tiny_disk: Path) -> None:
     (tiny_disk / "filler").unlink()
     assert store.reserve()
     store.close()
+
+
+def test_a_store_from_before_operation_ids_can_be_read_and_becomes_one_with_them(tmp_path: Path) -> None:
+    path = tmp_path / "store"
+    old = LmdbStore.open(path, readonly=False)
+    with old.write() as transaction:
+        transaction.put_applied(NOTHING_APPLIED._replace(lsn=5))
+    old.close()
+    with lmdb.open(str(path), max_dbs=16) as environment:
+        database = environment.open_db(layout.DB_OPERATIONS)
+        with environment.begin(write=True) as drop:
+            drop.drop(database)
+    reader = LmdbStore.open(path, readonly=True)
+    assert reader.applied().lsn == 5, "edgekv wal inspect and salvage ask for it before the node has started again"
+    reader.close()
+    writer = LmdbStore.open(path, readonly=False)
+    assert operation_rows.load(writer) == (0, [])
+    with writer.write() as transaction:
+        operation_rows.save(transaction, {b"s" * SESSION_BYTES: {1: b":1\r\n"}})
+    writer.close()

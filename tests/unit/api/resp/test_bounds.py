@@ -1,8 +1,18 @@
 """What all connections of a listener may keep in memory together: commands that wait, and replies that nobody takes."""
 
+from itertools import count
+
+import hiredis
 import pytest
 
-from edgekv.limits import MIB, RESP_INPUT_BYTES_TOTAL_MAX, RESP_OUTPUT_BYTES_TOTAL_MAX
+from edgekv.api.resp import protocol
+from edgekv.limits import (
+    MIB,
+    RESP_INPUT_BYTES_TOTAL_MAX,
+    RESP_OUTPUT_BYTES_TOTAL_MAX,
+    RESP_TURN_MS,
+    RESP_WRITE_RUN_COMMANDS,
+)
 from tests.unit.api.resp.fake_node import Client, FakeListener, FakeNode, encode
 
 _VALUE = b"v" * (3 * MIB)
@@ -91,3 +101,27 @@ def test_a_writer_that_comes_while_others_wait_for_room_waits_behind_them(
     third.feed(encode("SET", "third", "w"))
     node.flush()
     assert third.replies() == b"+OK\r\n+OK\r\n"
+
+
+@pytest.mark.parametrize("command", [("GET", "k"), ("STRLEN", "k"), ("INCR", "n"), ("SADD", "s", "m")])
+def test_a_pipeline_of_dear_commands_gives_the_loop_back_and_goes_on_in_its_next_turn(
+    command: tuple[str, ...], node: FakeNode, listener: FakeListener, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A few bytes each, half a millisecond each: a number of thousands of digits, many such in one read."""
+    clock = count(0, 2 * RESP_TURN_MS * 1_000_000)
+    monkeypatch.setattr(protocol, "perf_counter_ns", lambda: next(clock))
+    sent = 3 * RESP_WRITE_RUN_COMMANDS
+    answered = client.send(*[command] * sent)
+    assert not client.is_reading()
+    turns = 0
+    while not client.is_reading():
+        node.flush()
+        listener.turn()
+        turns += 1
+    node.flush()
+    assert turns > 2 and client.is_reading()
+    reader = hiredis.Reader()
+    reader.feed(answered + client.replies())
+    replies = [reader.gets() for _ in range(sent)]
+    assert all(reply is not False for reply in replies) and reader.gets() is False, "each is answered once"
+    assert command[0] != "INCR" or replies == list(range(1, sent + 1)), "in the order of the commands"
