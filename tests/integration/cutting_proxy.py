@@ -15,7 +15,7 @@ from edgekv.config import Address
 REQUEST_BYTES: Final = (2_000, 30_000)
 """What passes before a cut on the way to the node."""
 REPLY_BYTES: Final = (200, 2_600)
-"""Likewise on the way back. Cuts come so seldom that the retry budget of a client, a tenth of its calls, is enough for all in flight."""
+"""Likewise on the way back. Cuts come seldom enough for the retry budget of a client, a tenth of its calls, whatever is in flight."""
 
 
 class CuttingProxy:
