@@ -296,6 +296,15 @@ def test_after_a_mistake_in_the_template_the_right_command_just_works(shell: She
     assert shell.edgekv("get", "typo/A").out == b"1"
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Who starts the tests in the background of a shell has SIGINT ignored, and children inherit that."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_ctrl_c_in_an_import_is_130_and_keeps_what_was_acknowledged(shell: Shell) -> None:
     process = shell.start("import", "-", "--format", "jsonl", "--key", "sigint/{n}", stdin=subprocess.PIPE)
     assert process.stdin is not None
