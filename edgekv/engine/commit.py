@@ -135,7 +135,7 @@ class Commit:
         self._frame_changes: Final = min(FRAME_CHANGES_MAX, share // _CHANGE_FRAMING_BYTES)
         self.operation_reply_bytes_max: Final = min(OPERATION_REPLY_BYTES_MAX, share)
         """How large a reply may be that is kept with its change."""
-        self.operation_ids: Final = operation_ids or OperationIds()
+        self.operation_ids: Final = OperationIds() if operation_ids is None else operation_ids
         """Of the changes that are durable; those of the others are in their frames."""
         self.read_row: RowReader = lambda keyspace, key, suffix: None
         """Set once by the engine: the newest version of a row anywhere, LMDB included."""

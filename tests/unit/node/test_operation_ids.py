@@ -12,6 +12,8 @@ from edgekv.engine.frame import Frame
 from edgekv.errors import DiskFull, EdgeKVError, IdForgotten, NotANumber
 from edgekv.ids import new_session
 from edgekv.limits import OPERATION_SESSIONS_MAX, OPERATION_WINDOW
+from edgekv.store import operation_rows
+from edgekv.store.lmdb_store import LmdbStore
 from tests.unit.node.inline_node import InlineNode
 
 KEYSPACES = (
@@ -190,3 +192,20 @@ def test_an_id_whose_call_raises_was_not_used(tmp_path: Path) -> None:
     with pytest.raises(EdgeKVError):
         node.engine.once(A, 1, refused)
     assert add(node, A, 1) == b"1"
+
+
+def test_a_node_that_has_forgotten_every_session_still_refuses_them_after_a_restart(tmp_path: Path) -> None:
+    node = InlineNode(tmp_path, segment_bytes=8 << 20, memory_bytes=64 << 20)
+    add(node, A, 1)
+    node.checkpoint()
+    node.kill()
+    store = LmdbStore.open(tmp_path / "store", readonly=False)
+    with store.write() as transaction:
+        operation_rows.save(transaction, {A: {2: b"large"}}, bytes_max=1)
+    store.close()
+    node.open()
+    assert len(node.engine.commit.operation_ids) == 0
+    with pytest.raises(IdForgotten):
+        add(node, A, 1)
+    assert node.operations.get(b"n") == b"1"
+    node.kill()
