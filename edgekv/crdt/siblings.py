@@ -3,8 +3,8 @@
 In a keyspace with ``conflict = "siblings"`` a key's register keeps concurrent values side by side. A put removes the values that its
 writer had seen and adds its own; a delete removes those that it had seen. What it had not seen stays, so nothing is lost to a stamp.
 
-    row       Siblings(values)          complete, ascending by dot; none: there is nothing
-    delta     Edit(added, removed)      a put: its own value, and the dots that it had seen; a delete: those alone
+    row       Siblings(values)              complete, ascending by dot; none: there is nothing
+    delta     SiblingsEdit(added, removed)  a put: its own value, and the dots that it had seen; a delete: those alone
 
 Each value has the dot of its change. An actor may have several: two clients of one node that had both read the same value and then
 write are concurrent, although one node stamps both. So a removal names dots exactly, and never takes lower ones of the same actor as

@@ -1,6 +1,6 @@
 """The hash commands. A field is a register or a counter of its own, so writes to different fields never meet.
 
-HSETNX decides by this node's state, as do HINCRBYFLOAT and HRANDFIELD; HINCRBY adds up over all nodes (docs/RESP.md).
+HSETNX decides by this node's state, as does HRANDFIELD; HINCRBY and HINCRBYFLOAT add up over all nodes (docs/RESP.md).
 """
 
 from collections.abc import Callable, Iterator
