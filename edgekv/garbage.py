@@ -1,8 +1,8 @@
 """When Python looks for garbage cycles. Rows make none, and are most of what a busy node allocates.
 
 CPython's collector runs each time so many more objects were made than freed, and looks at all that it has not seen before. A memtable
-that grows by 200,000 rows a second has it look at each of them twice, to find nothing: some percent of the event loop (docs/BENCHMARKS.md),
-and long pauses in the older generation. So there are two modes:
+that grows by 200,000 rows a second has it look at each of them twice, to find nothing: some percent of the event loop, and long pauses
+in the older generation (docs/BENCHMARKS.md). So there are two modes:
 
     quiet       no automatic collection. At each tick the young objects are frozen, which costs nothing, and they are not looked at
                 again. At one tick of `PROBES` they are looked at before; when there is a cycle among them: automatic.

@@ -9,7 +9,8 @@ Invariants
   layers below. So ``merge_from`` replaces rows, and the first hit of a read decides, up to LMDB. A plain row dominates everything
   before it by its stamp and decides alone; so does a tombstone, which is a Cell and therefore a hit.
 - ``composites`` are the few rows of a key that string verbs read whole: its expiry, counter parts and siblings (these complete with
-  LMDB's version). Elements and fields, of which there may be a million, are in ``collections`` (store.collection); those rows have LMDB's version in them as well.
+  LMDB's version). Elements and fields, of which there may be a million, are in ``collections`` (store.collection); those rows have
+  LMDB's version in them as well.
 - Rows that are not durable are never in the memtable, and nothing is removed from a layer but, in the cache, elements
   without dots, of which LMDB has no row: expiry hides, purging is LMDB's.
 - Only the active layer grows. A frozen layer leaves the read path only when its commit was reported AND a reader transaction that
