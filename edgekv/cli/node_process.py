@@ -4,7 +4,7 @@ The ready protocol of ``edgekv serve`` is one line per listener (``http 127.0.0.
 """
 
 import os
-import select
+import selectors
 import signal
 import subprocess
 import sys
@@ -103,13 +103,15 @@ class NodeProcess:
         assert self._process is not None and self._process.stdout is not None
         output = self._process.stdout.fileno()
         said = b""
-        while b"ready\n" not in said:
-            readable, _, _ = select.select([output], [], [], max(0.0, deadline - time.monotonic()))
-            data = os.read(output, READ_BYTES) if readable else b""
-            if not data:
-                state = "ended" if readable else f"was not ready after {READY_TIMEOUT_S:.0f} s"
-                raise Unavailable(f"the node {state}: {self._last_words()}")
-            said += data
+        with selectors.DefaultSelector() as selector:  # select() knows no descriptor above 1,023
+            selector.register(output, selectors.EVENT_READ)
+            while b"ready\n" not in said:
+                readable = selector.select(max(0.0, deadline - time.monotonic()))
+                data = os.read(output, READ_BYTES) if readable else b""
+                if not data:
+                    state = "ended" if readable else f"was not ready after {READY_TIMEOUT_S:.0f} s"
+                    raise Unavailable(f"the node {state}: {self._last_words()}")
+                said += data
         lines = (line.partition(" ") for line in said.decode().splitlines())
         return {name: Address.parse(place) for name, _, place in lines if name in LISTENERS}
 
