@@ -1,4 +1,4 @@
-"""What a test that ends leaves open is closed after it: a node that was killed has no one else to do it, and select() stops at 1,024."""
+"""What a test leaves open is closed after it: for a node that was killed nobody else does it, and select() stops at 1,024."""
 
 from collections.abc import Iterator
 
