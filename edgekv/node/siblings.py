@@ -71,7 +71,8 @@ class SiblingVerbs:
         verbs = self._verbs
         keyspace = _keeping(verbs.deletable(key))
         seen = context_dots(context, keyspace.id, key)
-        state, company, now = verbs.engine.reads.state(keyspace, key), verbs.counts(keyspace, key), verbs.now_ms()
+        state, now = verbs.engine.reads.state(keyspace, key), verbs.now_ms()
+        company = verbs.company(keyspace, key) if state.gone(now) else verbs.counts(keyspace, key)
         there = sum(sibling.dot in seen for sibling in state.visible_siblings(now))
         if there:
             verbs.change(keyspace, delete_after(state, key, seen, now, company))
