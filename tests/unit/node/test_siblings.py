@@ -232,6 +232,17 @@ def test_a_transaction_puts_one_value_of_a_key_and_sees_what_it_put(node: Inline
     assert values(node) == []
 
 
+def test_a_context_that_was_read_in_a_transaction_names_no_value_that_is_put_after_it(node: InlineNode) -> None:
+    with node.operations.transaction():
+        node.operations.set(b"s/other", b"")
+        node.operations.set(KEY, b"mine")
+        read = siblings(node).get(KEY)
+    assert read.values == [b"mine"]
+    siblings(node).put(KEY, b"theirs", siblings(node).get(KEY).context)
+    siblings(node).put(KEY, b"next", read.context)
+    assert values(node) == [b"next", b"theirs"]
+
+
 def test_a_batch_with_two_puts_of_a_key_leaves_the_last(node: InlineNode) -> None:
     node.operations.set_many([(KEY, b"1"), (b"s/z", b"2"), (KEY, b"3")])
     restart(node)
