@@ -196,13 +196,18 @@ def put_after(
 def delete_after(
     state: StringState, key: bytes, context: Container[Dot], now: int, company: Company = ALONE
 ) -> list[Operation]:
-    """DEL of the siblings with the dots of ``context``. What else is at the key stays; x goes with the last of it."""
+    """DEL of the siblings with the dots of ``context``. What else is at the key stays unless x hides it; x goes with it."""
     removed = _seen(state, context, now)
     if not removed:
         return []
     assert state.siblings is not None
     left = state._replace(siblings=Siblings(tuple(s for s in state.siblings.values if s.dot not in set(removed))))
-    return [(DELETE_SIBLINGS, key, removed), *([] if left.live(now, company) else renew_expiry(state, key))]
+    operations: list[Operation] = [(DELETE_SIBLINGS, key, removed)]
+    if state.gone(now):
+        operations += clear_besides_register(state, key, company)
+    if state.gone(now) or not left.live(now, company):
+        operations += renew_expiry(state, key)
+    return operations
 
 
 def _seen(state: StringState, context: Container[Dot], now: int) -> list[Dot]:

@@ -39,7 +39,11 @@ class SiblingVerbs:
         return self._verbs.engine.keyspaces.of(key).siblings
 
     def get(self, key: bytes) -> Values:
-        """All values, and the context to write with. WrongType when the key holds other types only."""
+        """All values, and the context to write with. WrongType when the key holds other types only.
+
+        Within a transaction the context leaves out what the transaction itself has put: that has no dot yet, and the one that it goes
+        by here will be that of another change.
+        """
         verbs = self._verbs
         verbs.check_key(key)
         keyspace = _keeping(verbs.engine.keyspaces.of(key))
@@ -47,7 +51,8 @@ class SiblingVerbs:
         values = [value for value in map(text, state.values(now)) if value is not None]
         if not values:
             verbs.check_nothing_else(keyspace, key, state, now)
-        dots = tuple(sibling.dot for sibling in state.visible_siblings(now))
+        own = self._own(state, keyspace)
+        dots = tuple(sibling.dot for sibling in state.visible_siblings(now) if sibling.dot not in own)
         return Values(context_text(keyspace.id, key, dots), values)
 
     def put(self, key: bytes, value: bytes, context: str, *, expiry_ms: int = 0) -> None:
@@ -61,7 +66,7 @@ class SiblingVerbs:
         seen = context_dots(context, keyspace.id, key)
         state, company, now = verbs.engine.reads.state(keyspace, key), verbs.company(keyspace, key), verbs.now_ms()
         expiry_ms = expiry_ms or verbs.default_expiry(keyspace)
-        operations = put_after(state, key, value, expiry_ms, self._with_own(state, keyspace, seen), now, company)
+        operations = put_after(state, key, value, expiry_ms, seen | self._own(state, keyspace), now, company)
         assert operations[0][0] == PUT_SIBLING
         self._check_room(state, set(operations[0][4]), value)
         verbs.change(keyspace, operations)
@@ -71,18 +76,19 @@ class SiblingVerbs:
         verbs = self._verbs
         keyspace = _keeping(verbs.deletable(key))
         seen = context_dots(context, keyspace.id, key)
-        state, company, now = verbs.engine.reads.state(keyspace, key), verbs.counts(keyspace, key), verbs.now_ms()
+        state, now = verbs.engine.reads.state(keyspace, key), verbs.now_ms()
+        company = verbs.company(keyspace, key) if state.gone(now) else verbs.counts(keyspace, key)
         there = sum(sibling.dot in seen for sibling in state.visible_siblings(now))
         if there:
             verbs.change(keyspace, delete_after(state, key, seen, now, company))
         return there
 
-    def _with_own(self, state: StringState, keyspace: Keyspace, seen: frozenset[Dot]) -> Container[Dot]:
-        """Within a transaction also what the transaction itself has put: a change has one value of a key."""
+    def _own(self, state: StringState, keyspace: Keyspace) -> frozenset[Dot]:
+        """Within a transaction what the transaction itself has put. A put removes it: a change has one value of a key."""
         commit = self._verbs.commit
         if not isinstance(commit, Draft) or commit.keyspace is not keyspace or state.siblings is None:
-            return seen
-        return seen.union(dot for dot in state.siblings.dots if commit.is_own(*dot))
+            return frozenset()
+        return frozenset(dot for dot in state.siblings.dots if commit.is_own(*dot))
 
     def _check_room(self, state: StringState, removed: Container[Dot], value: bytes) -> None:
         assert state.siblings is not None

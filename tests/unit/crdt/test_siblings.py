@@ -5,8 +5,21 @@ from random import Random
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from edgekv.crdt.company import Company
+from edgekv.crdt.counter import Part
 from edgekv.crdt.elements import Dot
-from edgekv.crdt.operation import SUFFIX_SIBLINGS, Operation, Row, join, merge_row
+from edgekv.crdt.operation import (
+    CLEAR_SET,
+    DELETE_SIBLINGS,
+    EXPIRE,
+    RESET,
+    SUFFIX_SIBLINGS,
+    Operation,
+    Row,
+    join,
+    merge_row,
+)
+from edgekv.crdt.register import Cell
 from edgekv.crdt.siblings import NO_SIBLINGS, Sibling, Siblings, SiblingsEdit, apply
 from edgekv.crdt.strings import (
     StringState,
@@ -223,3 +236,18 @@ def test_one_writer_who_has_read_everything_leaves_one_value(history: History, r
     clients.world.deliver_all()
     for replica in clients.world.replicas:
         assert clients.state(replica).values(clients.now) == [b"all"]
+
+
+def test_a_delete_by_context_after_the_end_of_the_key_shows_nothing_again_that_had_ended_with_it() -> None:
+    """A value that was put elsewhere, after the expiry of the key, beside a set and a number that this expiry hides."""
+    value, part = Sibling(A, 1, 10, b"v"), Part(5, 1, 0, 0, None, True)
+    state = StringState(None, Cell(b"", 5, B, 3, 100), {B: part}, Siblings((value,)))
+    company = Company(elements=1, vector={A: 1, B: 3})
+    made = delete_after(state, KEY, {value.dot}, 200, company)
+    assert made == [
+        (DELETE_SIBLINGS, KEY, [value.dot]),
+        (RESET, KEY, [(B, 1, 5)]),
+        (CLEAR_SET, KEY, ((A, 1), (B, 3))),
+        (EXPIRE, KEY, 0),
+    ]
+    assert delete_after(state, KEY, {value.dot}, 50, company) == [(DELETE_SIBLINGS, KEY, [value.dot])]

@@ -8,7 +8,8 @@ import pytest
 from edgekv.config import KeyspaceConfig
 from edgekv.crdt.operation import SUFFIX_SIBLINGS
 from edgekv.crdt.siblings import Siblings
-from edgekv.errors import ConcurrentValues, Denied, InvalidRequest, TooLarge, WrongType
+from edgekv.engine.frame import Frame
+from edgekv.errors import ConcurrentValues, Denied, DiskFull, InvalidRequest, TooLarge, WrongType
 from edgekv.ids import node_actor
 from edgekv.limits import SIBLINGS_MAX
 from edgekv.node.context import context_text
@@ -48,6 +49,13 @@ def unread(node: InlineNode, key: bytes = KEY) -> str:
 
 def values(node: InlineNode, key: bytes = KEY) -> list[bytes]:
     return siblings(node).get(key).values
+
+
+def waited_for(node: InlineNode) -> Frame | None:
+    """The frame that a read of the key waits for."""
+    node.engine.barrier = None
+    values(node)
+    return node.engine.barrier
 
 
 def restart(node: InlineNode) -> None:
@@ -99,6 +107,21 @@ def test_a_delete_removes_what_was_read_and_the_last_one_the_key(
     moment(node)
     assert (node.operations.exists([KEY]), node.operations.type_of(KEY)) == (0, "none")
     assert node.operations.keys_page(b"", b"s/", 10)[0] == []
+
+
+def test_a_read_waits_for_the_values_that_it_shows(node: InlineNode) -> None:
+    conflict(node)
+    assert waited_for(node) is not None
+    node.settle()
+    assert waited_for(node) is None
+
+
+def test_values_can_be_deleted_on_a_full_disk_and_none_be_put(node: InlineNode) -> None:
+    context = conflict(node)
+    node.engine.admission.disk_full = True
+    with pytest.raises(DiskFull):
+        siblings(node).put(KEY, b"c", context)
+    assert siblings(node).delete(KEY, context) == 2
 
 
 def test_a_put_without_a_context_replaces_what_this_node_holds(node: InlineNode) -> None:
@@ -230,6 +253,17 @@ def test_a_transaction_puts_one_value_of_a_key_and_sees_what_it_put(node: Inline
     assert values(node) == []
     restart(node)
     assert values(node) == []
+
+
+def test_a_context_that_was_read_in_a_transaction_names_no_value_that_is_put_after_it(node: InlineNode) -> None:
+    with node.operations.transaction():
+        node.operations.set(b"s/other", b"")
+        node.operations.set(KEY, b"mine")
+        read = siblings(node).get(KEY)
+    assert read.values == [b"mine"]
+    siblings(node).put(KEY, b"theirs", siblings(node).get(KEY).context)
+    siblings(node).put(KEY, b"next", read.context)
+    assert values(node) == [b"next", b"theirs"]
 
 
 def test_a_batch_with_two_puts_of_a_key_leaves_the_last(node: InlineNode) -> None:

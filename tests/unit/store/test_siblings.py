@@ -15,7 +15,9 @@ from edgekv.crdt.operation import (
     element_suffix,
 )
 from edgekv.crdt.siblings import Siblings
-from edgekv.store.applied import Stable
+from edgekv.ids import KeyspaceId
+from edgekv.store import snapshot
+from edgekv.store.applied import Cut, Stable
 from tests.unit.store.node_log import FIRST_HLC, OTHER, OWN, NodeLog, applier_of, contents, open_store
 
 
@@ -27,8 +29,9 @@ class Node:
         self.store = open_store(data_dir)
         self.applier = applier_of(self.store, data_dir)
 
-    def apply(self, wall_ms: int = 0) -> None:
-        while self.applier.apply(self.log.lsn, Stable(wall_ms, None)) is not None:
+    def apply(self, wall_ms: int = 0, cut: Cut | None = None) -> None:
+        cuts = None if cut is None else {0: cut}
+        while self.applier.apply(self.log.lsn, Stable(wall_ms, cuts)) is not None:
             pass
 
     def values(self, key: bytes = b"k") -> list[bytes] | None:
@@ -100,3 +103,23 @@ def test_the_expiry_of_a_key_takes_older_values_with_it_and_spares_later_ones(no
     assert node.suffixes() == {SUFFIX_EXPIRY, SUFFIX_SIBLINGS, element_suffix(b"e")}
     node.apply(wall_ms=10)
     assert (node.values(), node.suffixes()) == ([b"later"], {SUFFIX_SIBLINGS})
+
+
+def test_a_value_that_has_expired_stays_until_the_cut_covers_it(node: Node) -> None:
+    node.log.change([PUT_SIBLING, b"k", b"own", 10, []])
+    node.log.change([PUT_SIBLING, b"k", b"other", 10, []], actor=OTHER)
+    node.apply(wall_ms=10, cut=Cut({OWN: 1}, {}, frozenset()))
+    assert node.values() == [b"other"]
+    node.apply(wall_ms=10, cut=Cut({OWN: 1, OTHER: 1}, {}, frozenset()))
+    assert node.values() is None
+
+
+@pytest.mark.parametrize("key", [b"k", b"long" * 500], ids=["short key", "long key"])
+def test_a_page_shows_the_values_beside_a_set(node: Node, key: bytes) -> None:
+    node.log.change([ADD_ELEMENTS, key, [b"e", b"f"]])
+    node.log.change([PUT_SIBLING, key, b"v", 0, []], actor=OTHER)
+    node.apply()
+    (item,) = snapshot.page([], node.store, KeyspaceId(0), b"", None, 10).items
+    row = item.composites[SUFFIX_SIBLINGS]
+    assert isinstance(row, Siblings) and [sibling.value for sibling in row.values] == [b"v"]
+    assert (item.key, item.elements) == (key, 2)
