@@ -71,6 +71,7 @@ class Keyspace:
         "id",
         "mixed",
         "name",
+        "observed",
         "policy",
         "prefix",
         "row_prefix",
@@ -97,6 +98,8 @@ class Keyspace:
         """Whether a key here may hold rows other than its register. Until it does, a SET need not look for others to clear."""
         self.vector: dict[Actor, Head] = {}
         """Durable: what the log covers."""
+        self.observed: dict[Actor, Head] = {}
+        """Of the other actors, what was received from peers: readers see it, the log may not have it yet."""
 
 
 def successor(prefix: bytes) -> bytes | None:
