@@ -17,6 +17,7 @@ from edgekv.engine.keyspaces import Keyspaces
 from edgekv.engine.reads import Reads
 from edgekv.engine.recovery import Replay
 from edgekv.engine.runs import Runs
+from edgekv.engine.tail import Tail
 from edgekv.errors import LogFailed
 from edgekv.ids import Actor, Lsn, actor_text
 from edgekv.limits import RESERVE_SEGMENTS, RESTART_SEGMENTS
@@ -97,6 +98,9 @@ class Engine:
             grown=self._judge,
             operation_ids=replay.operation_ids,
         )
+        self.tail: Final = Tail()
+        """The end of the log in memory, for those who follow it."""
+        self.commit.on_durable = self.tail.append
         self.collections: Final = Collections(actor=actor, commit=self.commit, memtable=memtable, store=store)
         self.reads: Final = Reads(
             actor=actor,

@@ -60,12 +60,14 @@ class Frame:
         "changes",
         "done",
         "end_lsn",
+        "first_lsn",
         "heads",
         "hlcs",
         "layer",
         "marks",
         "number",
         "operation_ids",
+        "payload",
         "run",
         "runs",
         "shown",
@@ -98,7 +100,10 @@ class Frame:
         """The own actor's vector entries once this frame is durable."""
         self.hlcs: Final[dict[Keyspace, int]] = {}
         """The highest HLC that it holds of each keyspace."""
+        self.first_lsn = 0
         self.end_lsn = 0
+        self.payload = b""
+        """Its bytes in the log, from when it is encoded until it is durable."""
 
     @property
     def empty(self) -> bool:
