@@ -151,6 +151,8 @@ class Commit:
         """Set once by the engine: the newest version of a row anywhere, LMDB included."""
         self.read_collection: CollectionReader = _no_collections
         """Set once by the engine: the same for all rows of a key's set and map."""
+        self.on_durable: Callable[[int, bytes], None] = lambda first_lsn, payload: None
+        """Set once by the engine: called with each frame's first LSN and payload when it is durable, in order."""
         self.barrier: Frame | None = None
         """Invariant B. Callers set it to None before a batch of calls and wait for what it is after it."""
         self.filling = Frame(1)
@@ -379,7 +381,9 @@ class Commit:
         if roll or self._log.at_segment_start:
             payload = self._checkpoint() + payload
             count += 1
-        frame.end_lsn = self._log.next_lsn + count
+        frame.first_lsn = self._log.next_lsn
+        frame.end_lsn = frame.first_lsn + count
+        frame.payload = payload
         return payload, count, roll
 
     def _encode_run(self, run: Run, frame: Frame) -> bytes:
@@ -434,6 +438,8 @@ class Commit:
                 run.keyspace.vector[run.actor] = run.head
                 if run.keyspace.observed.get(run.actor) is run.head:
                     del run.keyspace.observed[run.actor]
+            self.on_durable(frame.first_lsn, frame.payload)
+            frame.payload = b""
 
     @property
     def pending_bytes(self) -> int:

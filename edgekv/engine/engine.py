@@ -18,6 +18,7 @@ from edgekv.engine.keyspaces import Keyspace, Keyspaces
 from edgekv.engine.reads import Reads
 from edgekv.engine.recovery import Replay
 from edgekv.engine.runs import Runs
+from edgekv.engine.tail import Tail
 from edgekv.errors import LogFailed
 from edgekv.ids import Actor, KeyspaceId, Lsn, actor_text
 from edgekv.limits import CLOCK_AHEAD_MS_MAX, HLC_FOLD_MAX, RESERVE_SEGMENTS, RESTART_SEGMENTS
@@ -101,6 +102,9 @@ class Engine:
             grown=self._judge,
             operation_ids=replay.operation_ids,
         )
+        self.tail: Final = Tail()
+        """The end of the log in memory, for those who follow it."""
+        self.commit.on_durable = self.tail.append
         self.collections: Final = Collections(actor=actor, commit=self.commit, memtable=memtable, store=store)
         self.reads: Final = Reads(
             actor=actor,

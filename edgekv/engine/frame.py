@@ -76,12 +76,14 @@ class Frame:
         "changes",
         "done",
         "end_lsn",
+        "first_lsn",
         "heads",
         "hlcs",
         "layer",
         "marks",
         "number",
         "operation_ids",
+        "payload",
         "received",
         "run",
         "runs",
@@ -117,7 +119,10 @@ class Frame:
         """The runs of other actors in it."""
         self.hlcs: Final[dict[Keyspace, int]] = {}
         """The highest HLC that it holds of each keyspace."""
+        self.first_lsn = 0
         self.end_lsn = 0
+        self.payload = b""
+        """Its bytes in the log, from when it is encoded until it is durable."""
 
     @property
     def empty(self) -> bool:
