@@ -126,6 +126,15 @@ RESP_TRANSACTION_ROWS_FREE: Final = 16  # elements, fields and keys that each of
 RESP_TRANSACTION_ROWS_MAX: Final = 64_000  # that all of them together may look at beyond that: 0.3 s
 RESP_WAKE_CONNECTIONS: Final = 16  # of those that waited for room, per turn of the loop: all at once would overshoot it
 
+# Links between nodes (replication).
+PEER_WINDOW_BYTES: Final = 8 * MIB  # sent and not yet taken in by the peer
+PEER_MESSAGE_BYTES: Final = 256 * KIB  # where a message of changes ends
+PEER_MESSAGES_AT_ONCE: Final = 4  # that one link sends in a turn of the loop
+PEER_ACK_BYTES: Final = 128 * KIB  # taken in, after which the peer is told although nothing is durable yet
+PEER_HEARTBEAT_MS: Final = 1_000
+PEER_SILENT_MS: Final = 5_000
+SEEN_INTERVAL_MS: Final = 1_000
+
 # Siblings (crdt/siblings.py).
 SIBLINGS_MAX: Final = 64  # concurrent values of one key that this node's clients may make; merging may bring more
 CONTEXT_DOTS_MAX: Final = 128  # that the context of a read names; a key with more is resolved in several writes
