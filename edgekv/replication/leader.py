@@ -23,6 +23,8 @@ from edgekv.replication.stability import compute_stable, settled_heads
 from edgekv.store.applied import Stable
 
 STABLE_INTERVAL_MS: Final = 5_000
+EXPIRED_AT_ONCE: Final = 200
+"""Entries of the expiry index that are looked at in a second."""
 WALL_STEP_MS: Final = 60_000
 """A STABLE that says nothing new but a later wall waits until it is so much later."""
 
@@ -99,6 +101,7 @@ class Leader:
             if self._members.all_durable() and not 0 <= now_ms - self._announced_at_ms < STABLE_INTERVAL_MS:
                 self._announced_at_ms = now_ms
                 self._announce(own)
+            self._clear_expired()
 
     def _return(self, own: Mapping[int, Vector]) -> None:
         """After a restore: everybody is here, and nothing that they have is missing."""
@@ -131,6 +134,19 @@ class Leader:
         if stable is not None and (last is None or _says_more(stable, last.stable)):
             announced = Announced(number=1 if last is None else last.number + 1, stable=stable)
             self._write([(STABLE_KEY, pack_announced(announced))])
+
+    def _clear_expired(self) -> None:
+        """Remove keys whose expiry has passed for everybody (engine/expired_keys.py)."""
+        announced = self._members.announced
+        if announced is None or announced.stable.cuts is None or self._engine.admission.disk_full:
+            return
+        cuts = announced.stable.cuts
+
+        def covers(keyspace: int, actor: Actor, seq: int) -> bool:
+            cut = cuts.get(keyspace)
+            return cut is not None and seq <= cut.cut.get(actor, 0)
+
+        self._engine.expired_keys.clear(covers, announced.stable.wall_ms, EXPIRED_AT_ONCE)
 
     def _open(self, applicant: Applicant) -> Member:
         keyspaces = self._engine.keyspaces.all

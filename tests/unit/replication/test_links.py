@@ -124,13 +124,35 @@ def test_a_deletion_is_forgotten_when_everybody_has_seen_it(net: Net, make: Make
     edges[0].operations.set(b"k", b"v")
     run(net, peers, rounds=3)
     edges[1].operations.delete([b"k"])
-    run(net, peers, rounds=100)
+    run(net, peers, rounds=200, step_ms=1_000)
     for peer in peers:
-        for _ in range(3):
-            peer.checkpoint()
-            run(net, peers, rounds=30)
         assert peer.stored_row(b"k", b"\x01") is None, "no tombstone is left"
         assert peer.operations.get(b"k") is None
+
+
+def test_a_key_that_expired_with_company_is_cleared_by_the_leader(net: Net, make: Make) -> None:
+    hub, edges, _ = cluster(net, make)
+    peers = [hub, *edges]
+    edge = edges[0]
+    edge.operations.sets.add(b"s", [b"x", b"y"])
+    edge.operations.maps.put(b"m", [(b"f", b"v")])
+    edge.operations.maps.increment(b"m", b"n", 3)
+    edge.operations.increment(b"c", 4)
+    for key in (b"s", b"m", b"c"):
+        edge.operations.set_expiry(key, edge.now_ms + 10_000)
+    run(net, peers, rounds=5)
+    run(net, peers, rounds=300, step_ms=1_000)
+    for peer in peers:
+        for key in (b"s", b"m", b"c"):
+            keyspace = peer.engine.keyspaces.of(key)
+            assert peer.operations.type_of(key) == "none"
+            assert peer.engine.reads.recount(keyspace, key) == (0, 0)
+            assert peer.stored_row(key, b"\x02") is None
+        peer.engine.memtable.drop_cache()
+        assert peer.stored_row(b"m", b"\x08") is None, "the clear itself is forgotten"
+    edge.operations.sets.add(b"s", [b"z"])
+    run(net, peers, rounds=5)
+    assert [peer.operations.sets.page(b"s", b"", 9)[0] for peer in peers] == [[b"z"]] * 3
 
 
 @pytest.mark.parametrize("seed", range(10))

@@ -135,6 +135,9 @@ def run(net: Net, peers: list[Peer], *, rounds: int = 60, step_ms: int = 100) ->
     for _ in range(rounds):
         for peer in peers:
             peer.now_ms += step_ms
+            peer.tick()
+            while peer.apply():
+                pass
             peer.replication.tick()
         while True:
             moved = net.deliver()
