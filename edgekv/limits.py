@@ -83,6 +83,18 @@ SCAN_EXAMINED_KEYS_MAX: Final = 2_000  # beyond its own that a page may look at:
 SCAN_LIMIT_MAX: Final = 10_000
 SLICE_MS: Final = 5  # KEYS, DBSIZE, RANDOMKEY give the loop back after this long
 
+# Links to other nodes (net/).
+PEER_FRAME_BYTES_MAX: Final = (
+    48 * MIB
+)  # of a message, also before it was compressed: any change, whose value may be 16 MiB
+PEER_COMPRESSED_BYTES_MIN: Final = 512  # smaller messages are sent as they are
+PEER_CONNECTIONS_MAX: Final = 1_000  # that others may open here
+PEER_OUTPUT_BYTES_MAX: Final = 2 * PEER_FRAME_BYTES_MAX  # not taken by the other side; above it its link is closed
+PEER_DEAD_MS: Final = 5_000  # without a sign of life a link is closed
+PEER_DIAL_S: Final = 5.0  # for a TCP connection to come about
+PEER_BACK_OFF_S_MIN: Final = 0.1  # before another attempt; twice as long after each that failed
+PEER_BACK_OFF_S_MAX: Final = 5.0
+
 # HTTP (api/http).
 HTTP_LINE_BYTES_MAX: Final = 64 * KIB  # a request line: prefix, start and cursor of a scan, each byte of a key as %XX
 HTTP_HEADERS_MAX: Final = 64
@@ -152,6 +164,7 @@ assert OPERATION_REPLY_BYTES_MAX + OPERATION_ID_BYTES + OPERATION_SESSION_BYTES 
 assert OPERATION_REPLY_BYTES_MAX >= 24 * BATCH_OPERATIONS_MAX  # a 64-bit integer in RESP has 23 bytes
 assert MEMORY_BYTES_MIN <= MEMORY_BYTES_DEFAULT_MAX
 assert HTTP_LINE_BYTES_MAX > 3 * 3 * KEY_BYTES_MAX + 2 * KEY_BYTES_MAX
+assert 2 * (VALUE_BYTES_MAX + CHANGE_OVERHEAD_BYTES) <= PEER_FRAME_BYTES_MAX
 assert HTTP_BATCH_OPERATIONS_MAX <= BATCH_OPERATIONS_MAX
 assert SIBLINGS_MAX <= CONTEXT_DOTS_MAX
 assert CONTEXT_CHARS_MAX < HTTP_HEADER_BYTES_MAX

@@ -22,7 +22,7 @@ LAYERS = [
     {"__main__"},
     {"cli", "embedded", "sync"},
     {"server"},
-    {"api", "client"},
+    {"api", "client", "net"},
     {"node"},
     {"replication"},
     {"engine"},
@@ -52,6 +52,7 @@ PURE = [
     "store.collection",
     "store.sorted_keys",
     "store.memtable",
+    "net.frame",
     "clock",
     "codec",
     "checksum",
@@ -87,6 +88,7 @@ HOME = {
     "msgpack": {"codec"},
     "rich": {"cli"},
     "uvloop": {"cli"},
+    "zstandard": {"net.frame"},
 }
 
 # A drawer without a noun attracts everything.
