@@ -81,6 +81,20 @@ SCAN_EXAMINED_KEYS_MAX: Final = 2_000  # beyond its own that a page may look at:
 SCAN_LIMIT_MAX: Final = 10_000
 SLICE_MS: Final = 5  # KEYS, DBSIZE, RANDOMKEY give the loop back after this long
 
+# What clients are promised about other nodes (replication/acks.py, node/session.py).
+ACK_WAITERS_MAX: Final = 1 << 16  # replies that wait for other nodes at once; one more leaves without waiting
+ACK_PEERS_MAX: Final = 1 << 14  # other nodes of which it is known what they have
+ACK_TIMEOUT_MS: Final = 1_000  # how long a reply waits for other nodes when its client names no time
+ACK_TIMEOUT_MS_MAX: Final = 3_600_000
+SESSION_ENTRIES_MAX: Final = (
+    400  # sequence numbers in a session's token; one that would need more is good on its own node only
+)
+SESSION_TOKEN_CHARS_MAX: Final = (
+    7_900  # as text, which HTTP carries in a header: 400 entries of 14 bytes, and their keyspaces
+)
+SESSION_WAIT_MS: Final = 2_000  # how long a call waits for its node to cover its token when its client names no time
+SESSION_WAITERS_MAX: Final = 1 << 14  # calls that wait for that at once; one more is refused as behind
+
 # HTTP (api/http).
 HTTP_LINE_BYTES_MAX: Final = 64 * KIB  # a request line: prefix, start and cursor of a scan, each byte of a key as %XX
 HTTP_HEADERS_MAX: Final = 64
@@ -143,3 +157,4 @@ assert HTTP_LINE_BYTES_MAX > 3 * 3 * KEY_BYTES_MAX + 2 * KEY_BYTES_MAX
 assert HTTP_BATCH_OPERATIONS_MAX <= BATCH_OPERATIONS_MAX
 assert SIBLINGS_MAX <= CONTEXT_DOTS_MAX
 assert CONTEXT_CHARS_MAX < HTTP_HEADER_BYTES_MAX
+assert SESSION_TOKEN_CHARS_MAX < HTTP_HEADER_BYTES_MAX
