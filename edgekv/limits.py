@@ -86,12 +86,7 @@ ACK_WAITERS_MAX: Final = 1 << 16  # replies that wait for other nodes at once; o
 ACK_PEERS_MAX: Final = 1 << 14  # other nodes of which it is known what they have
 ACK_TIMEOUT_MS: Final = 1_000  # how long a reply waits for other nodes when its client names no time
 ACK_TIMEOUT_MS_MAX: Final = 3_600_000
-SESSION_ENTRIES_MAX: Final = (
-    400  # sequence numbers in a session's token; one that would need more is good on its own node only
-)
-SESSION_TOKEN_CHARS_MAX: Final = (
-    7_900  # as text, which HTTP carries in a header: 400 entries of 14 bytes, and their keyspaces
-)
+SESSION_TOKEN_CHARS_MAX: Final = 7_900  # of a session's token, which HTTP carries in a header: about 450 nodes
 SESSION_WAIT_MS: Final = 2_000  # how long a call waits for its node to cover its token when its client names no time
 SESSION_WAITERS_MAX: Final = 1 << 14  # calls that wait for that at once; one more is refused as behind
 

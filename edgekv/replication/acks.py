@@ -97,6 +97,7 @@ class Acks:
         self._entries_swept = 0
         """How many of them the last sweep left."""
         self._arrivals = 0
+        self._closed = False
 
     # -- what other nodes have
 
@@ -158,7 +159,7 @@ class Acks:
         wait = Wait(positions, want, callback)
         if self.is_met(positions, want):
             wait.end(True)
-        elif self._open >= ACK_WAITERS_MAX:
+        elif self._closed or self._open >= ACK_WAITERS_MAX:
             wait.end(False)
         else:
             self._open += 1
@@ -182,7 +183,8 @@ class Acks:
         self._sweep()
 
     def expire_all(self) -> None:
-        """The node stops: nobody waits any longer."""
+        """The node stops: nobody waits any longer, or begins to."""
+        self._closed = True
         for wait in self._waits():
             self._end(wait, met=False)
         self._heaps.clear()

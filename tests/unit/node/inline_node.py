@@ -66,6 +66,7 @@ class InlineNode:
         value_bytes_max: int = VALUE_BYTES_MAX,
         segment_bytes: int = SEGMENT_BYTES,
         spares: int = SPARE_SEGMENTS,
+        dice: int = 0,
     ) -> None:
         self.config: Final = Config(
             data_dir=path,
@@ -77,7 +78,7 @@ class InlineNode:
         )
         self.now_ms = START_MS
         self._spares: Final = spares
-        self._dice: Final = Random(0)
+        self._dice: Final = Random(dice)
         self.open()
 
     # -- what a test looks at
@@ -159,8 +160,10 @@ class InlineNode:
         if isinstance(job.token, Frame):
             self.frames_written = job.token.number
             self.engine.written(job.token)
+            self.node.durable()
         elif job.token is SYNC:
             self.engine.synced()
+            self.node.durable()
         self._make_spares()
         return True
 
@@ -184,6 +187,7 @@ class InlineNode:
         """The timer: freezes, flushes, and the sync of what is buffered."""
         self._store.renew()
         self.engine.tick()
+        self.node.tick(self.now_ms)
         if self.engine.commit.needs_sync:
             self._jobs.append(SyncJob(SYNC))
 
