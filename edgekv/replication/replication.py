@@ -26,7 +26,7 @@ from edgekv.limits import (
     PEER_HEARTBEAT_MS,
     PEER_MESSAGE_BYTES,
     PEER_MESSAGES_AT_ONCE,
-    PEER_SILENT_MS,
+    PEER_DEAD_MS,
     PEER_WINDOW_BYTES,
     SEEN_INTERVAL_MS,
 )
@@ -144,8 +144,8 @@ class Replication:
         """About ten times a second."""
         now = self._now_ms()
         for link in list(self.links.values()):
-            if now - link.heard_ms > PEER_SILENT_MS:
-                self._close(link, f"the peer has said nothing for {PEER_SILENT_MS // 1000} s")
+            if now - link.heard_ms > PEER_DEAD_MS:
+                self._close(link, f"the peer has said nothing for {PEER_DEAD_MS // 1000} s")
                 continue
             self._drain(link)
             self._pump(link)
