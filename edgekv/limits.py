@@ -126,6 +126,16 @@ RESP_TRANSACTION_ROWS_FREE: Final = 16  # elements, fields and keys that each of
 RESP_TRANSACTION_ROWS_MAX: Final = 64_000  # that all of them together may look at beyond that: 0.3 s
 RESP_WAKE_CONNECTIONS: Final = 16  # of those that waited for room, per turn of the loop: all at once would overshoot it
 
+# Watches (node/watch.py, api/watch.py).
+WATCHES_MAX: Final = 512  # of one node; each may hold a frame, and a window of the log while it lags
+WATCH_READ_BYTES: Final = 256 * KIB  # of the log, or of rows, per step; and the window in which a watch reads files
+WATCH_STEP_EVENTS: Final = 256  # per step: about 3 ms
+WATCH_PAGE_KEYS: Final = 64  # per read of current rows
+WATCH_BODIES_BYTES_MAX: Final = 8 * MIB  # of the log's newest runs, unpacked and shared by all watches
+WATCH_CURSOR_CHARS_MAX: Final = 48 * KIB  # about a thousand actors
+WATCH_HEARTBEAT_S: Final = 15  # of silence; a proxy drops a connection on which nothing moves
+WATCH_PAUSE_MS: Final = 5  # between two steps of a watch that has caught up: a busy node wakes it no oftener
+
 # Siblings (crdt/siblings.py).
 SIBLINGS_MAX: Final = 64  # concurrent values of one key that this node's clients may make; merging may bring more
 CONTEXT_DOTS_MAX: Final = 128  # that the context of a read names; a key with more is resolved in several writes
@@ -144,5 +154,6 @@ assert OPERATION_REPLY_BYTES_MAX >= 24 * BATCH_OPERATIONS_MAX  # a 64-bit intege
 assert MEMORY_BYTES_MIN <= MEMORY_BYTES_DEFAULT_MAX
 assert HTTP_LINE_BYTES_MAX > 3 * 3 * KEY_BYTES_MAX + 2 * KEY_BYTES_MAX
 assert HTTP_BATCH_OPERATIONS_MAX <= BATCH_OPERATIONS_MAX
+assert WATCH_CURSOR_CHARS_MAX < HTTP_LINE_BYTES_MAX
 assert SIBLINGS_MAX <= CONTEXT_DOTS_MAX
 assert CONTEXT_CHARS_MAX < HTTP_HEADER_BYTES_MAX
