@@ -154,6 +154,15 @@ PEER_MESSAGES_AT_ONCE: Final = 4  # that one link sends in a turn of the loop
 PEER_ACK_BYTES: Final = 128 * KIB  # taken in, after which the peer is told although nothing is durable yet
 PEER_HEARTBEAT_MS: Final = 1_000
 SEEN_INTERVAL_MS: Final = 1_000
+# Watches (node/watch.py, api/watch.py).
+WATCHES_MAX: Final = 512  # of one node; each may hold a frame, and a window of the log while it lags
+WATCH_READ_BYTES: Final = 256 * KIB  # of the log, or of rows, per step; and the window in which a watch reads files
+WATCH_STEP_EVENTS: Final = 256  # per step: about 3 ms
+WATCH_PAGE_KEYS: Final = 64  # per read of current rows
+WATCH_BODIES_BYTES_MAX: Final = 8 * MIB  # of the log's newest runs, unpacked and shared by all watches
+WATCH_CURSOR_CHARS_MAX: Final = 48 * KIB  # about a thousand actors
+WATCH_HEARTBEAT_S: Final = 15  # of silence; a proxy drops a connection on which nothing moves
+WATCH_PAUSE_MS: Final = 5  # between two steps of a watch that has caught up: a busy node wakes it no oftener
 
 # Siblings (crdt/siblings.py).
 SIBLINGS_MAX: Final = 64  # concurrent values of one key that this node's clients may make; merging may bring more
@@ -174,6 +183,7 @@ assert MEMORY_BYTES_MIN <= MEMORY_BYTES_DEFAULT_MAX
 assert HTTP_LINE_BYTES_MAX > 3 * 3 * KEY_BYTES_MAX + 2 * KEY_BYTES_MAX
 assert 2 * (VALUE_BYTES_MAX + CHANGE_OVERHEAD_BYTES) <= PEER_FRAME_BYTES_MAX
 assert HTTP_BATCH_OPERATIONS_MAX <= BATCH_OPERATIONS_MAX
+assert WATCH_CURSOR_CHARS_MAX < HTTP_LINE_BYTES_MAX
 assert SIBLINGS_MAX <= CONTEXT_DOTS_MAX
 assert CONTEXT_CHARS_MAX < HTTP_HEADER_BYTES_MAX
 assert SESSION_TOKEN_CHARS_MAX < HTTP_HEADER_BYTES_MAX

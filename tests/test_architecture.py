@@ -61,7 +61,15 @@ PURE = [
     "limits",
 ]
 # The synchronous core: the same rule for its own imports. What it drives (log, store, flusher) is handed to it.
-SYNCHRONOUS = ["engine", "replication", "node.operations"]
+SYNCHRONOUS = [
+    "engine",
+    "replication",
+    "node.operations",
+    "node.watch",
+    "node.watch_cursor",
+    "node.watch_events",
+    "node.watch_rows",
+]
 IMPURE = {
     "aiohttp",
     "asyncio",

@@ -23,10 +23,10 @@ from edgekv.errors import Denied, EdgeKVError, Forked, PeerFault, Unavailable
 from edgekv.ids import KeyspaceId, Vector, actor_text
 from edgekv.limits import (
     PEER_ACK_BYTES,
+    PEER_DEAD_MS,
     PEER_HEARTBEAT_MS,
     PEER_MESSAGE_BYTES,
     PEER_MESSAGES_AT_ONCE,
-    PEER_DEAD_MS,
     PEER_WINDOW_BYTES,
     SEEN_INTERVAL_MS,
 )
