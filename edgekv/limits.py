@@ -95,6 +95,15 @@ PEER_DIAL_S: Final = 5.0  # for a TCP connection to come about
 PEER_BACK_OFF_S_MIN: Final = 0.1  # before another attempt; twice as long after each that failed
 PEER_BACK_OFF_S_MAX: Final = 5.0
 
+# What clients are promised about other nodes (replication/acks.py, node/session.py).
+ACK_WAITERS_MAX: Final = 1 << 16  # replies that wait for other nodes at once; one more leaves without waiting
+ACK_PEERS_MAX: Final = 1 << 14  # other nodes of which it is known what they have
+ACK_TIMEOUT_MS: Final = 1_000  # how long a reply waits for other nodes when its client names no time
+ACK_TIMEOUT_MS_MAX: Final = 3_600_000
+SESSION_TOKEN_CHARS_MAX: Final = 7_900  # of a session's token, which HTTP carries in a header: about 450 nodes
+SESSION_WAIT_MS: Final = 2_000  # how long a call waits for its node to cover its token when its client names no time
+SESSION_WAITERS_MAX: Final = 1 << 14  # calls that wait for that at once; one more is refused as behind
+
 # HTTP (api/http).
 HTTP_LINE_BYTES_MAX: Final = 64 * KIB  # a request line: prefix, start and cursor of a scan, each byte of a key as %XX
 HTTP_HEADERS_MAX: Final = 64
@@ -138,6 +147,14 @@ RESP_TRANSACTION_ROWS_FREE: Final = 16  # elements, fields and keys that each of
 RESP_TRANSACTION_ROWS_MAX: Final = 64_000  # that all of them together may look at beyond that: 0.3 s
 RESP_WAKE_CONNECTIONS: Final = 16  # of those that waited for room, per turn of the loop: all at once would overshoot it
 
+# Links between nodes (replication).
+PEER_WINDOW_BYTES: Final = 8 * MIB  # sent and not yet taken in by the peer
+PEER_MESSAGE_BYTES: Final = 256 * KIB  # where a message of changes ends
+PEER_MESSAGES_AT_ONCE: Final = 4  # that one link sends in a turn of the loop
+PEER_ACK_BYTES: Final = 128 * KIB  # taken in, after which the peer is told although nothing is durable yet
+PEER_HEARTBEAT_MS: Final = 1_000
+SEEN_INTERVAL_MS: Final = 1_000
+
 # Siblings (crdt/siblings.py).
 SIBLINGS_MAX: Final = 64  # concurrent values of one key that this node's clients may make; merging may bring more
 CONTEXT_DOTS_MAX: Final = 128  # that the context of a read names; a key with more is resolved in several writes
@@ -159,3 +176,4 @@ assert 2 * (VALUE_BYTES_MAX + CHANGE_OVERHEAD_BYTES) <= PEER_FRAME_BYTES_MAX
 assert HTTP_BATCH_OPERATIONS_MAX <= BATCH_OPERATIONS_MAX
 assert SIBLINGS_MAX <= CONTEXT_DOTS_MAX
 assert CONTEXT_CHARS_MAX < HTTP_HEADER_BYTES_MAX
+assert SESSION_TOKEN_CHARS_MAX < HTTP_HEADER_BYTES_MAX
