@@ -190,7 +190,14 @@ class FakeOperations:
         raise AssertionError(operation)
 
     def keyspaces(self) -> list[dict[str, object]]:
-        figures = {"consistency": "crdt", "conflict": "lww", "durability": "fsync", "ttl_s": 0, "system": False}
+        figures = {
+            "consistency": "crdt",
+            "conflict": "lww",
+            "durability": "fsync",
+            "ttl_s": 0,
+            "system": False,
+            "sites": [],
+        }
         return [{"name": "default", "prefix": b"", **figures}, {"name": "odd", "prefix": b"\xff", **figures}]
 
     def status(self) -> dict[str, object]:
