@@ -222,6 +222,9 @@ class Host(Protocol):
     @property
     def started_ms(self) -> int: ...
 
+    def monotonic_ms(self) -> int:
+        """The clock of deadlines."""
+
     def kick_soon(self) -> None:
         """Start a flush in this turn of the loop, after the callbacks that are due."""
 

@@ -52,13 +52,13 @@ class Entry:
 class Promises:
     """Of one connection; see the module docstring."""
 
-    def __init__(self, session: Session, now_ms: Callable[[], int]) -> None:
+    def __init__(self, session: Session) -> None:
         host = session.shared.host
         self._session: Final = session
         self._acks: Final = host.acks
         self._sessions: Final = host.sessions
         self._engine: Final = host.operations.engine
-        self._now_ms: Final = now_ms
+        self._host: Final = host
         self.level: Level = "local"
         self.timeout_ms = ACK_TIMEOUT_MS
         self.reached: Level = "local"
@@ -170,7 +170,7 @@ class Promises:
             self._leave()
 
         entry.level, entry.acknowledged = self.level, None
-        deadline_ms = self._now_ms() + self.timeout_ms if self.timeout_ms else None
+        deadline_ms = self._host.monotonic_ms() + self.timeout_ms if self.timeout_ms else None
         entry.wait = self._acks.wait(written, self._acks.want(self.level), deadline_ms, settle)
 
     def release(self, entry: object) -> None:

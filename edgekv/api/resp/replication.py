@@ -3,7 +3,6 @@
 The first one asks once; the other two change what the connection is promised from then on (promises.py).
 """
 
-import time
 from collections.abc import Callable
 from typing import Final
 
@@ -20,11 +19,6 @@ from edgekv.node.token import token_of
 from edgekv.replication.acks import LEVELS, Want
 
 _RANGE: Final = "value is out of range, must be positive"
-
-
-def now_ms() -> int:
-    """The clock of deadlines."""
-    return time.monotonic_ns() // 1_000_000
 
 
 @command(
@@ -47,7 +41,7 @@ def wait(session: Session, arguments: Arguments) -> Reply:
         return integer_reply(len(acks.covered_by(positions)))
 
     def begin(_barrier: Frame | None, done: Callable[[bytes], None]) -> Callable[[], None]:
-        deadline_ms = now_ms() + min(timeout_ms, ACK_TIMEOUT_MS_MAX) if timeout_ms else None
+        deadline_ms = _deadline_ms(session, timeout_ms) if timeout_ms else None
         waiting = acks.wait(positions, want, deadline_ms, lambda _met: done(count()))
         return lambda: acks.cancel(waiting)
 
@@ -129,9 +123,13 @@ def _go_on(session: Session, promises: Promises, token: str, timeout_ms: int) ->
                 promises.behind = ""
             done(OK if error is None else fault(error))
 
-        return sessions.wait(token, now_ms() + min(timeout_ms, ACK_TIMEOUT_MS_MAX), settle)
+        return sessions.wait(token, _deadline_ms(session, timeout_ms), settle)
 
     return Later(begin=begin)
+
+
+def _deadline_ms(session: Session, timeout_ms: int) -> int:
+    return session.shared.host.monotonic_ms() + min(timeout_ms, ACK_TIMEOUT_MS_MAX)
 
 
 def _after_all(promises: Promises, reply: Callable[[], bytes]) -> Later:
@@ -146,7 +144,7 @@ def _after_all(promises: Promises, reply: Callable[[], bytes]) -> Later:
 
 def _promises(session: Session) -> Promises:
     if session.promises is None:
-        session.promises = Promises(session, now_ms)
+        session.promises = Promises(session)
     assert isinstance(session.promises, Promises)
     return session.promises
 

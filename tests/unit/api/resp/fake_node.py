@@ -536,6 +536,9 @@ class FakeNode:
         self.flush_when_kicked = False
         self.slices = 0
 
+    def monotonic_ms(self) -> int:
+        return 0
+
     def kick_soon(self) -> None:
         self.kicks += 1
         if self.flush_when_kicked:
