@@ -33,8 +33,9 @@ class Clients:
         else:
             key, verbs, weights = rng.choice(keys), _VERBS, _WEIGHTS
         verb = rng.choices(verbs, weights)[0]
+        keyspace = operations.engine.keyspaces.of(key)
         try:
-            verb(self, operations, key, keys)
+            verb(self, operations, key, [other for other in keys if operations.engine.keyspaces.of(other) is keyspace])
         except REFUSALS as refusal:
             return f"{verb.__name__[1:]} {key.decode()}: {type(refusal).__name__}"
         return f"{verb.__name__[1:]} {key.decode()}"

@@ -128,6 +128,10 @@ class SimNode:
         """The vector that the node calls durable."""
         return {actor: head.seq for actor, head in self.keyspace(keyspace_id).vector.items()}
 
+    def first_lsn(self) -> int:
+        """Where the log begins."""
+        return self._log.segments[0].base_lsn
+
     # -- life
 
     def open(self) -> None:
