@@ -39,7 +39,7 @@ class Tail:
     """The newest durable frames, of at most ``bytes_max`` bytes together, what they cost besides their payloads included."""
 
     def __init__(self, bytes_max: int = TAIL_BYTES) -> None:
-        self._bytes_max: Final = bytes_max
+        self.bytes_max = bytes_max
         self._frames: list[TailFrame] = []
         self._first = 0
         """Frames before this index were dropped; they leave the list when they are its half, so that appending stays O(1)."""
@@ -50,7 +50,7 @@ class Tail:
         frame = TailFrame(first_lsn, payload)
         self._frames.append(frame)
         self.bytes += frame.bytes
-        while self.bytes > self._bytes_max:
+        while self.bytes > self.bytes_max:
             self.bytes -= self._frames[self._first].bytes
             self._first += 1
         if self._first * 2 > len(self._frames):
@@ -95,9 +95,26 @@ class LogCursor:
             return []
         frames = self._tail.read(self.lsn, bytes_max)
         if frames is None:
-            frames = self._read_files(durable_lsn, bytes_max)
-        else:
-            self._reader.close()  # its place would fall behind and be recycled, while the log has ours
+            return self.read_files(durable_lsn, bytes_max)
+        self._reader.close()  # its place would fall behind and be recycled, while the log has ours
+        return self._taken(frames, durable_lsn)
+
+    def lags(self, durable_lsn: int) -> bool:
+        """Whether the next `read` has to read files."""
+        return self.lsn < durable_lsn and self._tail.read(self.lsn, 1) is None
+
+    def read_files(self, durable_lsn: int, bytes_max: int) -> list[tuple[int, Record]]:
+        """As `read`, never from memory: it touches nothing that is shared, so a thread may do it while the log goes on."""
+        frames: list[TailFrame] = []
+        size = 0
+        for first_lsn, _, payload in self._reader.read(self.lsn, durable_lsn):
+            frames.append(TailFrame(first_lsn, payload))
+            size += frames[-1].bytes
+            if size >= bytes_max:
+                break
+        return self._taken(frames, durable_lsn)
+
+    def _taken(self, frames: list[TailFrame], durable_lsn: int) -> list[tuple[int, Record]]:
         found = [
             (lsn, record)
             for frame in frames
@@ -111,16 +128,6 @@ class LogCursor:
     def close(self) -> None:
         """Close what the reader has open. The cursor stays usable."""
         self._reader.close()
-
-    def _read_files(self, durable_lsn: int, bytes_max: int) -> list[TailFrame]:
-        frames: list[TailFrame] = []
-        size = 0
-        for first_lsn, _, payload in self._reader.read(self.lsn, durable_lsn):
-            frames.append(TailFrame(first_lsn, payload))
-            size += frames[-1].bytes
-            if size >= bytes_max:
-                break
-        return frames
 
 
 def _first_lsn(frame: TailFrame) -> int:
