@@ -7,12 +7,12 @@ from collections.abc import Callable, Sequence
 from random import Random
 from typing import Final
 
-from edgekv.errors import ConcurrentValues, InvalidRequest, NotANumber, NotFound, TooLarge, WrongType
+from edgekv.errors import ConcurrentValues, InvalidRequest, NotANumber, NotFound, TooLarge, Unavailable, WrongType
 from edgekv.node.operations import Operations
 
 MEMBERS: Final = (b"m1", b"m2", b"m3")
 FIELDS: Final = (b"f1", b"f2")
-REFUSALS: Final = (ConcurrentValues, InvalidRequest, NotANumber, NotFound, TooLarge, WrongType)
+REFUSALS: Final = (ConcurrentValues, InvalidRequest, NotANumber, NotFound, TooLarge, Unavailable, WrongType)
 LIFE_MS: Final = 8_000
 """The longest expiry that is given; most are much shorter."""
 

@@ -40,6 +40,8 @@ KEYSPACES: Final = (
 LIVENESS_S: Final = 90
 """In which a mended cluster must agree."""
 AFTER_ALL_EXPIRIES_MS: Final = 200_000
+CLEARING_US: Final = 2_000_000
+"""In which what has expired may be cleared; then all must agree again."""
 KEYS_LIVE_CALLS: Final = 150
 """After so many calls other keys are used, so that the history of one stays short."""
 
@@ -138,17 +140,18 @@ class Cluster:
         self.note("peace")
         self.calling = False
         self.faults.mend()
+        self._agree("the last fault")
+        for machine in self.machines:
+            machine.skew_ms += AFTER_ALL_EXPIRIES_MS
+        self.run_until(self.now_us + CLEARING_US)
+        self._agree("everything had expired")
+
+    def _agree(self, since: str) -> None:
         nodes = [machine.node for machine in self.machines]
         deadline_us = self.now_us + LIVENESS_S * 1_000_000
         if not self.run_until(deadline_us, lambda: all(n.up for n in nodes) and self.witness.agreed(nodes)):
             lacking = [sorted(node.durable(0).values()) for node in nodes if node.up]
-            raise Violation(
-                f"no agreement {LIVENESS_S} s after the last fault; vectors of the default keyspace: {lacking}"
-            )
-        self.witness.agree(nodes, self.all_keys())
-        for machine in self.machines:
-            machine.skew_ms += AFTER_ALL_EXPIRIES_MS
-        self.run_until(self.now_us + 1_000_000)
+            raise Violation(f"no agreement {LIVENESS_S} s after {since}; vectors of the default keyspace: {lacking}")
         self.witness.agree(nodes, self.all_keys())
 
     def end(self) -> None:

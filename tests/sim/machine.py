@@ -11,14 +11,17 @@ from random import Random
 from typing import TYPE_CHECKING, Final
 
 from edgekv.config import KeyspaceConfig
+from edgekv.replication.log_source import LogSource
+from edgekv.replication.messages import Applicant
+from edgekv.replication.replication import Replication
 from tests.sim.clients import Clients
 from tests.sim.sim_node import Reply, SimNode
-from tests.sim.stand_in import StandIn
-from tests.sim.witness import Promise
+from tests.sim.witness import Promise, Violation
 
 if TYPE_CHECKING:
     from tests.sim.cluster import Cluster
 
+CLUSTER: Final = b"a simulated one!"
 START_MS: Final = 1_700_000_000_000
 TICK_US: Final = 100_000
 DIAL_US: Final = (100_000, 1_500_000)
@@ -64,7 +67,21 @@ class Machine:
         self._flushing = self._applying = False
         self._dialed = {}
         self._cluster.witness.watch_intake(self.node)
-        self.replication = StandIn(self.node.engine, self, self.node.disk, self.node.first_lsn)
+        identity = self.node.node.identity
+        self.replication = Replication(
+            engine=self.node.engine,
+            source=LogSource(self.node.engine.tail, self.node.disk),
+            cluster=CLUSTER,
+            myself=Applicant(
+                identity.node, identity.actor, identity.name, identity.site, "hub" if self.is_hub else "edge"
+            ),
+            founder=self.number == 0,
+            keyspaces=[],
+            transport=self,
+            now_ms=self.now_ms,
+            kick=lambda: None,  # every event ends with a flush
+            rolled_back=self._rolled_back,
+        )
         self._at(self._rng.randrange(TICK_US), self._tick)
         self._at(self._pause_us(), self._call)
         for other in self._upstreams():
@@ -124,6 +141,9 @@ class Machine:
         self._note(f"link {link} closed: {reason}")
         self._cluster.network.close(link)
 
+    def _rolled_back(self) -> None:
+        raise Violation(f"{self.node.name} is told of changes of its own that it has forgotten")
+
     def _upstreams(self) -> list[int]:
         """Whom it dials: an edge a hub, a hub the hubs before it."""
         hubs = self._cluster.plan.hubs
@@ -155,7 +175,7 @@ class Machine:
         self._at(self._pause_us(), self._call)
         self._cluster.calls += 1
         engine = self.node.engine
-        if engine.write_blocked:
+        if engine.write_blocked or not self.replication.members.founded:
             return
         engine.barrier = None
         keys, sibling_keys = self._cluster.keys(), self._cluster.sibling_keys()
@@ -190,6 +210,7 @@ class Machine:
     def _turn(self, *, whole: bool = False) -> None:
         """The end of a turn of the loop: start what was asked for, and have a look."""
         node, cluster = self.node, self._cluster
+        cluster.witness.made(node)
         node.engine.kick()
         if node.jobs and not self._flushing:
             self._flushing = True
@@ -205,6 +226,7 @@ class Machine:
     def _flush(self) -> None:
         self._flushing = False
         self.node.flush()
+        self.node.node.durable()
         self.replication.durable()
         self._note(f"flushed up to {self.node.engine.commit.durable_lsn}")
         self._turn()
@@ -218,6 +240,7 @@ class Machine:
     def _tick(self) -> None:
         self._at(TICK_US, self._tick)
         self.node.tick()
+        self.node.node.tick(self._cluster.now_us // 1000)
         self.replication.tick()
         self._turn()
 
