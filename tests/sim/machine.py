@@ -219,9 +219,20 @@ class Machine:
         if node.wants_apply and not self._applying:
             self._applying = True
             self._at(self._rng.randrange(500, 30_000), self._apply)
-        if whole or not cluster.check_ms or cluster.now_us - self._checked_us >= cluster.check_ms * 1000:
+        self._look(whole=whole)
+
+    def _look(self, *, whole: bool) -> None:
+        """Check what this event touched and one key more; everything that is in use now and then, and after a start or an apply."""
+        cluster = self._cluster
+        keys = cluster.witness.touched(self.node)
+        in_use = [*cluster.keys(), *cluster.sibling_keys()]
+        if cluster.check_ms:
+            whole |= cluster.now_us - self._checked_us >= cluster.check_ms * 1000
+            keys = []
+        if whole:
             self._checked_us = cluster.now_us
-            cluster.witness.check(node, [*cluster.keys(), *cluster.sibling_keys()])
+        if whole or not cluster.check_ms:
+            cluster.witness.check(self.node, in_use if whole else dict.fromkeys([*keys, self._rng.choice(in_use)]))
 
     def _flush(self) -> None:
         self._flushing = False
@@ -235,7 +246,7 @@ class Machine:
         self._applying = False
         if self.node.apply():
             self._note(f"applied up to {self.node.engine.checkpoints.applied_lsn}")
-        self._turn()
+        self._turn(whole=not self._cluster.check_ms)
 
     def _tick(self) -> None:
         self._at(TICK_US, self._tick)

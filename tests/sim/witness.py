@@ -17,7 +17,7 @@ from edgekv.engine.keyspaces import Head, Keyspace
 from edgekv.ids import Actor, KeyspaceId
 from edgekv.node.node import Node
 from edgekv.wal.record import Changes
-from tests.sim.oracle import History, changes_of, changes_of_run, shown
+from tests.sim.oracle import Change, History, changes_of, changes_of_run, shown
 from tests.sim.sim_node import SimNode
 
 Vector = dict[Actor, int]
@@ -48,6 +48,7 @@ class Witness:
         self._durable: Final[dict[tuple[str, KeyspaceId], Vector]] = {}
         self._got: Final[dict[tuple[KeyspaceId, Actor], int]] = {}
         """How far anybody else has an actor's changes."""
+        self._touched: Final[dict[str, dict[bytes, None]]] = {}
 
     # -- what is made
 
@@ -67,6 +68,7 @@ class Witness:
         for change in changes_of_run(run, node.actor):
             if change.seq > known:
                 history.add(change)
+                self._touch(node, change)
                 self._seen_by_maker[run.keyspace.id, node.actor, change.seq] = before
 
     # -- what is taken in
@@ -95,10 +97,18 @@ class Witness:
             original = made[change.seq - 1]
             if _plain(change.operations) != _plain(original.operations) or change.hlc != original.hlc:
                 raise Violation(f"{node.name} got another change {change.seq} than its maker made")
+            self._touch(node, change)
             lacking = _lacking(seen, self._seen_by_maker[keyspace, run.actor, change.seq])
             if lacking:
                 raise Violation(f"causality: {node.name} got a change whose maker had seen {lacking} changes more")
         self._got[keyspace, run.actor] = max(self._got.get((keyspace, run.actor), 0), last)
+
+    def _touch(self, node: SimNode, change: Change) -> None:
+        self._touched.setdefault(node.name, {}).update((operation[1], None) for operation in change.operations)
+
+    def touched(self, node: SimNode) -> list[bytes]:
+        """The keys that changes have touched at the node since it was asked last."""
+        return list(self._touched.pop(node.name, ()))
 
     # -- what is promised
 
@@ -134,8 +144,6 @@ class Witness:
 
     def check(self, node: SimNode, keys: Iterable[bytes]) -> None:
         """Readers of these keys are shown what they must be."""
-        if not node.up:
-            return
         self.check_durable(node)
         operations = node.node
         for key in keys:
@@ -182,6 +190,7 @@ class Witness:
                 raise Violation(f"{node.name} lost {got - seq} changes in keyspace {number} that others have got")
             for change in history.forget_above(node.actor, seq):
                 self._seen_by_maker.pop((number, node.actor, change.seq), None)
+        self._touched.pop(node.name, None)
         self.check_durable(node)
 
     def agree(self, nodes: Sequence[SimNode], keys: Iterable[bytes]) -> None:
