@@ -71,11 +71,6 @@ def now_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-def monotonic_ms() -> int:
-    """The clock of deadlines, ms."""
-    return time.monotonic_ns() // 1_000_000
-
-
 class Server:
     """One running node: the `Host` of the front ends."""
 
@@ -116,6 +111,10 @@ class Server:
     def sessions(self) -> Sessions:
         """What clients have seen."""
         return self.node.sessions
+
+    def monotonic_ms(self) -> int:
+        """The clock of deadlines, ms."""
+        return time.monotonic_ns() // 1_000_000
 
     def kick_soon(self) -> None:
         """Flush at the end of this turn of the loop, so that everything read in it shares a frame."""
@@ -300,7 +299,7 @@ class Server:
         flusher = self._effects.flusher
         if flusher is not None and self.engine.commit.error is None:
             self.engine.tick()
-            self.node.tick(monotonic_ms())
+            self.node.tick(self.monotonic_ms())
             if self.engine.commit.needs_sync:
                 flusher.submit(SyncJob(SYNC))
             elif not self._promised and self._loop.time() - self._last_frame_s > TICK_S:
