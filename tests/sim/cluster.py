@@ -25,12 +25,13 @@ from typing import Final, NamedTuple
 from edgekv.config import KeyspaceConfig
 from edgekv.ids import Actor
 from tests.sim.faults import Faults
+from tests.sim.hurry import hurried
 from tests.sim.machine import Machine
 from tests.sim.network import Network
 from tests.sim.oracle import Change
 from tests.sim.plan import Plan, draw, steady
 from tests.sim.sim_node import fast_directory
-from tests.sim.witness import Violation, Witness
+from tests.sim.witness import Violation, Witness, garbage
 
 KEYSPACES: Final = (
     KeyspaceConfig(prefix=b"", name="default", durability="fsync"),
@@ -145,6 +146,8 @@ class Cluster:
             machine.skew_ms += AFTER_ALL_EXPIRIES_MS
         self.run_until(self.now_us + CLEARING_US)
         self._agree("everything had expired")
+        if self.plan.hurry:
+            self._tidy()
 
     def _agree(self, since: str) -> None:
         nodes = [machine.node for machine in self.machines]
@@ -153,6 +156,14 @@ class Cluster:
             lacking = [sorted(node.durable(0).values()) for node in nodes if node.up]
             raise Violation(f"no agreement {LIVENESS_S} s after {since}; vectors of the default keyspace: {lacking}")
         self.witness.agree(nodes, self.all_keys())
+
+    def _tidy(self) -> None:
+        """Everybody has seen everything: of what was deleted and what has expired nothing is left, and nothing came back."""
+        nodes = [machine.node for machine in self.machines]
+        if not self.run_until(self.now_us + LIVENESS_S * 1_000_000, lambda: not any(garbage(node) for node in nodes)):
+            left = {node.name: found[:5] for node in nodes if (found := garbage(node))}
+            raise Violation(f"garbage {LIVENESS_S} s after all had seen all: {left}")
+        self._agree("nothing was left to forget")
 
     def end(self) -> None:
         """Close what is open."""
@@ -172,8 +183,10 @@ def run(
     directory = fast_directory(f"edgekv-cluster-{seed}-")
     broken, cluster = "", None
     try:
-        cluster = Cluster(seed, plan or draw(seed), directory, trace=trace, check_ms=check_ms)
-        cluster.live()
+        plan = plan or draw(seed)
+        with hurried(plan.hurry):
+            cluster = Cluster(seed, plan, directory, trace=trace, check_ms=check_ms)
+            cluster.live()
     except Violation as violation:
         broken = f"{violation}\n{replay_line(seed)}"
     except Exception as error:  # a node that falls over is a finding as any other

@@ -81,6 +81,7 @@ class Machine:
             now_ms=self.now_ms,
             kick=lambda: None,  # every event ends with a flush
             rolled_back=self._rolled_back,
+            acks=self.node.node.acks,
         )
         self._at(self._rng.randrange(TICK_US), self._tick)
         self._at(self._pause_us(), self._call)

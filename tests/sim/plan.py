@@ -28,6 +28,8 @@ class Plan:
     """How long clients call and faults happen; then everything is mended, and all nodes must come to agree."""
     segment_bytes: int
     retain_segments: int
+    hurry: bool
+    """Whether what all have seen is announced and purged many times in this life (tests/sim/hurry.py)."""
 
     @property
     def nodes(self) -> int:
@@ -53,9 +55,10 @@ def draw(seed: int, *, chaos_s: float = 6.0) -> Plan:
         chaos_s=chaos_s,
         segment_bytes=rng.choice((16 << 10, 32 << 10)),
         retain_segments=1_000,
+        hurry=rng.random() < 0.8,
     )
 
 
 def steady(*, chaos_s: float) -> Plan:
     """Five nodes, 20 calls a second at each, no faults: what the speed of the simulation is measured by."""
-    return Plan(1, 4, (0,) * 5, 6, 20.0, 2_000, 1_000, (), 1_000, chaos_s, 256 << 10, 1_000)
+    return Plan(1, 4, (0,) * 5, 6, 20.0, 2_000, 1_000, (), 1_000, chaos_s, 256 << 10, 1_000, hurry=False)

@@ -12,10 +12,16 @@ After each step that it is asked about, of the node that moved:
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final, NamedTuple
 
+from edgekv.crdt.counter import Part
+from edgekv.crdt.elements import Clear, Element
+from edgekv.crdt.operation import Row
+from edgekv.crdt.register import Cell
+from edgekv.crdt.siblings import Siblings
 from edgekv.engine.frame import Run
-from edgekv.engine.keyspaces import Head, Keyspace
+from edgekv.engine.keyspaces import Head, Keyspace, successor
 from edgekv.ids import Actor, KeyspaceId
 from edgekv.node.node import Node
+from edgekv.store import layout
 from edgekv.wal.record import Changes
 from tests.sim.oracle import Change, History, changes_of, changes_of_run, shown
 from tests.sim.sim_node import SimNode
@@ -207,6 +213,37 @@ class Witness:
         return all(
             node.durable(number) == history.heads() for number, history in self.histories.items() for node in nodes
         )
+
+
+def garbage(node: SimNode) -> list[str]:
+    """Rows in LMDB that show nothing to anybody, but for those of meta."""
+    if not node.up:
+        return [f"{node.name} is down"]
+    node.store.renew()
+    found: list[str] = []
+    for keyspace in node.engine.keyspaces.all:
+        if keyspace.policy.system:
+            continue
+        low = keyspace.row_prefix
+        for lmdb_key, data in node.store.range(low, successor(low)):
+            if not layout.is_count(data):
+                row = layout.decode_row(data, node.store.actor_of)
+                if _shows_nothing(row, node.engine.ttl_now_ms()):
+                    found.append(f"{lmdb_key!r}: {row}")
+    return found
+
+
+def _shows_nothing(row: Row, ttl_ms: int) -> bool:
+    match row:
+        case Cell(value=None) | Element(dots=()) | Siblings(values=()) | Clear():
+            return True
+        case Cell(expiry_ms=end):
+            return 0 < end <= ttl_ms
+        case Part(seq=seq, base_seq=base_seq):
+            return seq <= base_seq
+        case Siblings(values=values):
+            return any(0 < sibling.expiry_ms <= ttl_ms for sibling in values)
+    return False
 
 
 def _seen(keyspace: Keyspace, own: Actor) -> dict[Actor, Head]:
