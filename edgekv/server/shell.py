@@ -35,6 +35,7 @@ from edgekv.node import identity, keyspace_file
 from edgekv.node.directory import DataDirectory
 from edgekv.node.node import Node
 from edgekv.node.operations import Operations
+from edgekv.node.watch import Watches
 from edgekv.server.descriptors import allowed_connections
 from edgekv.server.effects import HOUSEKEEPING, SYNC, Effects
 from edgekv.server.gauges import LoopProbe, register_gauges
@@ -99,6 +100,11 @@ class Server:
     def operations(self) -> Operations:
         """The verbs."""
         return self.node.operations
+
+    @property
+    def watches(self) -> Watches:
+        """Who follows what is written."""
+        return self.node.watches
 
     def kick_soon(self) -> None:
         """Flush at the end of this turn of the loop, so that everything read in it shares a frame."""
@@ -168,7 +174,7 @@ class Server:
             self._effects.flusher.start()
             self._spares.start()
         self._supervisor.watch(self.engine)
-        register_gauges(self.metrics, self.engine, self._probe)
+        register_gauges(self.metrics, self.engine, self.node.watches, self._probe)
         self._garbage = self._take_collector()
 
     def _take_collector(self) -> Garbage | None:
@@ -248,6 +254,7 @@ class Server:
             self._frame_written(token, outcome)
         elif token is SYNC:
             self.engine.synced()
+            self.node.watches.durable()
         if outcome.spares < SPARE_SEGMENTS:
             self._spares.wake()
 
@@ -255,6 +262,7 @@ class Server:
         self._last_frame_s, self._promised = self._loop.time(), False
         self.metrics.wal_frame(frame.changes, frame.bytes, int(outcome.sync_s * 1e9) if frame.sync else None)
         self.engine.written(frame)
+        self.node.watches.durable()
         self._unchecked_bytes += frame.bytes
         if self._unchecked_bytes >= DISK_CHECK_BYTES:
             self._check_disk()

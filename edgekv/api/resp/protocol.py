@@ -45,12 +45,14 @@ from edgekv.api.resp import (
     siblings,
     strings,
     transactions,
+    watch,
 )
 from edgekv.api.resp.door import Door, bad_argument
 from edgekv.api.resp.replies import OK, error, fault, optional_bulks
 from edgekv.api.resp.runs import WRITE_RUNS, replies
-from edgekv.api.resp.session import Arguments, Reply, Session, Shared, Slices
+from edgekv.api.resp.session import Arguments, Reply, Session, Shared, Slices, Stream
 from edgekv.api.resp.table import Command, find, key_indexes
+from edgekv.api.resp.watch import Pushes
 from edgekv.engine.frame import Frame, newer
 from edgekv.errors import EdgeKVError
 from edgekv.limits import (
@@ -81,6 +83,7 @@ COMMAND_MODULES: Final = (
     siblings,
     strings,
     transactions,
+    watch,
 )
 """Imported for what they enter into the table."""
 
@@ -115,6 +118,9 @@ class Listener(Protocol):
 
     def run_slow(self, connection: "Connection", slices: Slices) -> None:
         """Run it, then call `Connection.slow_reply`."""
+
+    def run_stream(self, connection: "Connection", pushes: Pushes) -> None:
+        """Hand what a watch shows to `Connection.push`, until the client is gone or there is no more."""
 
     def call_soon(self, callback: Callable[[], None]) -> None:
         """Call it in the next turn of the loop."""
@@ -163,6 +169,7 @@ class Connection(asyncio.Protocol):
         "_scheduled",
         "_session",
         "_shared",
+        "_stream",
         "_timed",
         "_timed_op",
         "_transport",
@@ -205,6 +212,8 @@ class Connection(asyncio.Protocol):
         self._scheduled = False
         """`_continue` will be called."""
         self._paused = False
+        self._stream: Pushes | None = None
+        """The watch that the connection belongs to; it takes no commands any more."""
         self._counted_input = 0
         """What this connection contributes to `Shared.input_bytes`."""
         self._counted_output = 0
@@ -239,11 +248,13 @@ class Connection(asyncio.Protocol):
             self._count_output(0)
             self._shared.leave(self._session)
             self._listener.left(self)
+            if self._stream is not None:
+                self._stream.follower.end()
 
     def eof_received(self) -> bool:
         """The client has sent its last command (``printf ... | nc``); what it asked for is still answered."""
         self._at_end = True
-        return not (self._ended or self._idle)
+        return not (self._ended or self._idle or self._stream is not None)
 
     @property
     def ended(self) -> bool:
@@ -494,11 +505,8 @@ class Connection(asyncio.Protocol):
                         self._hold(_ROOM)
                         return i
                     reply = self._call(entry, command)
-                if isinstance(reply, Slices):
-                    self._flush()
-                    self._time(entry.name, 1)
-                    self._hold(_SLOW)
-                    self._listener.run_slow(self, reply)
+                if not isinstance(reply, bytes):
+                    self._go_on(entry, reply)
                     return i + 1
             elif command[0].lower() in _SECURITY:
                 self._session.closing = True
@@ -517,7 +525,26 @@ class Connection(asyncio.Protocol):
                 return i + 1
         return len(run)
 
-    def _call(self, entry: Command, command: Arguments) -> bytes | Slices:
+    def _go_on(self, entry: Command, reply: Slices | Stream) -> None:
+        """A reply that is not made at once: nothing else is processed meanwhile."""
+        if isinstance(reply, Stream):
+            self._begin_stream(reply)
+            return
+        self._flush()
+        self._time(entry.name, 1)
+        self._hold(_SLOW)
+        self._listener.run_slow(self, reply)
+
+    def _begin_stream(self, stream: Stream) -> None:
+        """From here on the connection is a watch's. What its client sends is read and dropped, so that its leaving is noticed."""
+        self._put(OK)
+        self._flush()
+        self._stream = Pushes(stream.follower, self._session.dialect)
+        self._session.closing = True
+        self._holds |= _SLOW
+        self._listener.run_stream(self, self._stream)
+
+    def _call(self, entry: Command, command: Arguments) -> Reply:
         indexes = key_indexes(entry, len(command))
         keyspace = self._keyspaces.of(command[indexes[0]]).name if indexes else NO_KEYSPACE
         assert entry.run is not None
@@ -598,6 +625,17 @@ class Connection(asyncio.Protocol):
         self._answer(payload, barrier)
         self._free(_SLOW)
 
+    def push(self, payload: bytes) -> None:
+        """Messages of the connection's watch."""
+        self._answer(payload, None)
+
+    def stream_ended(self, problem: EdgeKVError | None) -> None:
+        """There is no more to push: say why, and hang up."""
+        if problem is not None:
+            self._answer(fault(problem), None)
+        self._free(_SLOW)
+        self._close_if_done()
+
     # -- holding
 
     def _lacks_room(self) -> bool:
@@ -655,7 +693,10 @@ class Connection(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         """The client does not take its replies."""
-        self._hold(_SOCKET)
+        if self._stream is None:
+            self._hold(_SOCKET)
+        else:
+            self._stream.follower.pause()
         if not self._ended:
             self._count_output(self._transport.get_write_buffer_size())
 
@@ -663,6 +704,8 @@ class Connection(asyncio.Protocol):
         """It does again."""
         if not self._ended:
             self._count_output(0)
+        if self._stream is not None:
+            self._stream.follower.resume()
         self._free(_SOCKET)
 
 

@@ -11,6 +11,7 @@ from typing import Final, Protocol
 from edgekv.api.resp.cursors import Cursors
 from edgekv.api.resp.host import Host, Operations
 from edgekv.api.resp.replies import RESP2, Dialect
+from edgekv.api.watch import Follower
 from edgekv.engine.frame import Frame
 from edgekv.limits import CONNECTIONS_MAX, SCAN_CURSORS_MAX
 
@@ -131,7 +132,14 @@ class Slices:
     """What the reply waits for because of work that was done before the first step."""
 
 
-Reply = bytes | Slices
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stream:
+    """A reply after which the connection takes no more commands: what a watch shows is written to it, until its client leaves."""
+
+    follower: Follower
+
+
+Reply = bytes | Slices | Stream
 Arguments = list[bytes]
 """A command with its name at 0."""
 

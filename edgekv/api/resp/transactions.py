@@ -178,6 +178,7 @@ class Execution:
         self._charge(before, RESP_TRANSACTION_ROWS_FREE)
         if isinstance(reply, Slices):
             reply = self._at_once(reply)
+        assert isinstance(reply, bytes), "a watch is refused in a transaction"
         self._done.append((entry.name, key, "ok"))
         self._bytes -= len(reply)
         if self._bytes < 0:

@@ -22,6 +22,7 @@ from edgekv.limits import KEY_BYTES_MAX
 from edgekv.metrics import Metrics
 from edgekv.node import decimals
 from edgekv.node.operations import Entry, Listed, Page, Version, value_advice
+from tests.unit.api.fake_watches import FakeWatches
 from tests.unit.api.http.fake_collections import FakeMaps, FakeSets, FakeSiblings
 
 ACTOR: Final[Actor] = node_actor(bytes(16), b"\x00\x00\x00\x01abcd")
@@ -222,6 +223,7 @@ class FakeNode:
 
     def __init__(self, *, value_bytes_max: int = 1 << 20, memory_bytes: int = 64 << 20) -> None:
         self.operations = FakeOperations(value_bytes_max)
+        self.watches = FakeWatches()
         self.metrics = Metrics()
         self.config = Config(data_dir=Path("unused"), memory_bytes=memory_bytes)
         self.node_name, self.site_name, self.version, self.started_ms = "n", "s", "0", NOW_MS

@@ -15,6 +15,7 @@ import hiredis
 
 from edgekv.api.resp.protocol import Connection
 from edgekv.api.resp.session import Shared, Slices
+from edgekv.api.resp.watch import Pushes
 from edgekv.config import Config
 from edgekv.crdt.decimals import text_of
 from edgekv.engine.frame import Frame, newer
@@ -24,6 +25,7 @@ from edgekv.ids import KeyspaceId
 from edgekv.metrics import Metrics
 from edgekv.node import batch, decimals
 from edgekv.node.operations import Operations, Values
+from tests.unit.api.fake_watches import FakeWatches
 
 START_MS = 1_700_000_000_000
 
@@ -513,6 +515,7 @@ class FakeNode:
 
     def __init__(self) -> None:
         self.operations = FakeOperations()
+        self.watches = FakeWatches()
         self.metrics = Metrics()
         self.config = Config(data_dir=Path("data"))
         self.node_name, self.site_name, self.version = "node-1", "site-1", "0.0.1"
@@ -624,6 +627,9 @@ class FakeListener:
 
     def run_slow(self, connection: Connection, slices: Slices) -> None:
         self.slow.append((connection, slices))
+
+    def run_stream(self, connection: Connection, pushes: Pushes) -> None:
+        raise AssertionError("watches are tested with a real listener")
 
     def call_soon(self, callback: Callable[[], None]) -> None:
         self.due.append(callback)
