@@ -98,6 +98,12 @@ class DiskFull(Unavailable):
     code = "disk-full"
 
 
+class SessionBehind(Unavailable):
+    """This node has not got yet what the session has read or written elsewhere. Nothing was done."""
+
+    code = "behind"
+
+
 class ReadOnly(Unavailable):
     """The node started read-only: corruption was found or the reserve could not be made."""
 

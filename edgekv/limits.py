@@ -83,6 +83,27 @@ SCAN_EXAMINED_KEYS_MAX: Final = 2_000  # beyond its own that a page may look at:
 SCAN_LIMIT_MAX: Final = 10_000
 SLICE_MS: Final = 5  # KEYS, DBSIZE, RANDOMKEY give the loop back after this long
 
+# Links to other nodes (net/).
+PEER_FRAME_BYTES_MAX: Final = (
+    48 * MIB
+)  # of a message, also before it was compressed: any change, whose value may be 16 MiB
+PEER_COMPRESSED_BYTES_MIN: Final = 512  # smaller messages are sent as they are
+PEER_CONNECTIONS_MAX: Final = 1_000  # that others may open here
+PEER_OUTPUT_BYTES_MAX: Final = 2 * PEER_FRAME_BYTES_MAX  # not taken by the other side; above it its link is closed
+PEER_DEAD_MS: Final = 5_000  # without a sign of life a link is closed
+PEER_DIAL_S: Final = 5.0  # for a TCP connection to come about
+PEER_BACK_OFF_S_MIN: Final = 0.1  # before another attempt; twice as long after each that failed
+PEER_BACK_OFF_S_MAX: Final = 5.0
+
+# What clients are promised about other nodes (replication/acks.py, node/session.py).
+ACK_WAITERS_MAX: Final = 1 << 16  # replies that wait for other nodes at once; one more leaves without waiting
+ACK_PEERS_MAX: Final = 1 << 14  # other nodes of which it is known what they have
+ACK_TIMEOUT_MS: Final = 1_000  # how long a reply waits for other nodes when its client names no time
+ACK_TIMEOUT_MS_MAX: Final = 3_600_000
+SESSION_TOKEN_CHARS_MAX: Final = 7_900  # of a session's token, which HTTP carries in a header: about 450 nodes
+SESSION_WAIT_MS: Final = 2_000  # how long a call waits for its node to cover its token when its client names no time
+SESSION_WAITERS_MAX: Final = 1 << 14  # calls that wait for that at once; one more is refused as behind
+
 # HTTP (api/http).
 HTTP_LINE_BYTES_MAX: Final = 64 * KIB  # a request line: prefix, start and cursor of a scan, each byte of a key as %XX
 HTTP_HEADERS_MAX: Final = 64
@@ -126,6 +147,13 @@ RESP_TRANSACTION_ROWS_FREE: Final = 16  # elements, fields and keys that each of
 RESP_TRANSACTION_ROWS_MAX: Final = 64_000  # that all of them together may look at beyond that: 0.3 s
 RESP_WAKE_CONNECTIONS: Final = 16  # of those that waited for room, per turn of the loop: all at once would overshoot it
 
+# Links between nodes (replication).
+PEER_WINDOW_BYTES: Final = 8 * MIB  # sent and not yet taken in by the peer
+PEER_MESSAGE_BYTES: Final = 256 * KIB  # where a message of changes ends
+PEER_MESSAGES_AT_ONCE: Final = 4  # that one link sends in a turn of the loop
+PEER_ACK_BYTES: Final = 128 * KIB  # taken in, after which the peer is told although nothing is durable yet
+PEER_HEARTBEAT_MS: Final = 1_000
+SEEN_INTERVAL_MS: Final = 1_000
 # Watches (node/watch.py, api/watch.py).
 WATCHES_MAX: Final = 512  # of one node; each may hold a frame, and a window of the log while it lags
 WATCH_READ_BYTES: Final = 256 * KIB  # of the log, or of rows, per step; and the window in which a watch reads files
@@ -153,7 +181,9 @@ assert OPERATION_REPLY_BYTES_MAX + OPERATION_ID_BYTES + OPERATION_SESSION_BYTES 
 assert OPERATION_REPLY_BYTES_MAX >= 24 * BATCH_OPERATIONS_MAX  # a 64-bit integer in RESP has 23 bytes
 assert MEMORY_BYTES_MIN <= MEMORY_BYTES_DEFAULT_MAX
 assert HTTP_LINE_BYTES_MAX > 3 * 3 * KEY_BYTES_MAX + 2 * KEY_BYTES_MAX
+assert 2 * (VALUE_BYTES_MAX + CHANGE_OVERHEAD_BYTES) <= PEER_FRAME_BYTES_MAX
 assert HTTP_BATCH_OPERATIONS_MAX <= BATCH_OPERATIONS_MAX
 assert WATCH_CURSOR_CHARS_MAX < HTTP_LINE_BYTES_MAX
 assert SIBLINGS_MAX <= CONTEXT_DOTS_MAX
 assert CONTEXT_CHARS_MAX < HTTP_HEADER_BYTES_MAX
+assert SESSION_TOKEN_CHARS_MAX < HTTP_HEADER_BYTES_MAX

@@ -22,6 +22,7 @@ from edgekv.errors import (
     OutcomeUnknown,
     Overloaded,
     ReadOnly,
+    SessionBehind,
     Unavailable,
     WrongType,
 )
@@ -43,6 +44,7 @@ ERROR_WORDS: Final[dict[str, type[EdgeKVError]]] = {
     "DISKFULL": DiskFull,
     "READONLY": ReadOnly,
     "OVERLOADED": Overloaded,
+    "BEHIND": SessionBehind,
     "UNAVAILABLE": Unavailable,
     "UNKNOWN": OutcomeUnknown,
     "CORRUPT": EdgeKVError,

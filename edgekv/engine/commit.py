@@ -457,8 +457,16 @@ class Commit:
 
     def own_seq_written(self, keyspace: Keyspace) -> int:
         """The last own sequence number that the log holds, synced or not."""
-        head = self.heads_written(keyspace).get(self._actor)
+        for frame in reversed(self._unsynced):
+            if keyspace in frame.heads:
+                return frame.heads[keyspace].seq
+        head = keyspace.vector.get(self._actor)
         return 0 if head is None else head.seq
+
+    @property
+    def written_lsn(self) -> int:
+        """Everything below it is written, and synced except what was acknowledged as buffered."""
+        return self._unsynced[-1].end_lsn if self._unsynced else self.durable_lsn
 
     @property
     def needs_sync(self) -> bool:

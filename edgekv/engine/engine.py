@@ -12,6 +12,7 @@ from edgekv.engine.admission import Admission
 from edgekv.engine.checkpoint import Checkpoints
 from edgekv.engine.collections import Collections
 from edgekv.engine.commit import Commit, LogState
+from edgekv.engine.expired_keys import ExpiredKeys
 from edgekv.engine.frame import Frame, newer
 from edgekv.engine.intake import Intake
 from edgekv.engine.keyspaces import Keyspace, Keyspaces
@@ -125,6 +126,9 @@ class Engine:
             read_register=self.reads.register,
             run_bytes_max=segment_bytes // 2,
             hlc_max=self._hlc_max,
+        )
+        self.expired_keys: Final = ExpiredKeys(
+            commit=self.commit, reads=self.reads, collections=self.collections, keyspaces=keyspaces, store=store
         )
         self.commit.read_row = self.reads.row
         self.commit.read_collection = self.collections.rows

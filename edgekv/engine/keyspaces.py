@@ -39,6 +39,12 @@ class KeyspacePolicy:
     siblings: bool = False
     """Concurrent values of a register are kept side by side, until a writer who has read them puts one in their place."""
     consistency: str = "crdt"
+    sites: tuple[str, ...] = ()
+    """That hold it; none: every site does."""
+
+    def held_at(self, site: str, role: str) -> bool:
+        """Whether a node of this site and role has its data. Hubs have everything, and everybody has meta."""
+        return role == "hub" or not self.sites or self.system or site in self.sites
 
     def figures(self) -> dict[str, object]:
         """The same in the words of the configuration."""
@@ -50,6 +56,7 @@ class KeyspacePolicy:
             "durability": "fsync" if self.fsync else "buffered",
             "ttl_s": self.ttl_ms // 1000,
             "system": self.system,
+            "sites": list(self.sites),
         }
 
 

@@ -20,7 +20,9 @@ from edgekv.errors import Corruption, DiskFull, EdgeKVError, LogFailed
 from edgekv.ids import Lsn
 from edgekv.node.identity import Identity
 from edgekv.node.operations import Operations
+from edgekv.node.session import Sessions
 from edgekv.node.watch import Watches
+from edgekv.replication.acks import Acks
 from edgekv.store.lmdb_store import LmdbStore
 from edgekv.store.memtable import Memtable
 from edgekv.wal.disk import Disk
@@ -65,6 +67,23 @@ class Node:
         self.log: Final = log
         """None: the log is damaged, or cannot be opened on a full disk, and the node is read-only."""
         self.replayed_changes: Final = replayed
+        self.acks: Final = Acks(actor=identity.actor, site=identity.site)
+        self.sessions: Final = Sessions(actor=identity.actor, keyspaces=engine.keyspaces, commit=engine.commit)
+
+    def durable(self) -> None:
+        """What is durable has moved: after `Engine.written` and `Engine.synced`, and when rows were taken over as a whole."""
+        self.sessions.durable()
+        self.watches.durable()
+
+    def tick(self, now_ms: int) -> None:
+        """About ten times a second, with ms of a clock that never goes back: who has waited long enough for other nodes hears so."""
+        self.acks.tick(now_ms)
+        self.sessions.tick(now_ms)
+
+    def expire_all(self) -> None:
+        """The node stops: nobody waits for other nodes any longer."""
+        self.acks.expire_all()
+        self.sessions.expire_all()
 
     @classmethod
     def recover(

@@ -35,7 +35,9 @@ from edgekv.node import identity, keyspace_file
 from edgekv.node.directory import DataDirectory
 from edgekv.node.node import Node
 from edgekv.node.operations import Operations
+from edgekv.node.session import Sessions
 from edgekv.node.watch import Watches
+from edgekv.replication.acks import Acks
 from edgekv.server.descriptors import allowed_connections
 from edgekv.server.effects import HOUSEKEEPING, SYNC, Effects
 from edgekv.server.gauges import LoopProbe, register_gauges
@@ -105,6 +107,20 @@ class Server:
     def watches(self) -> Watches:
         """Who follows what is written."""
         return self.node.watches
+
+    @property
+    def acks(self) -> Acks:
+        """What other nodes have."""
+        return self.node.acks
+
+    @property
+    def sessions(self) -> Sessions:
+        """What clients have seen."""
+        return self.node.sessions
+
+    def monotonic_ms(self) -> int:
+        """The clock of deadlines, ms."""
+        return time.monotonic_ns() // 1_000_000
 
     def kick_soon(self) -> None:
         """Flush at the end of this turn of the loop, so that everything read in it shares a frame."""
@@ -210,6 +226,7 @@ class Server:
 
     async def _stop_node(self) -> None:
         self._closing = True
+        self.node.expire_all()
         self._probe.stop()
         self._supervisor.stop()
         for listener in reversed(self._listeners):
@@ -254,7 +271,7 @@ class Server:
             self._frame_written(token, outcome)
         elif token is SYNC:
             self.engine.synced()
-            self.node.watches.durable()
+            self.node.durable()
         if outcome.spares < SPARE_SEGMENTS:
             self._spares.wake()
 
@@ -262,7 +279,7 @@ class Server:
         self._last_frame_s, self._promised = self._loop.time(), False
         self.metrics.wal_frame(frame.changes, frame.bytes, int(outcome.sync_s * 1e9) if frame.sync else None)
         self.engine.written(frame)
-        self.node.watches.durable()
+        self.node.durable()
         self._unchecked_bytes += frame.bytes
         if self._unchecked_bytes >= DISK_CHECK_BYTES:
             self._check_disk()
@@ -288,6 +305,7 @@ class Server:
         flusher = self._effects.flusher
         if flusher is not None and self.engine.commit.error is None:
             self.engine.tick()
+            self.node.tick(self.monotonic_ms())
             if self.engine.commit.needs_sync:
                 flusher.submit(SyncJob(SYNC))
             elif not self._promised and self._loop.time() - self._last_frame_s > TICK_S:

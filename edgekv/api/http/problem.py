@@ -14,6 +14,7 @@ from typing import Final, NamedTuple
 
 from edgekv.api.http.reply import Reply
 from edgekv.errors import (
+    ClockTooFarAhead,
     ConcurrentValues,
     ConfigError,
     Corruption,
@@ -22,6 +23,7 @@ from edgekv.errors import (
     DirectoryInUse,
     DiskFull,
     EdgeKVError,
+    Forked,
     FormatUnknown,
     IdForgotten,
     InvalidRequest,
@@ -30,7 +32,9 @@ from edgekv.errors import (
     NotFound,
     OutcomeUnknown,
     Overloaded,
+    PeerFault,
     ReadOnly,
+    SessionBehind,
     TooLarge,
     Unavailable,
     WrongType,
@@ -57,6 +61,7 @@ ANSWERS: Final[dict[type[EdgeKVError], Answer]] = {
     Denied: Answer(403, "Not allowed"),
     Unavailable: Answer(503, "Not available now", 1),
     Overloaded: Answer(503, "Overloaded", 1),
+    SessionBehind: Answer(503, "The node is behind the session", 1),
     DiskFull: Answer(507, "The disk is full", 10),
     ReadOnly: Answer(503, "The node is read-only", 60),
     OutcomeUnknown: Answer(504, "The outcome is unknown"),
@@ -64,6 +69,9 @@ ANSWERS: Final[dict[type[EdgeKVError], Answer]] = {
     Corruption: Answer(500, "Damaged data"),
     CursorLost: Answer(410, "The place in the log is gone"),
     FormatUnknown: Answer(500, "Unknown format"),
+    PeerFault: Answer(502, "Another node is at fault"),
+    Forked: Answer(502, "Two histories of one node"),
+    ClockTooFarAhead: Answer(502, "The clock of another node is wrong"),
     DirectoryInUse: Answer(503, "The data directory is in use", 1),
     EdgeKVError: Answer(500, "Error"),
 }

@@ -40,6 +40,7 @@ from edgekv.api.resp import (
     keys,
     once,
     refused,
+    replication,
     server_info,
     sets,
     siblings,
@@ -50,7 +51,7 @@ from edgekv.api.resp import (
 from edgekv.api.resp.door import Door, bad_argument
 from edgekv.api.resp.replies import OK, error, fault, optional_bulks
 from edgekv.api.resp.runs import WRITE_RUNS, replies
-from edgekv.api.resp.session import Arguments, Reply, Session, Shared, Slices, Stream
+from edgekv.api.resp.session import Arguments, Later, Promised, Reply, Session, Shared, Slices, Stream
 from edgekv.api.resp.table import Command, find, key_indexes
 from edgekv.api.resp.watch import Pushes
 from edgekv.engine.frame import Frame, newer
@@ -78,6 +79,7 @@ COMMAND_MODULES: Final = (
     keys,
     once,
     refused,
+    replication,
     server_info,
     sets,
     siblings,
@@ -328,7 +330,10 @@ class Connection(asyncio.Protocol):
         commands = self._commands
         self._shared.commands_total += len(commands)
         self._engine.barrier = None
-        if len(commands) == 1:
+        promises = self._session.promises
+        if promises is not None:
+            promises.begin(commands)
+        elif len(commands) == 1:
             command = commands[0]
             plain = _PLAIN.get(command[0]) if type(command[0]) is bytes and self._session.transaction is None else None
             reply = None if plain is None else plain(self, command)
@@ -337,8 +342,11 @@ class Connection(asyncio.Protocol):
                 self._answer(reply, self._engine.barrier)
                 return
         self._turn_ends_ns = perf_counter_ns() + _TURN_NS
-        done = self._each(commands) if len(commands) == 1 else self._runs(commands)
+        one_by_one = len(commands) == 1 or (promises is not None and promises.behind)
+        done = self._each(commands) if one_by_one else self._runs(commands)
         self._commands = [] if self._session.closing else commands[done:]
+        if promises is not None:
+            promises.unprocessed = len(self._commands)
         self._shared.commands_total -= len(self._commands)
         self._flush()
         if self._at_end or self._session.closing:
@@ -506,7 +514,7 @@ class Connection(asyncio.Protocol):
                         return i
                     reply = self._call(entry, command)
                 if not isinstance(reply, bytes):
-                    self._go_on(entry, reply)
+                    self._answer_later(entry.name, reply)
                     return i + 1
             elif command[0].lower() in _SECURITY:
                 self._session.closing = True
@@ -525,15 +533,18 @@ class Connection(asyncio.Protocol):
                 return i + 1
         return len(run)
 
-    def _go_on(self, entry: Command, reply: Slices | Stream) -> None:
-        """A reply that is not made at once: nothing else is processed meanwhile."""
+    def _answer_later(self, name: str, reply: Slices | Later | Stream) -> None:
+        """Hold until a reply that takes long is there: then `slow_reply` is called."""
         if isinstance(reply, Stream):
             self._begin_stream(reply)
             return
         self._flush()
-        self._time(entry.name, 1)
+        self._time(name, 1)
         self._hold(_SLOW)
-        self._listener.run_slow(self, reply)
+        if isinstance(reply, Slices):
+            self._listener.run_slow(self, reply)
+        else:
+            self._session.awaited = reply.begin(self._last, self._later_reply)
 
     def _begin_stream(self, stream: Stream) -> None:
         """From here on the connection is a watch's. What its client sends is read and dropped, so that its leaving is noticed."""
@@ -548,7 +559,10 @@ class Connection(asyncio.Protocol):
         indexes = key_indexes(entry, len(command))
         keyspace = self._keyspaces.of(command[indexes[0]]).name if indexes else NO_KEYSPACE
         assert entry.run is not None
+        promises = self._session.promises
         try:
+            if promises is not None and promises.behind and entry.uses_keys:
+                promises.check(entry.name)
             for i in indexes:
                 self._operations.check_key(command[i])
             reply = entry.run(self._session, command)
@@ -584,6 +598,11 @@ class Connection(asyncio.Protocol):
             last = self._last = None
         frame = barrier if last is None else newer(last, barrier)
         op, n, received_ns, self._timed = self._timed_op, self._timed, self._received_ns, 0
+        promises = self._session.promises
+        if promises is not None:
+            self._last = frame
+            self._keep(promises, (payload, op, n, received_ns), frame)
+            return
         if frame is None or frame.done:
             self._transport.write(payload)
             if n:
@@ -596,6 +615,21 @@ class Connection(asyncio.Protocol):
         self._host.kick_soon()
         if self._waiting_bytes > RESP_HELD_BYTES_MAX:
             self._hold(_REPLIES)
+
+    def _keep(self, promises: Promised, held: Held, frame: Frame | None) -> None:
+        """Have a payload wait for its frame, and for other nodes."""
+        self._waiting_bytes += len(held[0])
+        promises.take(self, held, frame)
+        if frame is not None and not frame.done:
+            self._host.kick_soon()
+        if self._waiting_bytes > RESP_HELD_BYTES_MAX:
+            self._hold(_REPLIES)
+
+    def release_with(self, prefix: bytes, held: object) -> None:
+        """The replies leave, with something before them. Called by promises.py."""
+        payload, op, n, received_ns = cast("Held", held)
+        self._waiting_bytes += len(prefix)
+        self.release((prefix + payload, op, n, received_ns))
 
     def release(self, held: object) -> None:
         """The frame is done: the replies leave. Called by the engine."""
@@ -635,6 +669,11 @@ class Connection(asyncio.Protocol):
             self._answer(fault(problem), None)
         self._free(_SLOW)
         self._close_if_done()
+
+    def _later_reply(self, payload: bytes) -> None:
+        """What other nodes had to decide about is decided."""
+        self._session.awaited = None
+        self.slow_reply(payload, None)
 
     # -- holding
 

@@ -16,6 +16,7 @@ from edgekv.errors import (
     OutcomeUnknown,
     Overloaded,
     ReadOnly,
+    SessionBehind,
     Unavailable,
     WrongType,
 )
@@ -36,6 +37,7 @@ _WORDS: Final[tuple[tuple[type[EdgeKVError], str], ...]] = (
     (DiskFull, "DISKFULL"),
     (ReadOnly, "READONLY"),
     (Overloaded, "OVERLOADED"),
+    (SessionBehind, "BEHIND"),
     (Unavailable, "UNAVAILABLE"),
     (OutcomeUnknown, "UNKNOWN"),
     (IdForgotten, "FORGOTTEN"),

@@ -34,6 +34,8 @@ def watch(session: Session, arguments: Arguments) -> Reply:
     """EDGEKV.WATCH prefix [CURSOR cursor]."""
     if session.transaction is not None:
         raise InvalidRequest("EDGEKV.WATCH cannot be part of a transaction. Use a connection of its own.")
+    if session.promises is not None:
+        raise InvalidRequest("EDGEKV.WATCH takes neither sessions nor acks. Use a connection of its own.")
     _, prefix, *options = arguments
     cursor = ""
     if options:

@@ -222,13 +222,15 @@ VERBS: list[Verb] = [
 ]
 
 
-def step(node: InlineNode, other: InlineNode, dice: Random) -> None:
+def step(node: InlineNode, other: InlineNode, dice: Random, *, pulls: bool = True) -> None:
     node.now_ms += dice.choice((0, 0, 1, 30))
     number = dice.randrange(20)
     if number < 12:
         with suppress(EdgeKVError):  # a verb may refuse: INCR of what is no number
             dice.choice(VERBS)(node, dice)
     elif number < 16:
+        if not pulls:
+            return
         other.settle()
         node.pull(other, dice.choice((1, 3, 1000)))
     elif number == 16:
@@ -237,7 +239,7 @@ def step(node: InlineNode, other: InlineNode, dice: Random) -> None:
         node.checkpoint_at(node.now_ms)
     elif number == 18:
         node.engine.memtable.drop_cache()
-    else:
+    elif pulls:
         node.settle()
         node.kill()
         node.open()

@@ -170,8 +170,10 @@ class InlineNode:
         if isinstance(job.token, Frame):
             self.frames_written = job.token.number
             self.engine.written(job.token)
+            self.node.durable()
         elif job.token is SYNC:
             self.engine.synced()
+            self.node.durable()
         self._make_spares()
         return True
 
@@ -206,6 +208,7 @@ class InlineNode:
         """The timer: freezes, flushes, and the sync of what is buffered."""
         self._store.renew()
         self.engine.tick()
+        self.node.tick(self.now_ms)
         if self.engine.commit.needs_sync:
             self._jobs.append(SyncJob(SYNC))
 

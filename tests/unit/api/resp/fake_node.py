@@ -19,15 +19,18 @@ from edgekv.api.resp.watch import Pushes
 from edgekv.config import Config
 from edgekv.crdt.decimals import text_of
 from edgekv.engine.frame import Frame, newer
-from edgekv.engine.keyspaces import KeyspacePolicy, Keyspaces
+from edgekv.engine.keyspaces import Keyspace, KeyspacePolicy, Keyspaces
 from edgekv.errors import Denied, EdgeKVError, InvalidRequest, NotANumber, NotFound, TooLarge, WrongType
-from edgekv.ids import KeyspaceId
+from edgekv.ids import KeyspaceId, node_actor
 from edgekv.metrics import Metrics
 from edgekv.node import batch, decimals
 from edgekv.node.operations import Operations, Values
+from edgekv.node.session import Sessions
+from edgekv.replication.acks import Acks
 from tests.unit.api.fake_watches import FakeWatches
 
 START_MS = 1_700_000_000_000
+ACTOR = node_actor(bytes(16), bytes(8))
 
 
 class FakeEngine:
@@ -47,6 +50,7 @@ class FakeEngine:
         )
 
         self.operation_reply_bytes_max = 1 << 10
+        self.repeated_total = 0
         self.writes = 0
         self.replies: dict[tuple[bytes, int], tuple[bytes, Frame]] = {}
 
@@ -510,12 +514,23 @@ def _decimal(text: bytes, sentence: str) -> Decimal:
     return Decimal(text.decode())
 
 
+class FakeCommit:
+    """Of a node that has no log."""
+
+    durable_lsn = written_lsn = 0
+
+    def own_seq_written(self, keyspace: Keyspace, /) -> int:
+        return keyspace.seq
+
+
 class FakeNode:
     """The `Host`."""
 
     def __init__(self) -> None:
         self.operations = FakeOperations()
         self.watches = FakeWatches()
+        self.acks = Acks(actor=ACTOR, site="site-1")
+        self.sessions = Sessions(actor=ACTOR, keyspaces=self.operations.engine.keyspaces, commit=FakeCommit())
         self.metrics = Metrics()
         self.config = Config(data_dir=Path("data"))
         self.node_name, self.site_name, self.version = "node-1", "site-1", "0.0.1"
@@ -523,6 +538,9 @@ class FakeNode:
         self.kicks = 0
         self.flush_when_kicked = False
         self.slices = 0
+
+    def monotonic_ms(self) -> int:
+        return 0
 
     def kick_soon(self) -> None:
         self.kicks += 1
