@@ -1,5 +1,6 @@
 """Nodes that come together, as processes: a hub founds, others join it, wait for it, or are told why they may not."""
 
+import asyncio
 import json
 import shutil
 import signal
@@ -12,6 +13,7 @@ from typing import Any, Final
 
 import pytest
 
+import edgekv
 from edgekv.cli.node_process import NodeProcess
 from edgekv.cli.resp_client import RespConnection
 from edgekv.errors import Unavailable
@@ -87,6 +89,31 @@ def test_an_edge_joins_its_hub_and_each_gets_what_the_other_writes(tmp_path: Pat
             until(lambda: has(edge, b"from/hub", b"3"))
             assert written(edge, "identity.json") == ours
         assert hub.stop() == 0
+
+
+def test_a_node_inside_a_process_joins_as_any_other(tmp_path: Path) -> None:
+    async def main(hub: NodeProcess) -> None:
+        upstream = [str(hub.listeners["peer"])]
+        async with edgekv.open(tmp_path / "inside", role="edge", applier="inline", upstream=upstream) as db:
+            assert await asyncio.to_thread(put, hub, b"k", b"v")
+            async with asyncio.timeout(WAIT_S):
+                while await db.get("k") != b"v":  # noqa: ASYNC110 - it is the other node's doing
+                    await asyncio.sleep(0.01)
+
+    with hub_process(tmp_path) as hub:
+        asyncio.run(main(hub))
+        assert hub.stop() == 0
+
+
+def test_a_node_inside_a_process_need_not_wait_for_its_upstream_for_ever(tmp_path: Path) -> None:
+    async def main() -> None:
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.2), edgekv.open(tmp_path / "inside", upstream=[free_address()]):
+                raise AssertionError("there is nothing yet that it could hold")
+        async with edgekv.open(tmp_path / "inside", applier="inline") as db:
+            await db.put("k", b"v")
+
+    asyncio.run(main())
 
 
 def test_a_node_that_joins_waits_for_its_upstream_and_says_so(tmp_path: Path) -> None:
