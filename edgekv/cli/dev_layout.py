@@ -1,6 +1,5 @@
 """The directory of a development cluster: ``cluster.json`` says which nodes there are and on which ports.
 
-
 cluster.json    format 1: nodes (name, site, role, http, resp, peer) and links (from a site to a hub, by a port)
 control.sock    where a running cluster takes orders
 lock            held by the process that runs it
