@@ -82,7 +82,7 @@ class Faults:
         return self._cluster.network.reset_some(self._rng.randint(1, 2)) > 0
 
     def _crash(self, *, power: bool) -> bool:
-        up = [machine for machine in self._cluster.machines if machine.node.up]
+        up = [machine for machine in self._cluster.machines if machine.life and machine.node.up]
         if not up:
             return False
         self._rng.choice(up).crash(power=power)
@@ -97,7 +97,7 @@ class Faults:
     def _power_all(self) -> bool:
         if self._rng.random() < 0.7:
             return False
-        up = [machine for machine in self._cluster.machines if machine.node.up]
+        up = [machine for machine in self._cluster.machines if machine.life and machine.node.up]
         for machine in up:
             machine.crash(power=True)
         return bool(up)

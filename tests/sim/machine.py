@@ -39,7 +39,7 @@ class Machine:
         self.skew_ms = plan.skews_ms[number]
         self.stalled_until_us = 0
         self.life = 0
-        """Of the process: what an earlier one had planned does not happen."""
+        """Of the process: what an earlier one had planned does not happen. 0: it was never started."""
         self._rng: Final = Random(f"machine {number} {cluster.seed}")
         self._clients: Final = Clients(Random(f"clients {number} {cluster.seed}"))
         self._checked_us = 0
@@ -211,7 +211,8 @@ class Machine:
     def _turn(self, *, whole: bool = False) -> None:
         """The end of a turn of the loop: start what was asked for, and have a look."""
         node, cluster = self.node, self._cluster
-        cluster.witness.made(node)
+        cluster.witness.made(node, system=True)
+        cluster.witness.check_acks(node)
         node.engine.kick()
         if node.jobs and not self._flushing:
             self._flushing = True

@@ -30,6 +30,8 @@ class Plan:
     retain_segments: int
     hurry: bool
     """Whether what all have seen is announced and purged many times in this life (tests/sim/hurry.py)."""
+    late_s: float = 0.0
+    """When the last edge comes; the others are there from the start."""
 
     @property
     def nodes(self) -> int:
@@ -56,6 +58,7 @@ def draw(seed: int, *, chaos_s: float = 6.0) -> Plan:
         segment_bytes=rng.choice((16 << 10, 32 << 10)),
         retain_segments=1_000,
         hurry=rng.random() < 0.8,
+        late_s=rng.choice((0.0, 0.0, 0.0, 2.0, 4.0)),
     )
 
 
