@@ -79,6 +79,7 @@ class _Count:
 
     def add(self, actor: Actor, seq: int, total: Fraction | int, *, fresh: bool) -> None:
         """In the order of the actor's changes."""
+        assert fresh or actor in self._totals, "an increment goes on from a total that there never was"
         before = 0 if fresh else self._totals[actor]
         if fresh:
             self.reset(actor, seq - 1)

@@ -165,8 +165,8 @@ class Witness:
         keyspace = engine.keyspaces.of(key)
         now_ms = engine.ttl_now_ms()
         vector = {actor: head.seq for actor, head in _seen(keyspace, node.actor).items()}
-        must = self.histories[keyspace.id].truth(key, vector, now_ms)
         try:
+            must = self.histories[keyspace.id].truth(key, vector, now_ms)
             is_shown = shown(running, key)
         except AssertionError as contradiction:
             raise Violation(f"{node.name}: {key!r}: {contradiction}") from contradiction
