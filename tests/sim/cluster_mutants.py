@@ -24,6 +24,7 @@ from typing import Any, Final
 
 from edgekv.crdt import counter, maps, strings
 from edgekv.engine import recovery
+from edgekv.engine.checkpoint import Checkpoints
 from edgekv.engine.collections import Collections
 from edgekv.engine.commit import Commit
 from edgekv.engine.expired_keys import ExpiredKeys
@@ -218,7 +219,22 @@ MUTANTS: Final[dict[str, Mutant]] = {
         seeds_max=400,
     ),
     "expiry_removes_silently": Mutant(
-        "a node that is not alone removes expired keys with all they held, without telling anybody",
+        "a node removes an expired register by its own clock, whoever has not seen it yet",
+        (
+            (
+                Checkpoints._ask,
+                "else self.stable",
+                "else self.stable and self.stable._replace(wall_ms=self.ttl_logged_ms)",
+            ),
+            (
+                Cuts.allow,
+                "if not self.covers(keyspace, row.actor, row.seq):",
+                "if not self.covers(keyspace, row.actor, row.seq) and not 0 < row.expiry_ms <= self.wall_ms:",
+            ),
+        ),
+    ),
+    "keys_expire_silently": Mutant(
+        "a node that is not alone removes expired keys with all they held, and tells nobody",
         ((Cuts.__init__, "self.alone = stable.cuts is None", "self.alone = True"),),
     ),
     "lone_for_ever": Mutant(
