@@ -43,6 +43,7 @@ PURE = [
     "client.commands",
     "client.route",
     "client.walk",
+    "client.watch",
     "client.wire",
     "crdt",
     "replication.messages",

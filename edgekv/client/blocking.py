@@ -81,6 +81,17 @@ class Line:
             raise ConnectionError("it was closed")
         return data
 
+    def send(self, data: bytes) -> None:
+        """Send a command whose answers `message` takes."""
+        self._send(data)
+
+    def message(self, patience_s: float) -> object:
+        """The next reply, those included that nobody asked for. TimeoutError when nothing comes for so long."""
+        while (reply := self._gets()) is wire.INCOMPLETE:
+            self._socket.settimeout(patience_s)
+            self._feed(self._more())
+        return reply
+
     @property
     def fresh(self) -> bool:
         """Whether nothing happened to it while it was idle: the node has not closed it."""
@@ -102,7 +113,7 @@ class Exchange:
     """Calls, one after the other per thread; see the module docstring."""
 
     def __init__(self, addresses: tuple[Address, ...], silence_s: float) -> None:
-        self._addresses: Final = addresses
+        self.addresses: Final = addresses
         self._silence_s: Final = silence_s
         """A node that says nothing for so long has hung."""
         self._budget: Final = Budget()
@@ -112,6 +123,11 @@ class Exchange:
         """Of the address that answered last."""
         self._closed = False
         _exchanges.add(self)
+
+    @property
+    def closed(self) -> bool:
+        """Whether it takes no calls."""
+        return self._closed
 
     def close(self) -> None:
         """End the connections."""
@@ -165,7 +181,7 @@ class Exchange:
             line.close()  # the next one has a fresh stamp
         else:
             self._put_back(line)
-        failure = call.refused(error, self._budget, addresses=len(self._addresses))
+        failure = call.refused(error, self._budget, addresses=len(self.addresses))
         if failure is not None:
             raise failure
         if not forgotten:
@@ -173,7 +189,7 @@ class Exchange:
 
     def _leave(self, line: Line) -> None:
         """Prefer the address after this one's."""
-        self._place = (line.place + 1) % len(self._addresses)
+        self._place = (line.place + 1) % len(self.addresses)
         self.drop_connections()
 
     def _put_back(self, line: Line) -> None:
@@ -195,7 +211,7 @@ class Exchange:
         return self._connect(call)
 
     def _connect(self, call: Call[None]) -> Line:
-        route = Route(self._addresses, random.random, place=self._place)
+        route = Route(self.addresses, random.random, place=self._place)
         while (left_s := call.deadline_s - time.monotonic()) > 0:
             time.sleep(min(route.pause_s(), left_s))
             try:

@@ -81,7 +81,7 @@ def entries(policies: Sequence[KeyspacePolicy]) -> list[Entry]:
 
 
 def take_over(directory: Path, welcomed: Sequence[Entry]) -> None:
-    """Write down the keyspaces of the cluster that an empty directory joins. On return they are fsynced. PeerFault when they are none."""
+    """Write down the keyspaces of the cluster that an empty directory joins: fsynced on return. PeerFault when they are none."""
     try:
         Keyspaces(_policies(welcomed))
     except (ValueError, KeyError, TypeError, ConfigError) as error:

@@ -325,8 +325,7 @@ class Replication:
 
     def _send_runs(self, link: Link, runs: list[Changes]) -> None:
         size = sum(len(run.body) + RUN_OVERHEAD_BYTES for run in runs)
-        link.sent_bytes += size
-        link.unacknowledged += size
+        link.charge(size)
         link.sent_changes += sum(run.changes for run in runs)
         self._send(link, Runs(runs))
 

@@ -98,6 +98,8 @@ async def malformed(site: Site, path: str, request: Request) -> Response:
 
 
 async def conditional(site: Site, path: str, request: Request) -> Response:
+    if path == "/v1/watch":
+        return await send(site, replace(request, target="/v1/watch?prefix=_meta%2F"))
     return await send(site, request.with_headers(If_Match="*"))
 
 
@@ -125,7 +127,7 @@ async def too_large(site: Site, path: str, request: Request) -> Response:
     if path == "/v1/batch":
         return await send(site, replace(request, body=b"").with_headers(Content_Length=str(HTTP_BATCH_BYTES_MAX + 1)))
     long = "k" * 4097
-    target = f"/v1/scan?prefix={long}" if path == "/v1/scan" else path.replace("{key}", long)
+    target = f"{path}?prefix={long}" if path in ("/v1/scan", "/v1/watch") else path.replace("{key}", long)
     return await send(site, replace(request, target=target))
 
 
