@@ -30,6 +30,7 @@ from edgekv.engine.commit import Commit
 from edgekv.engine.expired_keys import ExpiredKeys
 from edgekv.engine.intake import Intake
 from edgekv.engine.merging import RunMerger
+from edgekv.node import identity
 from edgekv.replication import stability
 from edgekv.replication.log_source import LogSource
 from edgekv.replication.replication import Replication
@@ -278,6 +279,39 @@ MUTANTS: Final[dict[str, Mutant]] = {
         ),
         seeds_max=400,
     ),
+    # members
+    "skip_by_node_id": Mutant(
+        "a node does not take back changes that its earlier incarnation made",
+        (
+            (
+                Intake.receive,
+                "    if last_seq <= head.seq:",
+                "    if last_seq <= head.seq or keyspace.id != 1 and run.actor[1:17] == self._actor[1:17]:",
+            ),
+        ),
+        seeds_max=400,
+    ),
+    "restore_same_incarnation": Mutant(
+        "a restored node goes on as it was",
+        ((identity.load_or_create, "if is_original and has_log(directory):", "if has_log(directory):"),),
+        seeds_max=400,
+    ),
+    "restored_leaves_cut_at_once": Mutant(
+        "what an actor had seen does not count any more when its node goes on as another one",
+        (
+            (
+                stability.compute_stable,
+                '[member for member in members if member.state != "settled"]',
+                '[member for member in members if member.state == "open"]',
+            ),
+        ),
+        seeds_max=400,
+    ),
+    "writes_before_admission": Mutant(
+        "a node takes writes before it is a member",
+        ((Replication._follow_meta, "elif members.founded or not self._founder:", "elif False:"),),
+        seeds_max=400,
+    ),
     # rows
     "counter_restarts_at_zero": Mutant(
         "a counter part that is made anew has no baseline",
@@ -310,11 +344,10 @@ MUTANTS: Final[dict[str, Mutant]] = {
 }
 
 SKIPPED: Final[dict[str, str]] = {
-    "chain_not_checked, restore_same_incarnation": "no node here is copied or set back",
-    "skip_by_node_id": "nothing of its own is ever sent to a node: it would need a restore",
+    "chain_not_checked": "nothing here is altered on its way; no directory is copied and both copies run",
     "stale_leader": "one node writes meta and reads its own: there is no second leader",
     "map_clear_by_vector": "a map's clear holds a stamp, no vector: the mistake cannot be made by a small edit",
-    "parked_*, closed_may_ship, late_*, reissue_*, restored_*": "no member is parked and no node writes before it is admitted",
+    "parked_*, closed_may_ship, late_*, reissue_*": "no member is parked and no node writes before it is admitted",
 }
 """Mistakes of the model of replication that this release has no place for."""
 

@@ -58,6 +58,16 @@ class Machine:
             retain_bytes=plan.retain_segments * plan.segment_bytes,
         )
 
+    @property
+    def is_member(self) -> bool:
+        """Whether its node is up, and an open member as far as it knows."""
+        return self.life > 0 and self.node.up and self.replication.members.is_open(self.node.actor)
+
+    @property
+    def is_leading(self) -> bool:
+        """Whether its node is up and writes meta."""
+        return self.life > 0 and self.node.up and self.replication.leader.leads
+
     def now_ms(self) -> int:
         """The wall clock, right or wrong."""
         return START_MS + self._cluster.now_us // 1000 + self.skew_ms
@@ -93,7 +103,17 @@ class Machine:
         """The process or the whole machine dies, and is back after a while."""
         self._note(f"dies{' without power' if power else ''}")
         self.node.crash(power=power)
-        self._cluster.network.drop(self, silent=power)
+        self._down(silent=power)
+
+    def restore(self) -> None:
+        """It dies, and an older copy of its directory is started."""
+        self._note("is restored")
+        self._cluster.witness.set_back(self.node, [machine.node for machine in self._cluster.machines])
+        self.node.restore()
+        self._down(silent=False)
+
+    def _down(self, *, silent: bool) -> None:
+        self._cluster.network.drop(self, silent=silent)
         self.life += 1
         down_us = self._rng.choice((20_000, 300_000, 1_000_000, 4_000_000))
         self._cluster.at(down_us, self._start)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import Final
 
-FAULTS: Final = ("partition", "reset", "kill", "power", "power all", "clock", "stall", "slow", "duplicate")
+FAULTS: Final = ("partition", "reset", "kill", "power", "power all", "clock", "stall", "slow", "duplicate", "restore")
 CLOCK_STEPS_MS: Final = (-30_000, -500, 200, 5_000, 60_000)
 SKEWS_MS: Final = (0, 0, 0, 40, -40, 2_000, -2_000, 90_000)
 

@@ -55,6 +55,9 @@ class Witness:
         self._got: Final[dict[tuple[KeyspaceId, Actor], int]] = {}
         """How far anybody else has an actor's changes."""
         self._touched: Final[dict[str, dict[bytes, None]]] = {}
+        self._set_back: Final[set[str]] = set()
+        self._left: Final[dict[tuple[KeyspaceId, Actor], int]] = {}
+        """By actors whose disk is gone, how far others had them durably: no more must be left of them."""
         self._system: Final[dict[Dot, Change]] = {}
 
     # -- what is made
@@ -191,7 +194,8 @@ class Witness:
         """What the node believes others to have durably of its changes, they have."""
         for number, history in self.histories.items():
             for seq in range(len(history.made.get(node.actor, ())), 0, -1):
-                believed = [peer.name for peer in node.node.acks.covered_by({number: seq})]
+                peers = node.node.acks.covered_by({number: seq})
+                believed = [peer.name for peer in peers if peer.name not in self._set_back]
                 for name in believed:
                     if self._durable.get((name, number), {}).get(node.actor, 0) < seq:
                         raise Violation(f"{node.name} believes that {name} has its change {seq} durably")
@@ -235,20 +239,45 @@ class Witness:
         self._touched.pop(node.name, None)
         self.check_durable(node)
 
+    def set_back(self, node: SimNode, nodes: Sequence[SimNode]) -> None:
+        """The node is about to lose its disk, and goes on under another actor: of this one is left what others have."""
+        self._set_back.add(node.name)
+        for number in self.histories:
+            self._left[number, node.actor] = 1 << 60
+            self._durable.pop((node.name, number), None)
+        for (number, actor), left in self._left.items():
+            others = [self._durable.get((other.name, number), {}) for other in nodes if other is not node]
+            self._left[number, actor] = min(left, max(vector.get(actor, 0) for vector in others))
+
+    def agreed(self, nodes: Sequence[SimNode]) -> bool:
+        """Whether everybody has durably all that there is."""
+        return all(node.durable(number) == self._all(number, nodes) for number in self.histories for node in nodes)
+
+    def _all(self, number: KeyspaceId, nodes: Sequence[SimNode]) -> Vector:
+        """All changes; of actors whose disk is gone, those that anybody has."""
+        heads = self.histories[number].heads()
+        vectors = [node.durable(number) for node in nodes]
+        for ks, actor in self._left:
+            if ks == number and actor in heads:
+                heads[actor] = max(vector.get(actor, 0) for vector in vectors)
+        return {actor: seq for actor, seq in heads.items() if seq}
+
     def agree(self, nodes: Sequence[SimNode], keys: Iterable[bytes]) -> None:
         """In the end: everybody has everything, and shows it."""
         for number, history in self.histories.items():
+            everything = self._all(number, nodes)
             for node in nodes:
-                if node.durable(number) != history.heads():
-                    raise Violation(f"{node.name} never got all: {node.durable(number)} of {history.heads()}")
+                if node.durable(number) != everything:
+                    raise Violation(f"{node.name} never got all: {node.durable(number)} of {everything}")
+            for (ks, actor), left in self._left.items():
+                if ks == number:
+                    if everything.get(actor, 0) < left:
+                        raise Violation(
+                            f"{left} changes of an actor that is gone were durable elsewhere; now {everything}"
+                        )
+                    history.forget_above(actor, everything.get(actor, 0))
         for node in nodes:
             self.check(node, keys)
-
-    def agreed(self, nodes: Sequence[SimNode]) -> bool:
-        """Whether everybody has everything durably."""
-        return all(
-            node.durable(number) == history.heads() for number, history in self.histories.items() for node in nodes
-        )
 
 
 def garbage(node: SimNode) -> list[str]:
