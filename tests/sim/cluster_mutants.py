@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import FunctionType
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from edgekv.crdt import counter, maps, strings
 from edgekv.engine import recovery
@@ -38,7 +38,8 @@ from edgekv.replication.sender import Sender
 from edgekv.store.generation import Generation
 from edgekv.store.purge import Cuts
 from edgekv.wal import group_commit
-from tests.sim.cluster import Outcome, run
+from tests.sim.cluster import run
+from tests.sim.traces import TRACES, broken_by
 
 Function = Callable[..., Any]
 TABLE: Final = Path(__file__).parents[2] / "docs" / "TESTING.md"
@@ -53,6 +54,14 @@ class Mutant:
     edits: tuple[tuple[Function, str, str], ...]
     seeds_max: int = 60
     """It is caught within so many seeds."""
+
+
+class Caught(NamedTuple):
+    """How a mistake was found."""
+
+    how: str
+    seed: str
+    """Of the cluster; or ``trace``, tests/sim/traces.py."""
 
 
 MUTANTS: Final[dict[str, Mutant]] = {
@@ -151,8 +160,8 @@ MUTANTS: Final[dict[str, Mutant]] = {
         ),
     ),
     "starts_too_late": Mutant(
-        "the sender begins one segment after the one that the receiver needs",
-        ((LogSource.begin, "place = min(place, reach[-1])", "place = min(place, reach[-1] + 1)"),),
+        "the sender begins at its newest segment, whatever the receiver has",
+        ((LogSource.begin, "begin = base_lsn", "begin = begin or base_lsn"),),
     ),
     "skips_what_is_lower": Mutant(
         "the sender takes runs for sent that the peer's vector does not cover",
@@ -383,21 +392,21 @@ def _edited(function: FunctionType, old: str, new: str) -> FunctionType:
     return edited
 
 
-def first_caught(name: str, seeds: range) -> Outcome | None:
-    """The first seed that catches it. A mutant may also simply fall over."""
+def caught(name: str, seeds_max: int | None = None) -> Caught | None:
+    """What catches it: its trace, if it has one, else the first seed that does. A mutant may also simply fall over."""
     with planted(MUTANTS[name]):
-        for seed in seeds:
+        if name in TRACES:
+            broken = broken_by(TRACES[name])
+            return Caught(_words(broken), "trace") if broken else None
+        for seed in range(seeds_max or MUTANTS[name].seeds_max):
             outcome = run(seed)
             if outcome.broken:
-                return outcome
+                return Caught(_words(outcome.broken), str(seed))
     return None
 
 
-def row(name: str, seeds_max: int | None = None) -> tuple[str, str, int]:
-    """(name, what caught it, seed); seed -1: nothing did."""
-    seeds = range(seeds_max or MUTANTS[name].seeds_max)
-    outcome = first_caught(name, seeds)
-    return (name, "not caught", -1) if outcome is None else (name, _words(outcome.broken), outcome.seed)
+def _row(name: str, seeds_max: int | None) -> tuple[str, Caught | None]:
+    return name, caught(name, seeds_max)
 
 
 def _words(broken: str) -> str:
@@ -409,12 +418,16 @@ def _words(broken: str) -> str:
     return re.sub(r"\b\d+\b", "n", line)[:90].rstrip(" :")
 
 
-def _write(rows: list[tuple[str, str, int]]) -> None:
+def _write(rows: list[tuple[str, Caught | None]]) -> None:
     lines = ["| planted mistake | what it is | what caught it | seed |", "|---|---|---|---|"]
-    lines += [f"| `{name}` | {MUTANTS[name].why} | {caught} | {seed} |" for name, caught, seed in rows]
-    text = TABLE.read_text()
-    head, rest = text.split(BEGIN)
-    TABLE.write_text(head + BEGIN + "\n\n" + "\n".join(lines) + "\n\n" + END + rest.split(END)[1])
+    lines += [
+        f"| `{name}` | {MUTANTS[name].why} | {found.how if found else '**nothing**'} | {found.seed if found else ''} |"
+        for name, found in rows
+    ]
+    lines += ["", "Not planted:", ""]
+    lines += [f"- {names.replace('_*', '…')}: {why}." for names, why in SKIPPED.items()]
+    head, _, rest = TABLE.read_text().partition(BEGIN)
+    TABLE.write_text(head + BEGIN + "\n\n" + "\n".join(lines) + "\n\n" + END + rest.partition(END)[2])
 
 
 def main() -> int:
@@ -425,15 +438,16 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=1, help="processes")
     parser.add_argument("--write", action="store_true", help="the table into docs/TESTING.md")
     arguments = parser.parse_args()
-    rows = []
+    rows: list[tuple[str, Caught | None]] = []
     began = time.monotonic()
     with ProcessPoolExecutor(arguments.jobs) as pool:
-        for found in pool.map(partial(row, seeds_max=arguments.seeds), arguments.names or MUTANTS):
-            rows.append(found)
-            print(f"{found[0]:30s} seed {found[2]:4d} {time.monotonic() - began:5.0f} s  {found[1]}", flush=True)
+        for name, found in pool.map(partial(_row, seeds_max=arguments.seeds), arguments.names or MUTANTS):
+            rows.append((name, found))
+            words = f"seed {found.seed}: {found.how}" if found else "NOT CAUGHT"
+            print(f"{time.monotonic() - began:5.0f} s  {name:30s} {words}", flush=True)
     if arguments.write:
         _write(rows)
-    return any(seed < 0 for _, _, seed in rows)
+    return any(found is None for _, found in rows)
 
 
 if __name__ == "__main__":

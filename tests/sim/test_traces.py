@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.sim.cluster_mutants import MUTANTS, planted
+from tests.sim.cluster_mutants import MUTANTS, caught
 from tests.sim.traces import TRACES, broken_by
 
 
@@ -13,5 +13,4 @@ def test_a_trace_that_breaks_wrong_rules_breaks_nothing_here(name: str) -> None:
 
 @pytest.mark.parametrize("name", sorted(TRACES.keys() & MUTANTS.keys()))
 def test_a_trace_shows_its_mistake(name: str) -> None:
-    with planted(MUTANTS[name]):
-        assert broken_by(TRACES[name])
+    assert caught(name) is not None, MUTANTS[name].why

@@ -9,19 +9,21 @@ changes, logs, merging, SEENs, STABLEs and purges, with nothing between them but
     stable N                                                the hub N announces what may be forgotten
     meta N M                                                N learns what M knows of meta
     sweep N                                                 N's applier works
+    backup N, restore N, admit N M                          N is set back to what it was; the hub M makes its new actor a member
 """
 
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 from typing import Final
 
-from edgekv.ids import Actor, KeyspaceId, Vector
+from edgekv.ids import KeyspaceId, Vector
 from edgekv.replication.members import Member
 from edgekv.replication.messages import Seen
 from edgekv.replication.seen import SeenTable
-from edgekv.replication.stability import compute_stable
+from edgekv.replication.stability import compute_stable, settled_heads
 from edgekv.store.applied import Stable
 from edgekv.wal.reader import LogReader
 from edgekv.wal.record import Changes, unpack_records
@@ -55,12 +57,22 @@ TRACES: Final = {
     "system_clear_own_stamp": (
         "mput 1; sexp 1 1; pull 0 1; pull 2 0; seen 1; seen 2; hear 0 1; hear 0 2; mput 1; stable 0; pull 0 1"
     ),
+    "system_clear_unseen": (
+        "mput 1; sexp 1 0; pull 0 1; seen 2; seen 1; hear 0 1; hear 0 2; mput 2; stable 0; pull 0 2"
+    ),
+    "keys_expire_silently": (
+        "add 1; sexp 1 0; pull 0 1; pull 2 0; seen 1; seen 2; hear 0 1; hear 0 2; stable 0; add 0"
+    ),
+    "restored_leaves_cut_at_once": (
+        "backup 1; put 1; put 0; del 0; pull 2 0; seen 2; pull 2 1; restore 1; admit 1 0; pull 1 0; seen 1; hear 0 1; hear 0 2; "
+        "stable 0; meta 2 0; pull 0 2"
+    ),
+    "skip_by_node_id": "backup 1; put 1; pull 2 1; restore 1; admit 1 0; meta 2 0; pull 1 2",
 }
 """By the mistake that each shows: one hub, node 0, and two edges."""
 
 NOT_HERE: Final = {
     "stale_leader": "one node leads, and writes meta itself",
-    "restored_leaves_cut_at_once, skip_by_node_id": "no node is restored here",
     "parked_leaves_cut_at_once, closed_may_ship, counter_purges_parked": "nobody is parked",
     "late_*, admission_does_not_fold, reissue_under_new_incarnation": "nobody writes before it is a member",
     "no_barrier, log_floor_per_actor, visible_fragments, sync_*": "the log of a trace is never cut",
@@ -81,9 +93,12 @@ class Actors:
         for node in self.nodes:
             self.witness.watch_intake(node)
         self._seen: Final = [SeenTable() for _ in self.nodes]
-        self._stables: Final[list[Stable]] = []
-        self._knows: Final = [0] * nodes
-        """By node, how many STABLEs of meta."""
+        self._members: Final = {node.actor: _member(node, 1) for node in self.nodes}
+        self._stables: Final[dict[int, Stable]] = {}
+        """By the revision of meta that announced it."""
+        self._revision = 1
+        self._knows: Final = [1] * nodes
+        """By node, its revision of meta."""
         self._values = 0
         self._calls: Final[dict[str, Callable[[SimNode, int], object]]] = {
             "put": lambda node, _: node.operations.set(KEY, self._value()),
@@ -148,7 +163,11 @@ class Actors:
     def _seen_of(self, number: int) -> Seen:
         node = self.nodes[number]
         return Seen(
-            node.actor, node.engine.commit.durable_lsn, node.engine.checkpoints.ttl_durable_ms, 1, self._vectors(node)
+            node.actor,
+            node.engine.commit.durable_lsn,
+            node.engine.checkpoints.ttl_durable_ms,
+            self._knows[number],
+            self._vectors(node),
         )
 
     @staticmethod
@@ -170,41 +189,52 @@ class Actors:
     def _stable(self, number: int) -> None:
         self._say(number)
         node = self.nodes[number]
-        stable = compute_stable(
-            [self._member(other) for other in self.nodes],
-            self._seen[number].by_actor,
-            self._vectors(node),
-            lambda member, keyspace: True,
-        )
+        own = self._vectors(node)
+        for actor, heads in settled_heads(self._members.values(), self._seen[number].by_actor, own).items():
+            self._members[actor] = replace(self._members[actor], state="settled", heads=heads)
+        members = self._members.values()
+        stable = compute_stable(members, self._seen[number].by_actor, own, lambda member, keyspace: True)
         if stable is None or stable.cuts is None:
             return
-        self._stables.append(stable)
-        self._knows[number] = len(self._stables)
+        self._new_revision(number)
+        self._stables[self._revision] = stable
         self._sweep(number)
         cut = stable.cuts[DATA].cut
         node.engine.expired_keys.clear(lambda _, actor, seq: seq <= cut.get(actor, 0), stable.wall_ms, _CLEAR_ENTRIES)
         self.witness.made(node, system=True)
         node.settle()
 
-    @staticmethod
-    def _member(node: SimNode) -> Member:
-        return Member(
-            actor=Actor(node.actor),
-            node=node.node.identity.node,
-            name=node.name,
-            site="site-1",
-            role="hub",
-            state="open",
-            revision=1,
-            heads={},
-            hlcs={},
-            ttl_ms=0,
-        )
+    def _new_revision(self, number: int) -> None:
+        self._revision += 1
+        self._knows[number] = self._revision
+
+    def _backup(self, number: int) -> None:
+        self.nodes[number].settle()
+        self.nodes[number].back_up()
+
+    def _restore(self, number: int) -> None:
+        node = self.nodes[number]
+        self.witness.set_back(node, self.nodes)
+        node.restore()
+        node.open()
+        self.witness.watch_intake(node)
+        self.witness.restarted(node)
+        self._seen[number] = SeenTable()
+
+    def _admit(self, number: int, hub: int) -> None:
+        node = self.nodes[number]
+        self._new_revision(hub)
+        for actor, member in self._members.items():
+            if member.node == node.node.identity.node:
+                self._members[actor] = replace(member, state="closed", revision=self._revision)
+        self._members[node.actor] = _member(node, self._revision)
+        self._knows[number] = self._revision
 
     def _sweep(self, number: int) -> None:
         """Everything is durable and in LMDB, and what its newest STABLE allows is forgotten."""
         node, known = self.nodes[number], self._knows[number]
-        node.engine.checkpoints.stable = self._stables[known - 1] if known else None
+        newest = max((revision for revision in self._stables if revision <= known), default=0)
+        node.engine.checkpoints.stable = self._stables.get(newest)
         for _ in range(2):  # the second freeze uses the TTL time that the first one logged
             node.settle()
             node.tick()
@@ -237,6 +267,21 @@ class Actors:
             self._meta(number, 0)
         if left := {node.name: found for node in self.nodes if (found := garbage(node))}:
             raise Violation(f"garbage: {left}")
+
+
+def _member(node: SimNode, revision: int) -> Member:
+    return Member(
+        actor=node.actor,
+        node=node.node.identity.node,
+        name=node.name,
+        site="site-1",
+        role="hub",
+        state="open",
+        revision=revision,
+        heads={},
+        hlcs={},
+        ttl_ms=0,
+    )
 
 
 def broken_by(steps: str) -> str:
