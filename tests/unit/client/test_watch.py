@@ -201,6 +201,38 @@ def test_a_consumer_that_is_slow_is_not_sent_more_than_it_has_room_for(monkeypat
         assert asyncio.run(main()) == [f"c{i}" for i in range(1000)]
 
 
+class Socket(asyncio.Transport):
+    """Only remembers whether it is read from."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.reading = True
+
+    def write(self, data: bytes | bytearray | memoryview) -> None: ...
+
+    def pause_reading(self) -> None:
+        self.reading = False
+
+    def resume_reading(self) -> None:
+        self.reading = True
+
+
+def test_a_link_is_not_read_from_while_more_waits_than_there_is_room_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watch_link, "EVENTS_WAITING_MAX", 4)
+
+    async def main() -> None:
+        link, transport = watch_link.WatchLink(Subscription("", "")), Socket()
+        link.connection_made(transport)
+        link.data_received(b"%1\r\n+proto\r\n:3\r\n+OK\r\n+OK\r\n*1\r\n_\r\n$0\r\n\r\n+OK\r\n")
+        link.data_received(b"".join(put(f"c{i}") for i in range(6)))
+        reading = [transport.reading]
+        taken = [await link.next() for _ in range(7)]
+        assert [*reading, transport.reading] == [False, True]
+        assert [event.cursor for event in taken if event] == [f"c{i}" for i in range(6)]
+
+    asyncio.run(main())
+
+
 @pytest.mark.parametrize(
     "data",
     [
