@@ -38,7 +38,7 @@ class Reply(web.StreamResponse):
     ) -> None:
         # StreamResponse.__init__ is left out on purpose: nothing that it sets up is used.
         self.code: Final = status
-        self.header_lines: Final = headers
+        self.header_lines = headers
         self.body: Final = body
         self.without_body = False
         """The answer to a HEAD: Content-Length as if there were a body, and none."""

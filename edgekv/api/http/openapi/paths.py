@@ -15,14 +15,23 @@ _DATA: Final = (400, 500, 504, *_EVERY)
 _WRITE: Final = (403, 507, *_DATA)
 _BODY: Final = (408, 413, 415, 417)
 
-_READ_HEADERS: Final = [ref("parameters", "Consistency")]
+_READ_HEADERS: Final = [ref("parameters", name) for name in ("Consistency", "Session", "SessionTimeout")]
 _CACHED_HEADERS: Final = [ref("parameters", "IfNoneMatch"), *_READ_HEADERS]
-_WRITE_HEADERS: Final = [ref("parameters", "Ack"), *_READ_HEADERS]
+_WRITE_HEADERS: Final = [ref("parameters", "Ack"), ref("parameters", "AckTimeout"), *_READ_HEADERS]
 _NOT_MODIFIED: Final[Part] = {"description": "The client has it."}
 _DELETED: Final[Part] = {"204": {"description": "Deleted, durably."}}
 
 
 def _operation(name: str, summary: str, answers: Part, problems: tuple[int, ...], **more: Any) -> Part:
+    given = more.get("parameters", ())
+    promised = {"Edgekv-Acked": ref("headers", "Acked")} if ref("parameters", "Ack") in given else {}
+    if ref("parameters", "Session") in given:
+        promised["Edgekv-Session"] = ref("headers", "Session")
+    if promised:
+        answers = {
+            status: {**answer, "headers": {**answer.get("headers", {}), **promised}}
+            for status, answer in answers.items()
+        }
     refused = {str(status): ref("responses", f"Problem{status}") for status in sorted(set(problems))}
     return {"operationId": name, "summary": summary, **more, "responses": {**answers, **refused}}
 
@@ -229,7 +238,7 @@ PATHS: Final[Part] = {
                 "304": _NOT_MODIFIED,
             },
             (400, *_EVERY),
-            parameters=_CACHED_HEADERS,
+            parameters=[ref("parameters", "IfNoneMatch")],
         )
     ),
     "/livez": _with_head(

@@ -4,7 +4,7 @@ from typing import Final
 
 from edgekv.api.http.openapi.reference import Part, ref
 from edgekv.config import TTL_S_MAX
-from edgekv.limits import CONTEXT_CHARS_MAX, KEY_BYTES_MAX
+from edgekv.limits import CONTEXT_CHARS_MAX, KEY_BYTES_MAX, SESSION_TOKEN_CHARS_MAX
 
 _BASE64: Final = "([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?"
 
@@ -105,6 +105,13 @@ SCHEMAS: Final[Part] = {
         },
         "required": ["context", "values"],
         "additionalProperties": False,
+    },
+    "SessionToken": {
+        "type": "string",
+        "description": "What a session has seen. Opaque.",
+        "pattern": "^[A-Za-z0-9_-]+$",
+        "minLength": 1,
+        "maxLength": SESSION_TOKEN_CHARS_MAX,
     },
     "Context": {
         "type": "string",
