@@ -42,6 +42,7 @@ PURE = [
     "client.calls",
     "client.commands",
     "client.route",
+    "client.terms",
     "client.walk",
     "client.wire",
     "crdt",
@@ -59,7 +60,7 @@ PURE = [
     "limits",
 ]
 # The synchronous core: the same rule for its own imports. What it drives (log, store, flusher) is handed to it.
-SYNCHRONOUS = ["engine", "replication", "node.operations"]
+SYNCHRONOUS = ["engine", "replication", "node.operations", "node.session", "node.token"]
 IMPURE = {
     "aiohttp",
     "asyncio",

@@ -580,6 +580,33 @@ def test_commands_behind_a_token_fail_while_the_node_is_behind_and_nothing_is_do
     assert there.ask("SET", "b", "1") == b"OK"
 
 
+def test_a_node_that_is_behind_tells_no_token_of_its_own(site: Site, other: Site) -> None:
+    """It would not cover what the session has seen, and the client would go on with it."""
+    client = site.connect()
+    client.ask("EDGEKV.SESSION", "NEW")
+    client.ask("SET", "a", "1")
+    there = other.connect()
+    there.send(("EDGEKV.SESSION", client.token, 0), ("PING",), ("EDGEKV.SESSION",))
+    other.tick(1)
+    other.settle()
+    assert there.hear()[1:] == [b"PONG", client.token]
+    assert there.told == []
+    other.receive(site)
+    there.ask("GET", "a")
+    assert token_of(there.token.decode()).entries == token_of(client.token.decode()).entries
+
+
+def test_the_first_write_tells_what_it_has_reached_whatever_that_is(site: Site) -> None:
+    """A client that has heard nothing yet must not take the first reply for more than it is."""
+    client = site.connect()
+    client.ask("EDGEKV.ACK", "hub", 500)
+    client.send(("SET", "a", "1"))
+    site.settle()
+    site.tick(500)
+    assert client.hear() == [b"OK"]
+    assert client.told == [[b"edgekv.ack", b"local"]]
+
+
 def test_a_transaction_behind_a_token_fails_as_a_whole(site: Site, other: Site) -> None:
     client = site.connect()
     client.ask("EDGEKV.SESSION", "NEW")
