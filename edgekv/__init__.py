@@ -1,8 +1,8 @@
 """EdgeKV: the replicated key-value store for the edge.
 
 What users import is here, and loaded when it is first used: ``edgekv.connect`` (docs/CLIENT.md), ``edgekv.open`` (the node inside the
-process), ``edgekv.sync``, ``edgekv.Codec``, ``edgekv.Values``, and the errors. The parts of EdgeKV import nothing from here but the
-version.
+process), ``edgekv.sync``, ``edgekv.Codec``, ``edgekv.Values``, ``edgekv.WatchEvent``, and the errors. The parts of EdgeKV import
+nothing from here but the version.
 """
 
 from importlib import import_module
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from edgekv import sync
     from edgekv.client.asynchronous import Client, Session, connect
     from edgekv.client.commands import Codec, Values
+    from edgekv.client.watch import WatchEvent
     from edgekv.embedded import open  # noqa: A004 - as gzip.open
     from edgekv.errors import (
         Denied,
@@ -50,6 +51,7 @@ _HOMES: Final = {
     "connect": "edgekv.client.asynchronous",
     "Codec": "edgekv.client.commands",
     "Values": "edgekv.client.commands",
+    "WatchEvent": "edgekv.client.watch",
     "open": "edgekv.embedded",
     **dict.fromkeys(_ERRORS, "edgekv.errors"),
 }
@@ -69,6 +71,7 @@ __all__ = [
     "TooLarge",
     "Unavailable",
     "Values",
+    "WatchEvent",
     "WrongType",
     "connect",
     "open",

@@ -143,6 +143,24 @@ class CursorLost(EdgeKVError):
     code = "cursor-lost"
 
 
+class PeerFault(EdgeKVError):
+    """A peer sent what it must not. Nothing of it was taken in; its link ends, everything else goes on."""
+
+    code = "peer-fault"
+
+
+class Forked(PeerFault):
+    """Two histories of one actor have met: a directory was cloned or rolled back."""
+
+    code = "forked"
+
+
+class ClockTooFarAhead(PeerFault):
+    """Changes are stamped so far in the future that they would win over everything for long."""
+
+    code = "clock-too-far-ahead"
+
+
 class FormatUnknown(EdgeKVError):
     """A file or peer speaks a format version that this release does not know."""
 

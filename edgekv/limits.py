@@ -28,6 +28,8 @@ SPARE_FREE_BYTES_MIN: Final = 8 * MIB  # a spare never takes the last of the dis
 ZERO_CHUNK_BYTES: Final = 1 * MIB
 LOG_READ_BYTES: Final = 4 * MIB  # window in which segments are read; a larger frame is read whole
 PROMISE_ROOM_BYTES: Final = 128  # kept free in a segment for the idle promise of its last frame
+TAIL_BYTES: Final = 16 * MIB  # of the newest frames, kept in memory for those who follow the log (engine/tail.py)
+TAIL_FRAME_BYTES: Final = 512  # what CPython adds to a frame and its records there
 BUFFERED_SYNC_INTERVAL_MS: Final = 100
 TORN_TAIL_KEEP_BYTES: Final = 8 * MIB
 TORN_TAIL_COPIES: Final = 2
@@ -81,6 +83,18 @@ SCAN_EXAMINED_KEYS_MAX: Final = 2_000  # beyond its own that a page may look at:
 SCAN_LIMIT_MAX: Final = 10_000
 SLICE_MS: Final = 5  # KEYS, DBSIZE, RANDOMKEY give the loop back after this long
 
+# Links to other nodes (net/).
+PEER_FRAME_BYTES_MAX: Final = 48 * MIB  # of a message, also before it is compressed: any change fits twice
+PEER_COMPRESSED_BYTES_MIN: Final = 512  # smaller messages are sent as they are
+PEER_CONNECTIONS_MAX: Final = 1_000  # that others may open here
+PEER_OUTPUT_BYTES_MAX: Final = 2 * PEER_FRAME_BYTES_MAX  # not taken by the other side; above it its link is closed
+PEER_DEAD_MS: Final = 5_000  # without a sign of life a link is closed
+PEER_DIAL_S: Final = 5.0  # for a TCP connection to come about
+PEER_BACK_OFF_S_MIN: Final = 0.1  # before another attempt to connect: by chance between this
+PEER_BACK_OFF_S_MAX: Final = 5.0  # and twice as much for each that failed, at most this
+PEER_LASTING_S: Final = 10.0  # a link that lived so long was a good one, and the next attempt is a first one again
+PEER_CLOSE_WAIT_S: Final = 1.0  # for other nodes to take the last messages at shutdown
+
 # What clients are promised about other nodes (replication/acks.py, node/session.py).
 ACK_WAITERS_MAX: Final = 1 << 16  # replies that wait for other nodes at once; one more leaves without waiting
 ACK_PEERS_MAX: Final = 1 << 14  # other nodes of which it is known what they have
@@ -133,6 +147,23 @@ RESP_TRANSACTION_ROWS_FREE: Final = 16  # elements, fields and keys that each of
 RESP_TRANSACTION_ROWS_MAX: Final = 64_000  # that all of them together may look at beyond that: 0.3 s
 RESP_WAKE_CONNECTIONS: Final = 16  # of those that waited for room, per turn of the loop: all at once would overshoot it
 
+# Links between nodes (replication).
+PEER_WINDOW_BYTES: Final = 8 * MIB  # sent and not yet taken in by the peer
+PEER_MESSAGE_BYTES: Final = 256 * KIB  # where a message of changes ends
+PEER_MESSAGES_AT_ONCE: Final = 4  # that one link sends in a turn of the loop
+PEER_ACK_BYTES: Final = 128 * KIB  # taken in, after which the peer is told although nothing is durable yet
+PEER_HEARTBEAT_MS: Final = 1_000
+SEEN_INTERVAL_MS: Final = 1_000
+# Watches (node/watch.py, api/watch.py).
+WATCHES_MAX: Final = 512  # of one node; each may hold a frame, and a window of the log while it lags
+WATCH_READ_BYTES: Final = 256 * KIB  # of the log, or of rows, per step; and the window in which a watch reads files
+WATCH_STEP_EVENTS: Final = 256  # per step: about 3 ms
+WATCH_PAGE_KEYS: Final = 64  # per read of current rows
+WATCH_BODIES_BYTES_MAX: Final = 8 * MIB  # of the log's newest runs, unpacked and shared by all watches
+WATCH_CURSOR_CHARS_MAX: Final = 48 * KIB  # about a thousand actors
+WATCH_HEARTBEAT_S: Final = 15  # of silence; a proxy drops a connection on which nothing moves
+WATCH_PAUSE_MS: Final = 5  # between two steps of a watch that has caught up: a busy node wakes it no oftener
+
 # Siblings (crdt/siblings.py).
 SIBLINGS_MAX: Final = 64  # concurrent values of one key that this node's clients may make; merging may bring more
 CONTEXT_DOTS_MAX: Final = 128  # that the context of a read names; a key with more is resolved in several writes
@@ -142,6 +173,7 @@ COUNTER_BYTES_MAX: Final = 2_100  # of a counter's total that is an integer: 10^
 COUNTER_TEXT_BYTES_MAX: Final = 5_070  # of one that is not, as text: the same with a sign, a point and 17 digits more
 
 HLC_FOLD_MAX: Final = 1 << 63  # nothing near this is ever folded in
+CLOCK_AHEAD_MS_MAX: Final = 24 * 3_600_000  # of a peer's stamps: further ahead its link is refused
 
 assert SEGMENT_BYTES >= 2 * (VALUE_BYTES_MAX + CHANGE_OVERHEAD_BYTES)
 assert SPARE_SEGMENTS > RESERVE_SEGMENTS
@@ -149,7 +181,9 @@ assert OPERATION_REPLY_BYTES_MAX + OPERATION_ID_BYTES + OPERATION_SESSION_BYTES 
 assert OPERATION_REPLY_BYTES_MAX >= 24 * BATCH_OPERATIONS_MAX  # a 64-bit integer in RESP has 23 bytes
 assert MEMORY_BYTES_MIN <= MEMORY_BYTES_DEFAULT_MAX
 assert HTTP_LINE_BYTES_MAX > 3 * 3 * KEY_BYTES_MAX + 2 * KEY_BYTES_MAX
+assert 2 * (VALUE_BYTES_MAX + CHANGE_OVERHEAD_BYTES) <= PEER_FRAME_BYTES_MAX
 assert HTTP_BATCH_OPERATIONS_MAX <= BATCH_OPERATIONS_MAX
+assert WATCH_CURSOR_CHARS_MAX < HTTP_LINE_BYTES_MAX
 assert SIBLINGS_MAX <= CONTEXT_DOTS_MAX
 assert CONTEXT_CHARS_MAX < HTTP_HEADER_BYTES_MAX
 assert SESSION_TOKEN_CHARS_MAX < HTTP_HEADER_BYTES_MAX

@@ -34,6 +34,7 @@ COMMANDS: Final = {
     "del": Entry("edgekv.cli.kv", "delete", "Delete keys."),
     "incr": Entry("edgekv.cli.kv", "incr", "Add to a counter and print it."),
     "scan": Entry("edgekv.cli.kv", "scan", "List keys and values in order."),
+    "watch": Entry("edgekv.cli.watch", "watch", "Print what is written, as it becomes durable."),
     "import": Entry("edgekv.cli.transfer", "import_file", "Load a CSV or JSON Lines file; resumes where it stopped."),
     "export": Entry("edgekv.cli.transfer", "export_file", "Write keys and values as JSON Lines."),
     "demo": Entry("edgekv.cli.demo", "demo", "Real data into one node, kill -9 in the middle, nothing lost."),

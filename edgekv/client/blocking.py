@@ -36,10 +36,10 @@ class Line:
 
     __slots__ = ("_feed", "_gets", "_receive", "_send", "_socket", "_terms", "ids", "pending", "place")
 
-    def __init__(self, place: int, address: Address, deadline_s: float, terms: Terms) -> None:
+    def __init__(self, place: int, address: Address, deadline_s: float, terms: Terms | None = None) -> None:
         """Raises OSError, Unavailable and wire.BROKEN. ``place`` is the address's, in the order of the URL."""
         self.place: Final = place
-        self._terms: Final = terms
+        self._terms: Final = terms or Terms()
         self.pending = False
         """Writes are being answered without the acknowledgement that was asked for."""
         patience_s = max(min(CONNECT_S, deadline_s - time.monotonic()), 0.001)
@@ -94,6 +94,17 @@ class Line:
             raise ConnectionError("it was closed")
         return data
 
+    def send(self, data: bytes) -> None:
+        """Send a command whose answers `message` takes."""
+        self._send(data)
+
+    def message(self, patience_s: float) -> object:
+        """The next reply, those included that nobody asked for. TimeoutError when nothing comes for so long."""
+        while (reply := self._gets()) is wire.INCOMPLETE:
+            self._socket.settimeout(patience_s)
+            self._feed(self._more())
+        return reply
+
     @property
     def fresh(self) -> bool:
         """Whether nothing happened to it while it was idle: the node has not closed it."""
@@ -115,7 +126,7 @@ class Exchange:
     """Calls, one after the other per thread; see the module docstring."""
 
     def __init__(self, addresses: tuple[Address, ...], silence_s: float, terms: Terms | None = None) -> None:
-        self._addresses: Final = addresses
+        self.addresses: Final = addresses
         self.terms: Final = terms or Terms()
         self._turn: Final = threading.Lock() if self.terms.has_session else None
         """A session is one conversation: its calls are made one after the other."""
@@ -128,6 +139,11 @@ class Exchange:
         """Of the address that answered last."""
         self._closed = False
         _exchanges.add(self)
+
+    @property
+    def closed(self) -> bool:
+        """Whether it takes no calls."""
+        return self._closed
 
     def close(self) -> None:
         """End the connections."""
@@ -142,7 +158,7 @@ class Exchange:
 
     def with_session(self, token: str | None) -> "Exchange":
         """Another exchange with the same nodes, beginning with the one that this one is at, for a session."""
-        session = Exchange(self._addresses, self._silence_s, self.terms.with_session(token))
+        session = Exchange(self.addresses, self._silence_s, self.terms.with_session(token))
         session._place = self._place
         return session
 
@@ -195,7 +211,7 @@ class Exchange:
             line.close()  # the next one has a fresh stamp
         else:
             self._put_back(line)
-        failure = call.refused(error, self._budget, addresses=len(self._addresses))
+        failure = call.refused(error, self._budget, addresses=len(self.addresses))
         if failure is not None:
             raise failure
         if not forgotten:
@@ -203,7 +219,7 @@ class Exchange:
 
     def _leave(self, line: Line) -> None:
         """Prefer the address after this one's."""
-        self._place = (line.place + 1) % len(self._addresses)
+        self._place = (line.place + 1) % len(self.addresses)
         self.drop_connections()
 
     def _put_back(self, line: Line) -> None:
@@ -225,7 +241,7 @@ class Exchange:
         return self._connect(call)
 
     def _connect(self, call: Call[None]) -> Line:
-        route = Route(self._addresses, random.random, place=self._place)
+        route = Route(self.addresses, random.random, place=self._place)
         behind: SessionBehind | None = None
         while (left_s := call.deadline_s - time.monotonic()) > 0:
             time.sleep(min(route.pause_s(), left_s))

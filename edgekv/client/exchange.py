@@ -19,7 +19,7 @@ import random
 from collections import deque
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
-from typing import Any, Final, TypeVar, cast
+from typing import Any, Final, Protocol, TypeVar, cast
 
 import hiredis
 
@@ -41,8 +41,19 @@ T = TypeVar("T")
 _FOREVER: Final = float("inf")
 _UNUSUAL: Final = frozenset([hiredis.ReplyError, hiredis.PushNotification])
 
-Dial = Callable[[Address, Callable[[], "Link"]], Coroutine[Any, Any, "Link"]]
-"""Connects a new link to an address; raises OSError."""
+L = TypeVar("L", bound=asyncio.Protocol)
+
+
+class Dial(Protocol):
+    """Connects a new link to an address; raises OSError."""
+
+    def __call__(self, address: Address, link: Callable[[], L], /) -> Coroutine[Any, Any, L]: ...
+
+
+class Ending(Protocol):
+    """A connection that is not the exchange's, and ends when its client is closed."""
+
+    def end(self, fault: Exception) -> None: ...
 
 
 Waiting = Call["asyncio.Future[Any]"]
@@ -210,7 +221,9 @@ class Exchange:
         self.terms: Final = terms or Terms()
         self.silence_s: Final = silence_s
         """A link on which calls wait and nothing is heard for so long has hung."""
-        self._dial: Final = dial or _dial
+        self.dial: Final = dial or _dial
+        self.watching: Final[set[Ending]] = set()
+        """Connections of watches."""
         self.uses_ids: Final = uses_ids
         """Whether operation ids are of use: not with a node that ends when its client does."""
         self._budget: Final = Budget()
@@ -231,7 +244,7 @@ class Exchange:
         """Another exchange with the same nodes, beginning with the one that this one is at, for a session."""
         route = Route(self._route.addresses, random.random, place=self._route.place)
         terms = self.terms.with_session(token)
-        return Exchange(route, self.silence_s, self._dial, uses_ids=self.uses_ids, terms=terms)
+        return Exchange(route, self.silence_s, self.dial, uses_ids=self.uses_ids, terms=terms)
 
     def start(self) -> None:
         """Take calls. The connection is made when the first one comes."""
@@ -253,7 +266,7 @@ class Exchange:
         outbox, self._outbox = self._outbox, []
         for call in outbox:
             fail(call, closed())
-        for link in [self._link, *self._leaving]:
+        for link in [self._link, *self._leaving, *self.watching]:
             if link is not None:
                 link.end(ConnectionError("the client was closed"))
         await asyncio.sleep(0)  # connection_lost comes in the next turn
@@ -271,6 +284,16 @@ class Exchange:
             self._flush_due = True
             self._call_soon(self.flush)
         return future
+
+    @property
+    def addresses(self) -> tuple[Address, ...]:
+        """Of the nodes."""
+        return self._route.addresses
+
+    @property
+    def closed(self) -> bool:
+        """Whether it takes no calls."""
+        return self._closed
 
     @property
     def idle(self) -> bool:
@@ -330,7 +353,7 @@ class Exchange:
                 link: Link | None = None
                 try:
                     async with asyncio.timeout(CONNECT_S):
-                        link = await self._dial(address, lambda: Link(self))
+                        link = await self.dial(address, lambda: Link(self))
                         await link.greeted
                     self._adopt(link)
                 except (OSError, TimeoutError, EdgeKVError, *wire.BROKEN) as error:
@@ -430,6 +453,6 @@ class Exchange:
         return [call for call in link.waiting if not call.waiter.done()]
 
 
-async def _dial(address: Address, link: Callable[[], Link]) -> Link:
+async def _dial(address: Address, link: Callable[[], L]) -> L:
     _, made = await asyncio.get_running_loop().create_connection(link, address.host, address.port)
     return made

@@ -10,6 +10,8 @@ from edgekv.client.commands import PLAIN, Codec, Command, Name, Slot, dressed
 from edgekv.client.terms import Ack, terms_of
 from edgekv.client.timing import ACK_TIMEOUT_S, DEADLINE_S
 from edgekv.client.walk import Walk
+from edgekv.client.watch import Subscription, WatchEvent
+from edgekv.client.watch_line import follow
 from edgekv.errors import EdgeKVError
 
 T = TypeVar("T")
@@ -195,6 +197,15 @@ class Verbs:
             for key, value in zip(page, self.get_many(page), strict=True):
                 if value is not None:
                     yield key, value
+
+    def watch(self, prefix: Name = b"", *, cursor: str = "") -> Iterator[WatchEvent]:
+        """What is written to keys that begin with the prefix, as it becomes durable, at least once, until you stop iterating.
+
+        After ``cursor``, an event's; without one from now on, which is when the iteration begins; after "0" the current rows first.
+        When the log does not reach back to a cursor, a ``resync`` and the current rows come instead of what was missed. A lost
+        connection is made again, to any node, without a gap; Unavailable when that takes longer than the deadline.
+        """
+        return follow(self._exchange, Subscription(prefix, cursor), self._deadline_s)
 
     def _pages(self, prefix: Name) -> Iterator[list[bytes]]:
         walk = Walk(prefix)

@@ -14,11 +14,12 @@ from edgekv.config.settings import (
     WalConfig,
     default_memory_bytes,
 )
-from edgekv.config.sources import KEYS, Loaded, environment_name, flag_name, load
+from edgekv.config.sources import KEYS, UPSTREAM, Loaded, environment_name, flag_name, load
 
 __all__ = [
     "KEYS",
     "TTL_S_MAX",
+    "UPSTREAM",
     "Address",
     "Config",
     "Conflict",

@@ -28,6 +28,8 @@ class Admission:
         self.on_room: list[Callable[[], None]] = []
         self.read_only: EdgeKVError | None = None
         """Why the node takes no writes at all; None: it does."""
+        self.outsider: EdgeKVError | None = None
+        """Why clients may not write although the node can: it is no member of its cluster yet; None: they may."""
         self.disk_full = False
         self.reserve_has_room: Callable[[], bool] = lambda: True
         """Set once by the engine: whether the log can take one more change, and all that waits for it, without another file."""
@@ -46,6 +48,8 @@ class Admission:
         """Raise what refuses even a delete: a read-only node, or a full disk whose reserve in the log is used up."""
         if self.read_only is not None:
             raise ReadOnly(f"this node is read-only: {self.read_only}")
+        if self.outsider is not None:
+            raise type(self.outsider)(str(self.outsider))
         if self.disk_full and not self.reserve_has_room():
             raise DiskFull(
                 "the disk is full and so is the log's reserve: all writes are refused, reads go on. "

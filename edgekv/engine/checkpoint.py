@@ -7,8 +7,8 @@ log below the applied LSN of the *last but one* commit is recycled (rule L7: wit
 A freeze happens when the active generation is large, when it is old, and when a bound on memory is met; the last two by the tick, not
 by a commit: paused connections send none, so a freeze that waited for one would wait for ever.
 
-A one-node cluster announces STABLE to itself: the applier may purge tombstones and expired rows whose dot the frozen vector covers, up
-to the TTL time that this log already holds (a MARK), so that it is never lower after a restart.
+A one-node cluster announces STABLE to itself, others hear it from the hub. Alone, the applier may purge tombstones and expired rows
+whose dot the frozen vector covers, up to the TTL time that this log already holds (a MARK), so that it is never lower after a restart.
 """
 
 from collections.abc import Callable
@@ -61,6 +61,10 @@ class Checkpoints:
         self.requests: list[Request] = []
         self.applied_lsn = Lsn(0)
         self.reusable_bytes = 0
+        self.lone = True
+        """Nobody else has this node's data: it announces STABLE to itself."""
+        self.stable: Stable | None = None
+        """What a node that is not alone may purge by: the newest STABLE it knows of."""
         self.ttl_ms = 0
         """TTL time as logged: what the applier may purge by."""
         self._ttl_frame: Frame | None = None
@@ -89,6 +93,17 @@ class Checkpoints:
             for k in self._keyspaces.all
         ]
         return pack_checkpoint(Checkpoint(states, self.ttl_ms))
+
+    def learn_ttl(self, ttl_ms: int) -> None:
+        """Another node's TTL time: logged at once, and none is logged below it."""
+        if ttl_ms > self.ttl_logged_ms:
+            self._ttl_frame, self._ttl_frame_ms = self._commit.filling, ttl_ms
+            self._commit.mark(pack_ttl(ttl_ms))
+
+    @property
+    def ttl_durable_ms(self) -> int:
+        """TTL time that a restart finds again: what may be said to others."""
+        return self._ttl_frame_ms if self._ttl_frame is not None and self._ttl_frame.done else self.ttl_ms
 
     def grown(self) -> None:
         """After a flush: freeze a generation that has become large."""
@@ -148,7 +163,7 @@ class Checkpoints:
     def _ask(self, lsn: Lsn) -> None:
         if self._ttl_frame is not None and self._ttl_frame.done:
             self.ttl_ms, self._ttl_frame = self._ttl_frame_ms, None
-        request = Request(lsn, Stable(wall_ms=self.ttl_ms, cuts=None))
+        request = Request(lsn, Stable(wall_ms=self.ttl_ms, cuts=None) if self.lone else self.stable)
         self.requests.append(request)
         self._request(request.lsn, request.stable)
 

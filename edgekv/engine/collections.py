@@ -130,8 +130,8 @@ class Collections:
         return _expiry_state(self._stored.row(keyspace.id, key, SUFFIX_EXPIRY))
 
     def observed(self, keyspace: Keyspace) -> Dots:
-        """The vector that a clear names when it is made now: every change that was applied here, this node's undurable ones too."""
-        seen = {actor: head.seq for actor, head in keyspace.vector.items()}
+        """The vector that a clear names when it is made now: every change that readers here see, the undurable ones too."""
+        seen = {actor: head.seq for actor, head in {**keyspace.vector, **keyspace.observed}.items()}
         seen[self._actor] = keyspace.seq
         return elements.dots_of(seen)
 
@@ -324,7 +324,7 @@ class Collections:
         return [collection for collection in layers if collection is not None]
 
     def _rows(self, keyspace: Keyspace, key: bytes) -> CollectionRows:
-        return CollectionRows(self._stored, keyspace.id, key, self.layers(key), keyspace.vector)
+        return CollectionRows(self._stored, keyspace.id, key, self.layers(key), keyspace.vector)  # LMDB lags behind it
 
     def _looked_at(self, keyspace: Keyspace, key: bytes) -> CollectionRows:
         for frame, _ in self._undurable(key):

@@ -62,7 +62,17 @@ from edgekv.crdt.operation import (
     rows_of,
 )
 from edgekv.crdt.register import Cell
-from edgekv.engine.frame import CollectionReader, CollectionWriter, Frame, RowReader, Run, keep_expiry, newer, put_row
+from edgekv.engine.frame import (
+    CollectionReader,
+    CollectionWriter,
+    Frame,
+    ReceivedRun,
+    RowReader,
+    Run,
+    keep_expiry,
+    newer,
+    put_row,
+)
 from edgekv.engine.keyspaces import Head, Keyspace
 from edgekv.engine.operation_ids import OperationIds
 from edgekv.errors import EdgeKVError, LogFailed
@@ -141,6 +151,8 @@ class Commit:
         """Set once by the engine: the newest version of a row anywhere, LMDB included."""
         self.read_collection: CollectionReader = _no_collections
         """Set once by the engine: the same for all rows of a key's set and map."""
+        self.on_durable: Callable[[int, bytes], None] = lambda first_lsn, payload: None
+        """Set once by the engine: called with each frame's first LSN and payload when it is durable, in order."""
         self.barrier: Frame | None = None
         """Invariant B. Callers set it to None before a batch of calls and wait for what it is after it."""
         self.filling = Frame(1)
@@ -246,7 +258,8 @@ class Commit:
         return layer.collections[key]
 
     def _collection_writer(self, frame: Frame, keyspace: Keyspace) -> CollectionWriter:
-        before = Before(keyspace.vector, self._actor, keyspace.seq - 1, keyspace.hlc - 1)
+        heads = {**keyspace.vector, **keyspace.observed} if keyspace.observed else keyspace.vector
+        before = Before(heads, self._actor, keyspace.seq - 1, keyspace.hlc - 1)
         return CollectionWriter(frame.layer, keyspace, before, self.read_row, self.read_collection)
 
     # -- operation ids
@@ -278,6 +291,7 @@ class Commit:
         )
         assert len(reply) <= self.operation_reply_bytes_max
         run = frame.runs[-1]
+        assert isinstance(run, Run), "the change was made a moment ago"
         if run.operation_ids is None:
             run.operation_ids = []
         run.operation_ids.append((run.count - 1, session, number, reply))
@@ -286,6 +300,25 @@ class Commit:
         if frame is self.filling and frame.bytes > self._frame_bytes:
             self._close_filling()
             self._grown()
+
+    # -- runs of other actors (engine/intake.py)
+
+    def make_room(self, size: int) -> None:
+        """Before a received run of so many bytes: it shares the filling frame only if it leaves that one a frame's size."""
+        if self.error is not None:
+            raise self.error
+        if self.filling.bytes + size > self._frame_bytes and not self.filling.empty:
+            self._close_filling()
+
+    def received(self, run: ReceivedRun, changes: int, size: int) -> None:
+        """Log a run whose rows are in the filling frame's overlay. A client's next change opens a run of its own behind it."""
+        frame = self.filling
+        frame.runs.append(run)
+        frame.run = None
+        frame.sync |= run.keyspace.fsync
+        barrier = self.barrier
+        self.grew(changes, size)
+        self.barrier = barrier  # no client waits for it
 
     def mark(self, record: bytes) -> None:
         """Append a MARK record to the frame being filled. It is written with the next flush."""
@@ -337,7 +370,10 @@ class Commit:
 
     def _encode(self, frame: Frame) -> tuple[bytes, int, bool]:
         """The payload of a frame, its record count, and whether a new segment must be opened for it (invariant C)."""
-        records = [self._encode_run(run, frame) for run in frame.runs]
+        records = [
+            self._encode_run(run, frame) if isinstance(run, Run) else self._encode_received(run, frame)
+            for run in frame.runs
+        ]
         records += frame.marks
         payload = b"".join(records)
         roll = not self._log.at_segment_start and not self._log.room(len(payload))
@@ -345,7 +381,9 @@ class Commit:
         if roll or self._log.at_segment_start:
             payload = self._checkpoint() + payload
             count += 1
-        frame.end_lsn = self._log.next_lsn + count
+        frame.first_lsn = self._log.next_lsn
+        frame.end_lsn = frame.first_lsn + count
+        frame.payload = payload
         return payload, count, roll
 
     def _encode_run(self, run: Run, frame: Frame) -> bytes:
@@ -358,6 +396,12 @@ class Commit:
         frame.hlcs[keyspace] = run.base_hlc + run.count - 1
         frame.heads[keyspace] = Head(run.first_seq + run.count - 1, keyspace.chain)
         return record
+
+    @staticmethod
+    def _encode_received(run: ReceivedRun, frame: Frame) -> bytes:
+        frame.hlcs[run.keyspace] = max(frame.hlcs.get(run.keyspace, 0), run.hlc)
+        frame.received.append(run)
+        return run.record
 
     # -- and come back
 
@@ -390,6 +434,12 @@ class Commit:
             self.durable_lsn = Lsn(frame.end_lsn)
             for keyspace, head in frame.heads.items():
                 keyspace.vector[self._actor] = head
+            for run in frame.received:
+                run.keyspace.vector[run.actor] = run.head
+                if run.keyspace.observed.get(run.actor) is run.head:
+                    del run.keyspace.observed[run.actor]
+            self.on_durable(frame.first_lsn, frame.payload)
+            frame.payload = b""
 
     @property
     def pending_bytes(self) -> int:
@@ -402,6 +452,7 @@ class Commit:
         for frame in self._unsynced:
             if keyspace in frame.heads:
                 vector[self._actor] = frame.heads[keyspace]
+            vector.update((run.actor, run.head) for run in frame.received if run.keyspace is keyspace)
         return vector
 
     def own_seq_written(self, keyspace: Keyspace) -> int:

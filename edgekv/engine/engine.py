@@ -5,24 +5,28 @@ effects go out through the functions given at construction. It reads no clock, o
 runs it as it is.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final, Protocol
 
 from edgekv.engine.admission import Admission
 from edgekv.engine.checkpoint import Checkpoints
 from edgekv.engine.collections import Collections
 from edgekv.engine.commit import Commit, LogState
+from edgekv.engine.expired_keys import ExpiredKeys
 from edgekv.engine.frame import Frame, newer
-from edgekv.engine.keyspaces import Keyspaces
+from edgekv.engine.intake import Intake
+from edgekv.engine.keyspaces import Keyspace, Keyspaces
 from edgekv.engine.reads import Reads
 from edgekv.engine.recovery import Replay
 from edgekv.engine.runs import Runs
+from edgekv.engine.tail import Tail
 from edgekv.errors import LogFailed
-from edgekv.ids import Actor, Lsn, actor_text
-from edgekv.limits import RESERVE_SEGMENTS, RESTART_SEGMENTS
+from edgekv.ids import Actor, KeyspaceId, Lsn, actor_text
+from edgekv.limits import CLOCK_AHEAD_MS_MAX, HLC_FOLD_MAX, RESERVE_SEGMENTS, RESTART_SEGMENTS
 from edgekv.store.applied import Progress, Stable
 from edgekv.store.lmdb_store import LmdbStore
 from edgekv.store.memtable import Memtable
+from edgekv.wal.record import Changes, pack_hlcs
 
 _SWEEP_ROWS: Final = 64
 _SWEEP_FACTOR: Final = 1
@@ -81,6 +85,8 @@ class Engine:
         self._client_room_bytes: Final = segment_bytes // 8
         self._now_ms: Final = now_ms
         self._ttl_ms = 0
+        self.judges_clocks = False
+        """Whether changes from a far future are refused: hubs do, and decide for all."""
         self.repeated_total = 0
         """Operations that came again and got the reply of their first attempt."""
         self.admission: Final = Admission(memory_bytes)
@@ -97,6 +103,9 @@ class Engine:
             grown=self._judge,
             operation_ids=replay.operation_ids,
         )
+        self.tail: Final = Tail()
+        """The end of the log in memory, for those who follow it."""
+        self.commit.on_durable = self.tail.append
         self.collections: Final = Collections(actor=actor, commit=self.commit, memtable=memtable, store=store)
         self.reads: Final = Reads(
             actor=actor,
@@ -109,6 +118,17 @@ class Engine:
         )
         self.runs: Final = Runs(
             actor=actor, commit=self.commit, memtable=memtable, store=store, collections=self.collections
+        )
+        self.intake: Final = Intake(
+            actor=actor,
+            commit=self.commit,
+            keyspaces=keyspaces,
+            read_register=self.reads.register,
+            run_bytes_max=segment_bytes // 2,
+            hlc_max=self._hlc_max,
+        )
+        self.expired_keys: Final = ExpiredKeys(
+            commit=self.commit, reads=self.reads, collections=self.collections, keyspaces=keyspaces, store=store
         )
         self.commit.read_row = self.reads.row
         self.commit.read_collection = self.collections.rows
@@ -168,6 +188,27 @@ class Engine:
         else:
             self.repeated_total += 1
         return reply
+
+    # -- what replication uses
+
+    def receive(self, run: Changes) -> bool:
+        """Take in a run of another actor; False: it is here already. Durable when the vector says so; see `Intake.receive`."""
+        return self.intake.receive(run)
+
+    def fold(self, hlcs: Mapping[KeyspaceId, int], ttl_ms: int) -> None:
+        """Stamp above these, by keyspace, and judge expiries by no earlier time than this, also after a restart."""
+        higher = [(number, hlc) for number, hlc in hlcs.items() if hlc > self.keyspaces.by_id[number].hlc]
+        if higher:
+            for number, hlc in higher:
+                self.keyspaces.by_id[number].hlc = hlc
+            self.commit.filling.run = None  # its stamps go on from lower ones
+            self.commit.mark(pack_hlcs(higher))
+        self.checkpoints.learn_ttl(ttl_ms)
+
+    def _hlc_max(self, keyspace: Keyspace) -> int:
+        if not self.judges_clocks:
+            return HLC_FOLD_MAX - 1
+        return (max(self._now_ms(), keyspace.hlc >> 16) + CLOCK_AHEAD_MS_MAX) << 16
 
     def ttl_now_ms(self) -> int:
         """TTL time: the larger of the wall clock and what the log has learned, never lower than before; expiries are judged by it."""

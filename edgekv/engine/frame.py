@@ -12,6 +12,7 @@ from edgekv.crdt.operation import SUFFIX_EXPIRY, Operation, Row, RowDelta
 from edgekv.crdt.register import Cell
 from edgekv.engine.keyspaces import Head, Keyspace
 from edgekv.errors import EdgeKVError
+from edgekv.ids import Actor
 from edgekv.store.collection_rows import Before, CollectionRows
 from edgekv.store.memtable import Layer
 from edgekv.wal.record import OperationId
@@ -52,6 +53,21 @@ class Run:
         return len(self.keys) if self.changes is None else len(self.changes)
 
 
+class ReceivedRun:
+    """A run of another actor, as its maker logged it: the record goes into this log as it is."""
+
+    __slots__ = ("actor", "head", "hlc", "keyspace", "record")
+
+    def __init__(self, keyspace: Keyspace, actor: Actor, head: Head, hlc: int, record: bytes) -> None:
+        self.keyspace: Final = keyspace
+        self.actor: Final = actor
+        self.head: Final = head
+        """The actor's, once this is durable."""
+        self.hlc: Final = hlc
+        """Of its last change."""
+        self.record: Final = record
+
+
 class Frame:
     """One group commit. Filled by engine/commit.py only."""
 
@@ -60,12 +76,15 @@ class Frame:
         "changes",
         "done",
         "end_lsn",
+        "first_lsn",
         "heads",
         "hlcs",
         "layer",
         "marks",
         "number",
         "operation_ids",
+        "payload",
+        "received",
         "run",
         "runs",
         "shown",
@@ -76,7 +95,7 @@ class Frame:
     def __init__(self, number: int) -> None:
         self.number: Final = number
         """Frames are numbered in the order they reach the log."""
-        self.runs: Final[list[Run]] = []
+        self.runs: Final[list[Run | ReceivedRun]] = []
         self.run: Run | None = None
         """The run being extended, the last of ``runs``; None: the next change opens one."""
         self.marks: Final[list[bytes]] = []
@@ -96,9 +115,14 @@ class Frame:
         """Its replies may leave."""
         self.heads: Final[dict[Keyspace, Head]] = {}
         """The own actor's vector entries once this frame is durable."""
+        self.received: Final[list[ReceivedRun]] = []
+        """The runs of other actors in it."""
         self.hlcs: Final[dict[Keyspace, int]] = {}
         """The highest HLC that it holds of each keyspace."""
+        self.first_lsn = 0
         self.end_lsn = 0
+        self.payload = b""
+        """Its bytes in the log, from when it is encoded until it is durable."""
 
     @property
     def empty(self) -> bool:

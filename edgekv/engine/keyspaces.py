@@ -39,6 +39,12 @@ class KeyspacePolicy:
     siblings: bool = False
     """Concurrent values of a register are kept side by side, until a writer who has read them puts one in their place."""
     consistency: str = "crdt"
+    sites: tuple[str, ...] = ()
+    """That hold it; none: every site does."""
+
+    def held_at(self, site: str, role: str) -> bool:
+        """Whether a node of this site and role has its data. Hubs have everything, and everybody has meta."""
+        return role == "hub" or not self.sites or self.system or site in self.sites
 
     def figures(self) -> dict[str, object]:
         """The same in the words of the configuration."""
@@ -50,6 +56,7 @@ class KeyspacePolicy:
             "durability": "fsync" if self.fsync else "buffered",
             "ttl_s": self.ttl_ms // 1000,
             "system": self.system,
+            "sites": list(self.sites),
         }
 
 
@@ -71,6 +78,7 @@ class Keyspace:
         "id",
         "mixed",
         "name",
+        "observed",
         "policy",
         "prefix",
         "row_prefix",
@@ -97,6 +105,8 @@ class Keyspace:
         """Whether a key here may hold rows other than its register. Until it does, a SET need not look for others to clear."""
         self.vector: dict[Actor, Head] = {}
         """Durable: what the log covers."""
+        self.observed: dict[Actor, Head] = {}
+        """Of the other actors, what was received from peers: readers see it, the log may not have it yet."""
 
 
 def successor(prefix: bytes) -> bytes | None:

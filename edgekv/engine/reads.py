@@ -209,6 +209,15 @@ class Reads:
     def _layers(self) -> list[Layer]:
         return [*(frame.layer for frame in self._commit.overlays), *self._memtable.layers]
 
+    def register(self, keyspace: Keyspace, key: bytes) -> Register | None:
+        """The newest version of a key's register, LMDB's included, no frame marked: for a change, which is compared with it."""
+        for layer in self._layers():
+            row = layer.registers.get(key)
+            if row is not None:
+                return row
+        stored = self._stored_register(keyspace, key)
+        return None if stored is None else self._cell(stored)
+
     def _register_cell(self, keyspace: Keyspace, key: bytes) -> Cell | None:
         for frame in self._commit.overlays:
             row = frame.layer.registers.get(key)

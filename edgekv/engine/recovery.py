@@ -5,22 +5,22 @@ which keyspaces are mixed); records from there on move it. A run must continue i
 of one actor have met in this log, and that is corruption, never a thing to skip.
 """
 
-from typing import Any, Final
+from typing import Final
 
 from edgekv.checksum import chain_next
-from edgekv.crdt.operation import SUFFIX_REGISTER, SUFFIX_SIBLINGS, TAG_ELEMENT, Row, RowDelta, merge_row, rows_of
-from edgekv.crdt.register import Cell, newest
-from edgekv.engine.frame import CollectionWriter, put_row
+from edgekv.crdt.operation import SUFFIX_REGISTER, Row
+from edgekv.crdt.register import Cell, Register
 from edgekv.engine.keyspaces import Head, Keyspace, Keyspaces
+from edgekv.engine.merging import RunMerger
 from edgekv.engine.operation_ids import OperationIds
 from edgekv.errors import Corruption
 from edgekv.ids import Actor, KeyspaceId
 from edgekv.store.applied import Applied
-from edgekv.store.collection_rows import Before, CollectionRows, StoredRows, clears_first
+from edgekv.store.collection_rows import CollectionRows, StoredRows
 from edgekv.store.lmdb_store import LmdbStore
 from edgekv.store.memtable import Layer
 from edgekv.store.operation_rows import load
-from edgekv.wal.record import TTL, Changes, Columns, unpack_body, unpack_records
+from edgekv.wal.record import HLCS, TTL, Changes, Columns, unpack_body, unpack_records
 
 
 class Replay:
@@ -41,6 +41,7 @@ class Replay:
         self._layer: Final = layer
         self.applied_lsn: Final = applied.lsn
         self._stored: Final = StoredRows(store, checked=False)
+        self._merger: Final = RunMerger(layer, actor, self._read_register, self._read_row, self._read_collection)
         self.ttl_ms = applied.ttl_ms
         self.changes = 0
         self.operation_ids: Final = _stored_ids(store)
@@ -58,6 +59,10 @@ class Replay:
                 self._run(lsn, record)
             elif record.kind == TTL:
                 self.ttl_ms = max(self.ttl_ms, record.value)
+            elif record.kind == HLCS:
+                for number, hlc in record.value:
+                    keyspace = self._keyspaces.by_id[KeyspaceId(number)]
+                    keyspace.hlc = max(keyspace.hlc, hlc)
 
     def finish(self) -> None:
         """All frames were fed: the own actor goes on where its history ends."""
@@ -82,51 +87,21 @@ class Replay:
                 first_lsn=lsn,
             )
         body = unpack_body(run.body)
-        if isinstance(body, Columns):
-            count = len(body.keys)
-            self._columns(run, body)
-        else:
-            count = len(body.changes)
-            for i, operations in enumerate(body.changes):
-                self._change(keyspace, run.actor, run.first_seq + i, run.base_hlc + i, operations)
+        count = len(body.keys) if isinstance(body, Columns) else len(body.changes)
+        self._merger.merge(keyspace, run, body, keyspace.vector)
         keyspace.vector[run.actor] = Head(run.first_seq + count - 1, chain_next(run.chain, run.body))
         keyspace.hlc = max(keyspace.hlc, run.base_hlc + count - 1)
         for _, session, number, reply in run.operation_ids or ():
             self.operation_ids.add(session, number, reply)
         self.changes += count
 
-    def _columns(self, run: Changes, body: Columns) -> None:
-        if run.actor == self._actor:
-            size = sum(map(len, body.keys)) + sum(map(len, body.values))
-            self._layer.put_plain_run(body.keys, body.values, run.base_hlc, size)
-        else:
-            for i, (key, value) in enumerate(zip(body.keys, body.values, strict=True)):
-                self._register(key, Cell(value, run.base_hlc + i, run.actor, run.first_seq + i))
-
-    def _register(self, key: bytes, cell: Cell) -> None:
-        self._layer.put_register(key, newest(self._layer.registers.get(key), cell, self._actor))
-
-    def _change(self, keyspace: Keyspace, actor: Actor, seq: int, hlc: int, operations: list[list[Any]]) -> None:
-        before = Before(keyspace.vector, actor, seq - 1, keyspace.hlc)
-        writer = CollectionWriter(self._layer, keyspace, before, self._read_row, self._read_collection)
-        for operation in clears_first(operations):
-            for key, suffix, delta in rows_of(operation, actor, seq, hlc):
-                if suffix[0] >= TAG_ELEMENT and suffix != SUFFIX_SIBLINGS:
-                    keyspace.mixed = True
-                    writer.merge(key, suffix, delta)
-                else:
-                    self._row(keyspace, key, suffix, delta)
-        keyspace.hlc = max(keyspace.hlc, hlc)
-
-    def _row(self, keyspace: Keyspace, key: bytes, suffix: bytes, delta: RowDelta) -> None:
-        if suffix == SUFFIX_REGISTER:
-            assert isinstance(delta, Cell)
-            self._register(key, delta)
-            return
-        keyspace.mixed = True
-        row = merge_row(self._read_row(keyspace, key, suffix), delta)
+    def _read_register(self, keyspace: Keyspace, key: bytes) -> Register | None:
+        row = self._layer.registers.get(key)
         if row is not None:
-            put_row(self._layer, keyspace, key, suffix, row, self._read_row)
+            return row
+        stored = self._stored.row(keyspace.id, key, SUFFIX_REGISTER)
+        assert stored is None or isinstance(stored, Cell)
+        return stored
 
     def _read_row(self, keyspace: Keyspace, key: bytes, suffix: bytes) -> Row | None:
         """The newest version of a row while the log is replayed: the generation being built, then LMDB."""

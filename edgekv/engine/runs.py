@@ -175,7 +175,7 @@ class Runs:
         layer, changes = self._commit.filling.layer, list[Sequence[Operation]]()
         layers = [*(frame.layer for frame in self._commit.overlays), *self._memtable.layers]
         layers = [other for other in layers if not other.empty or other is layer]
-        alone = not keyspace.vector.keys() - {self._actor}
+        alone = not keyspace.observed and not keyspace.vector.keys() - {self._actor}
         walk, own_actor, sums = self._store.walk(), self._actor, list[int]()
         for key, delta in zip(keys, deltas, strict=True):
             try:

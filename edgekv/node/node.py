@@ -21,6 +21,7 @@ from edgekv.ids import Lsn
 from edgekv.node.identity import Identity
 from edgekv.node.operations import Operations
 from edgekv.node.session import Sessions
+from edgekv.node.watch import Watches
 from edgekv.replication.acks import Acks
 from edgekv.store.lmdb_store import LmdbStore
 from edgekv.store.memtable import Memtable
@@ -51,11 +52,18 @@ class Node:
     """A recovered node."""
 
     def __init__(
-        self, identity: Identity, engine: Engine, operations: Operations, log: Log | None, replayed: int
+        self,
+        identity: Identity,
+        engine: Engine,
+        operations: Operations,
+        watches: Watches,
+        log: Log | None,
+        replayed: int,
     ) -> None:
         self.identity: Final = identity
         self.engine: Final = engine
         self.operations: Final = operations
+        self.watches: Final = watches
         self.log: Final = log
         """None: the log is damaged, or cannot be opened on a full disk, and the node is read-only."""
         self.replayed_changes: Final = replayed
@@ -65,6 +73,7 @@ class Node:
     def durable(self) -> None:
         """What is durable has moved: after `Engine.written` and `Engine.synced`, and when rows were taken over as a whole."""
         self.sessions.durable()
+        self.watches.durable()
 
     def tick(self, now_ms: int) -> None:
         """About ten times a second, with ms of a clock that never goes back: who has waited long enough for other nodes hears so."""
@@ -144,7 +153,7 @@ class Node:
         elif not any(identity.actor in keyspace.vector for keyspace in keyspaces.all):
             engine.commit.mark(pack_incarnation(identity.actor))
         operations = Operations(engine, value_bytes_max=config.limits.value_bytes_max)
-        return cls(identity, engine, operations, log, replay.changes)
+        return cls(identity, engine, operations, Watches(operations, disk), log, replay.changes)
 
 
 def _is_full(error: LogFailed) -> bool:

@@ -18,6 +18,7 @@ from edgekv.errors import SessionBehind
 from edgekv.ids import Actor, KeyspaceId, Vector
 from edgekv.limits import SESSION_WAITERS_MAX
 from edgekv.node.token import Entries, Token, name_of, token_of, token_text
+from edgekv.replication.members import Announced
 
 
 class Commit(Protocol):
@@ -81,8 +82,9 @@ class Sessions:
         self._closed = False
         self._newest: tuple[int, int, frozenset[KeyspaceId], str] | None = None
         """The last token made, and of what."""
-        self.stable = Cuts(0, {})
-        """Set whenever a newer one is known. Numbers and cuts never decrease."""
+        self.announced: Callable[[], Announced | None] = lambda: None
+        """Set once by who has a view of meta: the newest STABLE in it. Numbers and cuts never decrease."""
+        self._stable = Cuts(0, {})
 
     @property
     def all_keyspaces(self) -> frozenset[KeyspaceId]:
@@ -92,6 +94,15 @@ class Sessions:
     def positions(self, keyspaces: Collection[KeyspaceId]) -> dict[KeyspaceId, int]:
         """The last change that clients of this node have made in each: at least what a call that just returned has written."""
         return {number: seq for number in keyspaces if (seq := self._keyspaces.by_id[number].seq)}
+
+    @property
+    def stable(self) -> "Cuts":
+        """What every member has, and since when that is known."""
+        announced = self.announced()
+        if announced is not None and announced.number != self._stable.number:
+            cuts = announced.stable.cuts or {}
+            self._stable = Cuts(announced.number, {KeyspaceId(number): cut.cut for number, cut in cuts.items()})
+        return self._stable
 
     # -- tokens
 
@@ -133,6 +144,7 @@ class Sessions:
         return self._lacks(token.entries, cuts=token.stable > 0)
 
     def _lacks(self, entries: Entries, *, cuts: bool) -> Lack | None:
+        stable = self.stable.cuts
         for number, seqs in entries.items():
             if number not in self._keyspaces.by_id:
                 raise SessionBehind(
@@ -142,7 +154,7 @@ class Sessions:
                 if self._seq(number, name) < seq:
                     return Lack((number, name), seq)
             if cuts:  # A member that is being admitted may know a STABLE before it has the rows.
-                for actor, seq in self.stable.cuts.get(number, {}).items():
+                for actor, seq in stable.get(number, {}).items():
                     if self._seq(number, name_of(actor)) < seq:
                         return Lack((number, name_of(actor)), seq)
         return None
@@ -182,7 +194,7 @@ class Sessions:
         return lambda: self._forget(arrival)
 
     def durable(self) -> None:
-        """What is durable has moved, or `stable` has."""
+        """What is durable has moved; meta is part of it."""
         if self._waiting:
             for place, heap in list(self._parked.items()):
                 reached = self._reached(place)

@@ -36,6 +36,7 @@ from edgekv.node.directory import DataDirectory
 from edgekv.node.node import Node
 from edgekv.node.operations import Operations
 from edgekv.node.session import Sessions
+from edgekv.node.watch import Watches
 from edgekv.replication.acks import Acks
 from edgekv.server.descriptors import allowed_connections
 from edgekv.server.effects import HOUSEKEEPING, SYNC, Effects
@@ -101,6 +102,11 @@ class Server:
     def operations(self) -> Operations:
         """The verbs."""
         return self.node.operations
+
+    @property
+    def watches(self) -> Watches:
+        """Who follows what is written."""
+        return self.node.watches
 
     @property
     def acks(self) -> Acks:
@@ -184,7 +190,7 @@ class Server:
             self._effects.flusher.start()
             self._spares.start()
         self._supervisor.watch(self.engine)
-        register_gauges(self.metrics, self.engine, self._probe)
+        register_gauges(self.metrics, self.engine, self.node.watches, self._probe)
         self._garbage = self._take_collector()
 
     def _take_collector(self) -> Garbage | None:

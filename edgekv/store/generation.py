@@ -42,7 +42,7 @@ from edgekv.store import layout
 from edgekv.store.applied import Applied, ChainedVector
 from edgekv.store.collection import Collection
 from edgekv.store.collection_rows import Before, CollectionRows, StoredRows, clears_first
-from edgekv.wal.record import CHECKPOINT, TTL, Changes, Columns, Mark, Operations, unpack_body, unpack_records
+from edgekv.wal.record import CHECKPOINT, HLCS, TTL, Changes, Columns, Mark, Operations, unpack_body, unpack_records
 
 _CONTENT: Final = Struct("<QQI")
 _HEAD: Final = Struct("<BI")
@@ -143,6 +143,9 @@ class Generation:
     def _add_mark(self, mark: Mark) -> None:
         if mark.kind == TTL:
             self._ttl_ms = max(self._ttl_ms, mark.value)
+        elif mark.kind == HLCS:
+            for keyspace, hlc in mark.value:
+                self._hlcs[keyspace] = max(self._hlcs.get(keyspace, 0), hlc)
         elif mark.kind == CHECKPOINT:
             self._ttl_ms = max(self._ttl_ms, mark.value.ttl_ms)
             for state in mark.value.keyspaces:

@@ -95,6 +95,13 @@ class Layer:
         registers.update(zip(keys, zip(values, range(first_hlc, first_hlc + len(keys)), strict=True), strict=True))
         self.size_bytes += payload_bytes + (len(registers) - before) * ROW_OVERHEAD_BYTES
 
+    def put_cells(self, keys: Sequence[bytes], cells: Iterable[Cell], payload_bytes: int) -> None:
+        """Registers of another actor's run that dominate all that is here, in the order of their stamps."""
+        registers = self.registers
+        before = len(registers)
+        registers.update(zip(keys, cells, strict=True))
+        self.size_bytes += payload_bytes + (len(registers) - before) * ROW_OVERHEAD_BYTES
+
     def put_row(self, key: bytes, suffix: bytes, row: Row) -> None:
         """One row, already joined with the newest version in this layer and those below."""
         if suffix == SUFFIX_REGISTER:

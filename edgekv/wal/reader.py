@@ -8,17 +8,20 @@ way, `Corruption` when a durable frame is damaged. It writes nothing and takes n
 from collections.abc import Iterator
 
 from edgekv.errors import Corruption, CursorLost
-from edgekv.limits import SEGMENT_HEADER_BYTES
+from edgekv.limits import LOG_READ_BYTES, SEGMENT_HEADER_BYTES
 from edgekv.wal.disk import Disk
 from edgekv.wal.frame import unpack_segment_header
+from edgekv.wal.record import CHECKPOINT, Checkpoint, Mark, unpack_records
 from edgekv.wal.segment import Segment, SegmentWalk, segment_name, segment_number
 
 
 class LogReader:
     """A cursor over the frames of a log. Keeps its place between calls of `read`; one thread at a time."""
 
-    def __init__(self, disk: Disk) -> None:
+    def __init__(self, disk: Disk, window_bytes: int = LOG_READ_BYTES) -> None:
+        """``window_bytes``: how much of a file it keeps in memory."""
         self._disk = disk
+        self._window_bytes = window_bytes
         self._walk: SegmentWalk | None = None
 
     def read(self, from_lsn: int, durable_lsn: int) -> Iterator[tuple[int, int, bytes]]:
@@ -49,13 +52,12 @@ class LogReader:
         if self._walk is not None and self._walk.lsn <= from_lsn:
             return self._walk
         self.close()
-        numbers = [number for name in self._disk.names() if (number := segment_number(name)) is not None]
-        for number in sorted(numbers, reverse=True):
-            segment = self._open(number)
+        for number in _numbers(self._disk):
+            segment = _open(self._disk, number)
             if segment is None:
                 continue
             if segment.header.base_lsn <= from_lsn:
-                self._walk = SegmentWalk(segment)
+                self._walk = SegmentWalk(segment, self._window_bytes)
                 return self._walk
             segment.close()
         raise CursorLost(f"the log no longer holds LSN {from_lsn}. Synchronise the rows instead.")
@@ -63,10 +65,10 @@ class LogReader:
     def _next_segment(self, walk: SegmentWalk) -> SegmentWalk:
         """There is no frame where one must be: it is in the next segment, or this one was recycled, or it is damaged."""
         info = walk.segment.info
-        successor = self._open(info.number + 1)
+        successor = _open(self._disk, info.number + 1)
         if successor is not None and walk.sealed_by(successor.header):
             self.close()
-            self._walk = SegmentWalk(successor)
+            self._walk = SegmentWalk(successor, self._window_bytes)
             return self._walk
         if successor is not None:
             successor.close()
@@ -82,13 +84,37 @@ class LogReader:
             first_lsn=walk.lsn,
         )
 
-    def _open(self, number: int) -> Segment | None:
-        """The segment, None when it is recycled: then or just now there is no such name, or another segment's header under it."""
+
+def checkpoints(disk: Disk) -> Iterator[tuple[int, Checkpoint]]:
+    """(base LSN, what the log before it amounts to) of each segment, the newest first. One that is being recycled is left out.
+
+    Where somebody who holds a vector may begin to read: at the newest one whose vectors it covers.
+    """
+    for number in _numbers(disk):
+        segment = _open(disk, number)
+        if segment is None:
+            continue
         try:
-            segment = Segment.open(self._disk, segment_name(number))
-        except FileNotFoundError:
-            return None
-        if segment is not None and segment.header.number != number:
+            frame = SegmentWalk(segment, SEGMENT_HEADER_BYTES).step()
+        finally:
             segment.close()
-            return None
-        return segment
+        first = None if frame is None else next(iter(unpack_records(frame[1])), None)
+        if isinstance(first, Mark) and first.kind == CHECKPOINT:
+            yield segment.header.base_lsn, first.value
+
+
+def _numbers(disk: Disk) -> list[int]:
+    """Of the segments, the newest first."""
+    return sorted((number for name in disk.names() if (number := segment_number(name)) is not None), reverse=True)
+
+
+def _open(disk: Disk, number: int) -> Segment | None:
+    """The segment, None when it is recycled: then or just now there is no such name, or another segment's header under it."""
+    try:
+        segment = Segment.open(disk, segment_name(number))
+    except FileNotFoundError:
+        return None
+    if segment is not None and segment.header.number != number:
+        segment.close()
+        return None
+    return segment

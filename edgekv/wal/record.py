@@ -17,6 +17,8 @@ record is the frame's `first_lsn` plus its index in the payload.
              [5, 4, state]       CHECKPOINT: the first record of each segment
                                  state = [[[keyspace_id, [[actor, seq, chain], ...], hlc, own_seq, [[actor, seq], ...]], ...], ttl_ms]
                                  per keyspace its vector with the chain values, its HLC, the node's own last sequence, and its floor
+             [5, 5, [[keyspace_id, hlc], ...]]
+                                 HLCS: the node had folded these in, from another node than those whose changes it has
 
     body     [0, keys, values]   columns: change i is one plain PUT of values[i] under keys[i], without expiry
              [1, [change, ...]]  each change a list of operations (crdt.operation)
@@ -41,6 +43,7 @@ INCARNATION: Final = 1
 CLEAN: Final = 2
 TTL: Final = 3
 CHECKPOINT: Final = 4
+HLCS: Final = 5
 
 COLUMNS: Final = 0
 OPERATIONS: Final = 1
@@ -80,7 +83,7 @@ class Checkpoint(NamedTuple):
 
 
 class Mark(NamedTuple):
-    """An event of the node itself. `value` by kind: INCARNATION an Actor, CLEAN None, TTL an int, CHECKPOINT a Checkpoint."""
+    """An event of the node itself. `value` by kind: an Actor, None, an int, a Checkpoint, a list of pairs."""
 
     kind: int
     value: Any
@@ -153,6 +156,11 @@ def pack_ttl(ttl_ms: int) -> bytes:
     return pack((MARK, TTL, ttl_ms))
 
 
+def pack_hlcs(hlcs: Sequence[tuple[int, int]]) -> bytes:
+    """The mark that keeps stamps above what other nodes had seen, over a restart: (keyspace id, HLC)."""
+    return pack((MARK, HLCS, hlcs))
+
+
 def pack_checkpoint(checkpoint: Checkpoint) -> bytes:
     """The mark that is the first record of a segment."""
     return pack((MARK, CHECKPOINT, checkpoint))
@@ -178,6 +186,8 @@ def _record(fields: Any) -> Record:
             return Mark(CLEAN, None)
         case [5, 3, int(ttl_ms)]:
             return Mark(TTL, ttl_ms)
+        case [5, 5, list(hlcs)]:
+            return Mark(HLCS, [(keyspace, hlc) for keyspace, hlc in hlcs])
         case [5, 4, [list(keyspaces), int(ttl_ms)]]:
             return Mark(CHECKPOINT, Checkpoint([_keyspace_state(state) for state in keyspaces], ttl_ms))
         case _:

@@ -87,14 +87,15 @@ class Segment:
 
 
 class SegmentWalk:
-    """The frames of one segment in order, read in windows of a few MiB.
+    """The frames of one segment in order, read in windows of ``window_bytes``.
 
     ``offset``, ``lsn`` and ``chain`` are where and what the next frame has to be. ``synced`` is the promise of the last frame passed:
     what lies between it and ``offset`` was not known to be durable when it was written.
     """
 
-    def __init__(self, segment: Segment) -> None:
+    def __init__(self, segment: Segment, window_bytes: int = LOG_READ_BYTES) -> None:
         self.segment = segment
+        self._window_bytes = window_bytes
         self.offset = SEGMENT_HEADER_BYTES
         self.lsn = segment.header.base_lsn
         self.chain = segment.header.chain
@@ -152,6 +153,6 @@ class SegmentWalk:
         at = offset - self._window_start
         if at < 0 or at + length > len(self._window):
             self._window = b""  # before the next one is read, so that two never exist
-            self._window = self.segment.file.pread(offset, max(length, LOG_READ_BYTES))
+            self._window = self.segment.file.pread(offset, max(length, self._window_bytes))
             self._window_start, at = offset, 0
         return unpack_frame_header(self._window, at, offset=offset, salt=self._salt, file_bytes=self.segment.file_bytes)

@@ -230,7 +230,8 @@ def test_a_mistake_in_the_command_is_said_with_what_to_do_instead(
         ('data_dir = "d"\nmemory_bytes = "lots"', ["memory_bytes (from bad.toml)", "whole number", "'lots'"]),
         ('data_dir = "d"\nmemory_bytes = 5', ["memory_bytes (from bad.toml): 5 is too small", "at least 67108864"]),
         ('data_dir = "d"\ndurability = "none"', ["durability (from bad.toml)", "fsync, buffered"]),
-        ('data_dir = "d"\n[[upstream]]\naddress = "hub:7482"', ["cannot replicate yet", "remove [[upstream]]"]),
+        ('data_dir = "d"\n[[upstream]]\naddress = "hub:7482"', ["hub:7482 is on another machine", "put a tunnel"]),
+        ('data_dir = "d"\nrole = "edge"', ["an edge replicates with a hub", "--upstream HOST:PORT"]),
         ('data_dir = "d"\nwal = 5', ["wal (from bad.toml)", "write [wal]"]),
     ],
 )

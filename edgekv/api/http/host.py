@@ -6,6 +6,7 @@ server.py of the package gives the real one. Attributes are read-only properties
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
+from edgekv.api.watch import Watches
 from edgekv.config import Config
 from edgekv.engine.frame import Frame
 from edgekv.errors import EdgeKVError
@@ -143,6 +144,9 @@ class Host(Protocol):
 
     @property
     def operations(self) -> Operations: ...
+
+    @property
+    def watches(self) -> Watches: ...
 
     @property
     def acks(self) -> Acks: ...

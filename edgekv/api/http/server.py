@@ -79,6 +79,8 @@ class HttpServer:
         for listener in self._listeners:
             listener.close()
         self._listeners.clear()
+        for follower in list(self._door.followers):
+            follower.end()
         self._aiohttp.pre_shutdown()
         await self._aiohttp.shutdown(HTTP_CLOSE_WAIT_S)
         self._door.durability.close()

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Literal, Protocol
 
+from edgekv.api.watch import Watches
 from edgekv.config import Config
 from edgekv.engine.frame import Frame
 from edgekv.engine.keyspaces import Keyspaces
@@ -195,6 +196,9 @@ class Host(Protocol):
 
     @property
     def operations(self) -> Operations: ...
+
+    @property
+    def watches(self) -> Watches: ...
 
     @property
     def acks(self) -> Acks:

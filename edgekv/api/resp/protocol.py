@@ -46,12 +46,14 @@ from edgekv.api.resp import (
     siblings,
     strings,
     transactions,
+    watch,
 )
 from edgekv.api.resp.door import Door, bad_argument
 from edgekv.api.resp.replies import OK, error, fault, optional_bulks
 from edgekv.api.resp.runs import WRITE_RUNS, replies
-from edgekv.api.resp.session import Arguments, Later, Promised, Reply, Session, Shared, Slices
+from edgekv.api.resp.session import Arguments, Later, Promised, Reply, Session, Shared, Slices, Stream
 from edgekv.api.resp.table import Command, find, key_indexes
+from edgekv.api.resp.watch import Pushes
 from edgekv.engine.frame import Frame, newer
 from edgekv.errors import EdgeKVError
 from edgekv.limits import (
@@ -83,6 +85,7 @@ COMMAND_MODULES: Final = (
     siblings,
     strings,
     transactions,
+    watch,
 )
 """Imported for what they enter into the table."""
 
@@ -117,6 +120,9 @@ class Listener(Protocol):
 
     def run_slow(self, connection: "Connection", slices: Slices) -> None:
         """Run it, then call `Connection.slow_reply`."""
+
+    def run_stream(self, connection: "Connection", pushes: Pushes) -> None:
+        """Hand what a watch shows to `Connection.push`, until the client is gone or there is no more."""
 
     def call_soon(self, callback: Callable[[], None]) -> None:
         """Call it in the next turn of the loop."""
@@ -165,6 +171,7 @@ class Connection(asyncio.Protocol):
         "_scheduled",
         "_session",
         "_shared",
+        "_stream",
         "_timed",
         "_timed_op",
         "_transport",
@@ -207,6 +214,8 @@ class Connection(asyncio.Protocol):
         self._scheduled = False
         """`_continue` will be called."""
         self._paused = False
+        self._stream: Pushes | None = None
+        """The watch that the connection belongs to; it takes no commands any more."""
         self._counted_input = 0
         """What this connection contributes to `Shared.input_bytes`."""
         self._counted_output = 0
@@ -241,11 +250,13 @@ class Connection(asyncio.Protocol):
             self._count_output(0)
             self._shared.leave(self._session)
             self._listener.left(self)
+            if self._stream is not None:
+                self._stream.follower.end()
 
     def eof_received(self) -> bool:
         """The client has sent its last command (``printf ... | nc``); what it asked for is still answered."""
         self._at_end = True
-        return not (self._ended or self._idle)
+        return not (self._ended or self._idle or self._stream is not None)
 
     @property
     def ended(self) -> bool:
@@ -522,8 +533,11 @@ class Connection(asyncio.Protocol):
                 return i + 1
         return len(run)
 
-    def _answer_later(self, name: str, reply: Slices | Later) -> None:
+    def _answer_later(self, name: str, reply: Slices | Later | Stream) -> None:
         """Hold until a reply that takes long is there: then `slow_reply` is called."""
+        if isinstance(reply, Stream):
+            self._begin_stream(reply)
+            return
         self._flush()
         self._time(name, 1)
         self._hold(_SLOW)
@@ -531,6 +545,15 @@ class Connection(asyncio.Protocol):
             self._listener.run_slow(self, reply)
         else:
             self._session.awaited = reply.begin(self._last, self._later_reply)
+
+    def _begin_stream(self, stream: Stream) -> None:
+        """From here on the connection is a watch's. What its client sends is read and dropped, so that its leaving is noticed."""
+        self._put(OK)
+        self._flush()
+        self._stream = Pushes(stream.follower, self._session.dialect)
+        self._session.closing = True
+        self._holds |= _SLOW
+        self._listener.run_stream(self, self._stream)
 
     def _call(self, entry: Command, command: Arguments) -> Reply:
         indexes = key_indexes(entry, len(command))
@@ -636,6 +659,17 @@ class Connection(asyncio.Protocol):
         self._answer(payload, barrier)
         self._free(_SLOW)
 
+    def push(self, payload: bytes) -> None:
+        """Messages of the connection's watch."""
+        self._answer(payload, None)
+
+    def stream_ended(self, problem: EdgeKVError | None) -> None:
+        """There is no more to push: say why, and hang up."""
+        if problem is not None:
+            self._answer(fault(problem), None)
+        self._free(_SLOW)
+        self._close_if_done()
+
     def _later_reply(self, payload: bytes) -> None:
         """What other nodes had to decide about is decided."""
         self._session.awaited = None
@@ -698,7 +732,10 @@ class Connection(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         """The client does not take its replies."""
-        self._hold(_SOCKET)
+        if self._stream is None:
+            self._hold(_SOCKET)
+        else:
+            self._stream.follower.pause()
         if not self._ended:
             self._count_output(self._transport.get_write_buffer_size())
 
@@ -706,6 +743,8 @@ class Connection(asyncio.Protocol):
         """It does again."""
         if not self._ended:
             self._count_output(0)
+        if self._stream is not None:
+            self._stream.follower.resume()
         self._free(_SOCKET)
 
 

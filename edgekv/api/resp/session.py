@@ -11,6 +11,7 @@ from typing import Final, Protocol
 from edgekv.api.resp.cursors import Cursors
 from edgekv.api.resp.host import Host, Operations
 from edgekv.api.resp.replies import RESP2, Dialect
+from edgekv.api.watch import Follower
 from edgekv.engine.frame import Frame
 from edgekv.errors import EdgeKVError
 from edgekv.ids import KeyspaceId
@@ -191,6 +192,13 @@ class Slices:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Stream:
+    """A reply after which the connection takes no more commands: what a watch shows is written to it, until its client leaves."""
+
+    follower: Follower
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Later:
     """A reply that other nodes decide about. Its connection waits, everybody else goes on."""
 
@@ -202,7 +210,7 @@ class Later:
     """The reply inside a transaction, which waits for nobody. None: it cannot be part of one."""
 
 
-Reply = bytes | Slices | Later
+Reply = bytes | Slices | Later | Stream
 Arguments = list[bytes]
 """A command with its name at 0."""
 

@@ -181,6 +181,7 @@ class Execution:
         elif isinstance(reply, Later):
             assert reply.at_once is not None, "it is refused in transactions"
             reply = reply.at_once()
+        assert isinstance(reply, bytes), "a watch is refused in a transaction"
         self._done.append((entry.name, key, "ok"))
         self._bytes -= len(reply)
         if self._bytes < 0:

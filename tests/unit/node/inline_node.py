@@ -28,7 +28,8 @@ from edgekv.store.lmdb_store import LmdbStore
 from edgekv.wal.disk import RealDisk
 from edgekv.wal.group_commit import CloseJob, FrameJob, Job, RecycleJob, SyncJob, Written, execute
 from edgekv.wal.log import Log
-from edgekv.wal.record import CLEAN_RECORD
+from edgekv.wal.reader import LogReader
+from edgekv.wal.record import CLEAN_RECORD, Changes, unpack_records
 from edgekv.wal.segment import SPARE_PREFIX
 
 START_MS: Final = 1_700_000_000_000
@@ -40,8 +41,9 @@ SYNC: Final = object()
 class _Effects:
     """What the engine asks for, queued until the test lets it happen."""
 
-    def __init__(self, jobs: deque[Job], applier: InlineApplier) -> None:
+    def __init__(self, jobs: deque[Job], applier: InlineApplier, retain_bytes: int) -> None:
         self._jobs: Final = jobs
+        self._retain_bytes: Final = retain_bytes
         self._applier: Final = applier
 
     def flush(self, frame: Frame, payload: bytes, records: int, *, sync: bool, roll: bool) -> None:
@@ -51,7 +53,7 @@ class _Effects:
         self._applier.request(lsn, stable)
 
     def recycle(self, below_lsn: Lsn) -> None:
-        self._jobs.append(RecycleJob(below_lsn, 0))
+        self._jobs.append(RecycleJob(below_lsn, self._retain_bytes))
 
 
 class InlineNode:
@@ -66,8 +68,13 @@ class InlineNode:
         value_bytes_max: int = VALUE_BYTES_MAX,
         segment_bytes: int = SEGMENT_BYTES,
         spares: int = SPARE_SEGMENTS,
-        dice: int = 0,
+        seed: int = 0,
+        retain_bytes: int = 0,
+        lone: bool = True,
     ) -> None:
+        """``seed``: of its ids, so that two nodes of one test are two. ``retain_bytes``: of its log, for those who pull it.
+        ``lone``: False: others have its data too, and it purges by what it is told only.
+        """
         self.config: Final = Config(
             data_dir=path,
             small_memory=True,
@@ -78,7 +85,9 @@ class InlineNode:
         )
         self.now_ms = START_MS
         self._spares: Final = spares
-        self._dice: Final = Random(dice)
+        self._retain_bytes: Final = retain_bytes
+        self._lone: Final = lone
+        self._dice: Final = Random(seed)
         self.open()
 
     # -- what a test looks at
@@ -117,10 +126,11 @@ class InlineNode:
             policies=policies,
             disk=self._disk,
             store=self._store,
-            effects=_Effects(self._jobs, self._applier),
+            effects=_Effects(self._jobs, self._applier, self._retain_bytes),
             now_ms=lambda: self.now_ms,
             entropy=self._dice.randbytes,
         )
+        self.engine.checkpoints.lone = self._lone
         self._make_spares()
 
     def kill(self) -> None:
@@ -166,6 +176,17 @@ class InlineNode:
             self.node.durable()
         self._make_spares()
         return True
+
+    def pull(self, source: "InlineNode", limit: int = 1 << 30) -> int:
+        """Take in up to ``limit`` runs that the durable log of ``source`` has and this node has not; how many it were."""
+        taken = 0
+        reader = LogReader(source._disk)
+        for _, _, payload in reader.read(source._log.segments[0].base_lsn, source.engine.commit.durable_lsn):
+            for record in unpack_records(payload):
+                if taken < limit and isinstance(record, Changes) and record.actor != self.engine.actor:
+                    taken += self.engine.receive(record)
+        reader.close()
+        return taken
 
     def settle(self) -> None:
         """Write and sync everything."""

@@ -39,6 +39,7 @@ def _exploded(name: str, description: str, *alternatives: Part) -> Part:
 
 
 _PLACE: Final[Part] = {"properties": {"limit": _LIMIT, "cursor": {"type": "string", "pattern": f"^{POSITION}$"}}}
+_WATCH_CURSOR: Final[Part] = {"type": "string", "description": "Of an event, as its id has it."}
 
 PARAMETERS: Final[Part] = {
     "Key": {
@@ -112,6 +113,17 @@ PARAMETERS: Final[Part] = {
             "required": ["cursor"],
         },
     ),
+    "Watch": _exploded(
+        "watched",
+        'What to watch, and from where on: absent, from now on; "0", the current rows first.',
+        {"properties": {"prefix": _QUERY_BYTES, "cursor": _WATCH_CURSOR}},
+    ),
+    "LastEventId": {
+        "name": "Last-Event-ID",
+        "in": "header",
+        "description": "The id of the last event that the client has: goes before the cursor.",
+        "schema": _WATCH_CURSOR,
+    },
     "Members": _exploded(
         "members",
         "A page of members, or a test of one.",

@@ -5,7 +5,8 @@ from typing import Any, Final
 from edgekv.api.http.content import JSON, MSGPACK, NDJSON, OCTETS
 from edgekv.api.http.openapi.answers import PROBLEMS, shown, taken
 from edgekv.api.http.openapi.reference import Part, ref
-from edgekv.limits import HTTP_BATCH_BYTES_MAX, HTTP_BATCH_OPERATIONS_MAX
+from edgekv.api.http.watch import EVENT_STREAM
+from edgekv.limits import HTTP_BATCH_BYTES_MAX, HTTP_BATCH_OPERATIONS_MAX, WATCH_HEARTBEAT_S
 
 _TEXT: Final = "text/plain"
 
@@ -187,6 +188,20 @@ PATHS: Final[Part] = {
             },
             (406, 413, *_DATA),
             parameters=[ref("parameters", "Scan"), *_READ_HEADERS],
+        )
+    ),
+    "/v1/watch": _with_head(
+        _operation(
+            "getEvents",
+            "Follow what is written below a prefix",
+            {"200": {"description": "Server-Sent Events, until the client leaves.", "content": {EVENT_STREAM: {}}}},
+            (400, 403, 406, 413, *_EVERY),
+            description=(
+                "Events put, delete, expire and resync, at least once, in the order of the node's log. The id of an event is the "
+                "cursor that resumes behind it, on any node. "
+                f"After {WATCH_HEARTBEAT_S} s without an event comes a comment with a cursor."
+            ),
+            parameters=[ref("parameters", "Watch"), ref("parameters", "LastEventId"), *_READ_HEADERS],
         )
     ),
     "/v1/batch": {

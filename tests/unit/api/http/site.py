@@ -25,6 +25,7 @@ from edgekv.node import decimals
 from edgekv.node.operations import Entry, Listed, Page, Version, value_advice
 from edgekv.node.session import Sessions
 from edgekv.replication.acks import Acks
+from tests.unit.api.fake_watches import FakeWatches
 from tests.unit.api.http.fake_collections import FakeMaps, FakeSets, FakeSiblings
 
 ACTOR: Final[Actor] = node_actor(bytes(16), b"\x00\x00\x00\x01abcd")
@@ -194,7 +195,14 @@ class FakeOperations:
         raise AssertionError(operation)
 
     def keyspaces(self) -> list[dict[str, object]]:
-        figures = {"consistency": "crdt", "conflict": "lww", "durability": "fsync", "ttl_s": 0, "system": False}
+        figures = {
+            "consistency": "crdt",
+            "conflict": "lww",
+            "durability": "fsync",
+            "ttl_s": 0,
+            "system": False,
+            "sites": [],
+        }
         return [{"name": "default", "prefix": b"", **figures}, {"name": "odd", "prefix": b"\xff", **figures}]
 
     def status(self) -> dict[str, object]:
@@ -235,6 +243,7 @@ class FakeNode:
 
     def __init__(self, *, value_bytes_max: int = 1 << 20, memory_bytes: int = 64 << 20) -> None:
         self.operations = FakeOperations(value_bytes_max)
+        self.watches = FakeWatches()
         self.acks = Acks(actor=ACTOR, site="s")
         self.keyspaces = Keyspaces([KeyspacePolicy(id=KeyspaceId(0), name="default", prefix=b"")])
         self.sessions = Sessions(actor=ACTOR, keyspaces=self.keyspaces, commit=FakeCommit())

@@ -15,6 +15,7 @@ import hiredis
 
 from edgekv.api.resp.protocol import Connection
 from edgekv.api.resp.session import Shared, Slices
+from edgekv.api.resp.watch import Pushes
 from edgekv.config import Config
 from edgekv.crdt.decimals import text_of
 from edgekv.engine.frame import Frame, newer
@@ -26,6 +27,7 @@ from edgekv.node import batch, decimals
 from edgekv.node.operations import Operations, Values
 from edgekv.node.session import Sessions
 from edgekv.replication.acks import Acks
+from tests.unit.api.fake_watches import FakeWatches
 
 START_MS = 1_700_000_000_000
 ACTOR = node_actor(bytes(16), bytes(8))
@@ -526,6 +528,7 @@ class FakeNode:
 
     def __init__(self) -> None:
         self.operations = FakeOperations()
+        self.watches = FakeWatches()
         self.acks = Acks(actor=ACTOR, site="site-1")
         self.sessions = Sessions(actor=ACTOR, keyspaces=self.operations.engine.keyspaces, commit=FakeCommit())
         self.metrics = Metrics()
@@ -642,6 +645,9 @@ class FakeListener:
 
     def run_slow(self, connection: Connection, slices: Slices) -> None:
         self.slow.append((connection, slices))
+
+    def run_stream(self, connection: Connection, pushes: Pushes) -> None:
+        raise AssertionError("watches are tested with a real listener")
 
     def call_soon(self, callback: Callable[[], None]) -> None:
         self.due.append(callback)

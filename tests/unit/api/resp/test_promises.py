@@ -64,14 +64,14 @@ class Host:
 class Site:
     """A node, and connections to it."""
 
-    def __init__(self, path: Path, dice: int = 0) -> None:
+    def __init__(self, path: Path, seed: int = 0) -> None:
         self.inline = InlineNode(
             path,
             keyspaces=(
                 KeyspaceConfig(name="rooms", prefix=b"room/"),
                 KeyspaceConfig(name="b", prefix=b"b/", durability="buffered"),
             ),
-            dice=dice,
+            seed=seed,
         )
         self.inline.settle()
         self.listener = FakeListener(cast("FakeNode", Host(self.inline)))
@@ -156,7 +156,7 @@ def site(tmp_path: Path) -> Iterator[Site]:
 
 @pytest.fixture
 def other(tmp_path: Path) -> Iterator[Site]:
-    site = Site(tmp_path / "there", dice=1)
+    site = Site(tmp_path / "there", seed=1)
     yield site
     site.inline.kill()
 

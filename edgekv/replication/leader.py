@@ -1,0 +1,212 @@
+"""What the leading hub writes into meta: the founding, members, what is settled, and STABLE.
+
+One node leads: the hub that founded the cluster. It writes on the very revision that it computed from, since nobody else writes and it
+waits until what it wrote is durable. (The seam for Raft: a group writes these entries instead, and a hub that does not lead asks it.)
+
+A leader that was restored goes on under a new actor. Its meta may lack its own last entries, so it leads again when every member it
+knows of has shown its vectors and it has caught up with all of them; then it admits itself.
+"""
+
+from collections.abc import Mapping
+from typing import Final
+
+from edgekv.crdt.operation import PUT, Operation
+from edgekv.engine.engine import Engine
+from edgekv.engine.keyspaces import META_ID, KeyspacePolicy
+from edgekv.errors import Denied
+from edgekv.ids import Actor, Vector, actor_text
+from edgekv.replication.log_source import covers
+from edgekv.replication.members import CLUSTER_KEY, STABLE_KEY, Announced, Member, Members, pack_announced, pack_cluster
+from edgekv.replication.messages import Applicant, Hello
+from edgekv.replication.seen import SeenTable
+from edgekv.replication.stability import compute_stable, settled_heads
+from edgekv.store.applied import Stable
+
+STABLE_INTERVAL_MS: Final = 5_000
+EXPIRED_AT_ONCE: Final = 200
+"""Entries of the expiry index that are looked at in a second."""
+WALL_STEP_MS: Final = 60_000
+"""A STABLE that says nothing new but a later wall waits until it is so much later."""
+
+
+class Leader:
+    """The leader's part of a node; idle in one that does not lead."""
+
+    def __init__(self, engine: Engine, members: Members, seen: SeenTable, applicant: Applicant) -> None:
+        """``applicant``: this node itself."""
+        self._engine: Final = engine
+        self._members: Final = members
+        self._seen: Final = seen
+        self._self: Final = applicant
+        self._announced_at_ms = 0
+        self._heard: Final[dict[bytes, Hello]] = {}
+        """By node, what members said when they came, until this node leads again."""
+
+    @property
+    def is_leader(self) -> bool:
+        """Whether this node writes meta, perhaps not yet again."""
+        return self._members.leader == self._self.node
+
+    @property
+    def leads(self) -> bool:
+        """Whether it may write now."""
+        return self.is_leader and self._members.is_open(self._self.actor)
+
+    def found(self) -> None:
+        """A lone hub becomes the first member of its cluster: now others may come."""
+        assert not self._members.founded
+        floors = {keyspace.id: vector_of(self._engine, keyspace.id) for keyspace in self._engine.keyspaces.all}
+        self._write(
+            [
+                (CLUSTER_KEY, pack_cluster(self._self.node, {k: v for k, v in floors.items() if v and k != META_ID})),
+                self._entry(self._open(self._self)),
+            ]
+        )
+
+    def admit(self, applicant: Applicant) -> bool:
+        """Make a node a member, and close the actors that it had before; whether anything was written. Denied: its name is taken."""
+        members = self._members
+        if applicant.actor in members.members:
+            if not members.is_open(applicant.actor):
+                raise Denied(
+                    f"{actor_text(applicant.actor)} was closed: its node goes on under another incarnation. Is it running twice?"
+                )
+            return False
+        for other in members.open_members():
+            if other.name == applicant.name and other.node != applicant.node:
+                raise Denied(f"there is a node {applicant.name!r} already. Start this one with another --node name.")
+        closed = [m for m in members.of_node(applicant.node) if m.state == "open"]
+        self._write(
+            [
+                *(self._entry(self._changed(member, "closed", {})) for member in closed),
+                self._entry(self._open(applicant)),
+            ]
+        )
+        return True
+
+    def heard_hello(self, hello: Hello) -> None:
+        """A member came: for a leader that has to find out what it has forgotten."""
+        if self.is_leader and not self.leads:
+            self._heard[hello.node] = hello
+
+    def tick(self, now_ms: int, own: Mapping[int, Vector]) -> None:
+        """Settle what can be, announce what is stable. ``own``: this node's durable vectors."""
+        if not self._members.all_durable():
+            return
+        if not self.leads:
+            if self.is_leader:
+                self._return(own)
+        else:
+            self._settle(own)
+            if self._members.all_durable() and not 0 <= now_ms - self._announced_at_ms < STABLE_INTERVAL_MS:
+                self._announced_at_ms = now_ms
+                self._announce(own)
+            self._clear_expired()
+
+    def _return(self, own: Mapping[int, Vector]) -> None:
+        """After a restore: everybody is here, and nothing that they have is missing."""
+        others = {member.node for member in self._members.open_members()} - {self._self.node}
+        complete = others <= self._heard.keys() and all(
+            covers(own.get(keyspace, {}), {actor: seq for actor, (seq, _) in vector.items()})
+            for hello in self._heard.values()
+            for keyspace, vector in hello.vectors.items()
+        )
+        if complete:
+            self._heard.clear()
+            self.admit(self._self)
+
+    def _settle(self, own: Mapping[int, Vector]) -> None:
+        found = settled_heads(self._members.members.values(), self._seen.by_actor, own)
+        if found:
+            members = self._members.members
+            self._write([self._entry(self._changed(members[a], "settled", heads)) for a, heads in found.items()])
+
+    def _announce(self, own: Mapping[int, Vector]) -> None:
+        members = self._members
+        policies: dict[int, KeyspacePolicy] = {k.id: k.policy for k in self._engine.keyspaces.all}
+        stable = compute_stable(
+            members.members.values(),
+            self._seen.by_actor,
+            own,
+            lambda member, keyspace: policies[keyspace].held_at(member.site, member.role),
+        )
+        last = members.announced
+        if stable is not None and (last is None or _says_more(stable, last.stable)):
+            announced = Announced(number=1 if last is None else last.number + 1, stable=stable)
+            self._write([(STABLE_KEY, pack_announced(announced))])
+
+    def _clear_expired(self) -> None:
+        """Remove keys whose expiry has passed for everybody (engine/expired_keys.py)."""
+        announced = self._members.announced
+        if announced is None or announced.stable.cuts is None or self._engine.admission.disk_full:
+            return
+        cuts = announced.stable.cuts
+
+        def covers(keyspace: int, actor: Actor, seq: int) -> bool:
+            cut = cuts.get(keyspace)
+            return cut is not None and seq <= cut.cut.get(actor, 0)
+
+        self._engine.expired_keys.clear(covers, announced.stable.wall_ms, EXPIRED_AT_ONCE)
+
+    def _open(self, applicant: Applicant) -> Member:
+        keyspaces = self._engine.keyspaces.all
+        return Member(
+            actor=applicant.actor,
+            node=applicant.node,
+            name=applicant.name,
+            site=applicant.site,
+            role=applicant.role,
+            state="open",
+            revision=self._members.revision + 1,
+            heads={},
+            hlcs={keyspace.id: keyspace.hlc for keyspace in keyspaces},
+            ttl_ms=self._engine.ttl_now_ms(),
+        )
+
+    def _changed(self, member: Member, state: str, heads: dict[int, int]) -> Member:
+        assert state in ("closed", "settled")
+        return Member(
+            actor=member.actor,
+            node=member.node,
+            name=member.name,
+            site=member.site,
+            role=member.role,
+            state="closed" if state == "closed" else "settled",
+            revision=self._members.revision + 1,
+            heads=heads,
+            hlcs=member.hlcs,
+            ttl_ms=member.ttl_ms,
+        )
+
+    @staticmethod
+    def _entry(member: Member) -> tuple[bytes, bytes]:
+        return member.key, member.pack()
+
+    def _write(self, entries: list[tuple[bytes, bytes]]) -> None:
+        """One change of meta: one revision."""
+        meta = self._engine.keyspaces.by_id[META_ID]
+        operations: list[Operation] = [(PUT, key, value, 0) for key, value in entries]
+        barrier = self._engine.barrier
+        self._engine.commit.change(meta, operations)
+        self._engine.barrier = barrier
+        self._members.refresh()
+
+
+def vector_of(engine: Engine, keyspace: int) -> Vector:
+    """A keyspace's durable vector."""
+    heads = next(k.vector for k in engine.keyspaces.all if k.id == keyspace)
+    return {Actor(actor): head.seq for actor, head in heads.items()}
+
+
+def _says_more(new: Stable, old: Stable) -> bool:
+    """Whether a STABLE lets anything be forgotten that the last one does not, a little time apart."""
+    assert new.cuts is not None and old.cuts is not None
+    if new.wall_ms >= old.wall_ms + WALL_STEP_MS:
+        return True
+    return any(
+        keyspace not in old.cuts
+        or cut.parked != old.cuts[keyspace].parked
+        or not covers(old.cuts[keyspace].cut, cut.cut)
+        for keyspace, cut in new.cuts.items()
+        if keyspace != META_ID  # each STABLE is a change of meta: it would announce itself for ever
+    )

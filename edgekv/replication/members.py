@@ -1,0 +1,195 @@
+"""Meta as this node knows it: who is a member, and what may be forgotten.
+
+Meta is the keyspace ``_meta``, which one node writes, the *leader*: the hub that founded the cluster. (A Raft group takes its place
+later: nothing here but `Leader` in replication/leader.py writes.) Its changes are numbered without holes and travel as any other
+keyspace's, so every node knows a prefix of them; the *revision* of a node is the sum of what its durable vector of ``_meta`` covers.
+
+    _meta/cluster          {"leader": node 16 B, "floors": {keyspace: [[actor, seq], ...]}}
+                           floors: what the founder had purged by itself, before there was anybody to tell
+    _meta/member/<actor>   {"node", "name", "site", "role", "state", "revision", "heads": {keyspace: seq}, "hlcs": {keyspace: hlc},
+                           "ttl_ms"}
+                           ``state`` is open, closed (its node goes on under another actor) or settled (nothing of it can turn up any
+                           more); ``revision`` is the one that gave it this state; ``hlcs`` and ``ttl_ms`` are the leader's when it
+                           was admitted: it stamps above them
+    _meta/stable           {"number", "wall_ms", "cuts": {keyspace: [cut, need, [parked actor, ...]]}}
+                           the newest STABLE (replication/stability.py)
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+from edgekv.codec import pack, unpack
+from edgekv.engine.engine import Engine
+from edgekv.engine.keyspaces import META_ID, META_PREFIX, Keyspace
+from edgekv.errors import Corruption, InvalidRequest
+from edgekv.ids import Actor, Vector
+from edgekv.store.applied import Cut, Stable
+
+State = Literal["open", "closed", "settled"]
+
+CLUSTER_KEY: Final = META_PREFIX + b"cluster"
+STABLE_KEY: Final = META_PREFIX + b"stable"
+MEMBER_PREFIX: Final = META_PREFIX + b"member/"
+_PAGE: Final = 1000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Member:
+    """One actor of a node."""
+
+    actor: Actor
+    node: bytes
+    name: str
+    site: str
+    role: str
+    state: State
+    revision: int
+    heads: dict[int, int]
+    hlcs: dict[int, int]
+    ttl_ms: int
+
+    @property
+    def key(self) -> bytes:
+        """Of its row."""
+        return MEMBER_PREFIX + self.actor.hex().encode()
+
+    def pack(self) -> bytes:
+        """Its row."""
+        return pack(
+            {
+                "node": self.node,
+                "name": self.name,
+                "site": self.site,
+                "role": self.role,
+                "state": self.state,
+                "revision": self.revision,
+                "heads": self.heads,
+                "hlcs": self.hlcs,
+                "ttl_ms": self.ttl_ms,
+            }
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Announced:
+    """A STABLE and its number."""
+
+    number: int
+    stable: Stable
+
+
+class Members:
+    """The view of one node. `refresh` reads it anew when meta has moved."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine: Final = engine
+        self._keyspace: Final[Keyspace] = engine.keyspaces.by_id[META_ID]
+        self._read_at = -1
+        self.leader = b""
+        """The node that writes meta; empty: there is no meta yet."""
+        self.floors: dict[int, Vector] = {}
+        self.members: dict[Actor, Member] = {}
+        self.announced: Announced | None = None
+
+    @property
+    def revision(self) -> int:
+        """How much of meta is durable here."""
+        return sum(head.seq for head in self._keyspace.vector.values())
+
+    def all_durable(self) -> bool:
+        """Whether all of meta that readers here see is durable."""
+        return not self._keyspace.observed and self._keyspace.vector.get(self._engine.actor, (0, 0))[0] == (
+            self._keyspace.seq
+        )
+
+    @property
+    def founded(self) -> bool:
+        """Whether there is a cluster beyond this node."""
+        return bool(self.leader)
+
+    def refresh(self) -> bool:
+        """Read meta again if it has moved, what is not durable yet included; whether it has."""
+        seen = sum(head.seq for head in {**self._keyspace.vector, **self._keyspace.observed}.values())
+        own = self._keyspace.vector.get(self._engine.actor, (0, 0))[0]
+        seen += self._keyspace.seq - own
+        if seen == self._read_at:
+            return False
+        self._read_at = seen
+        self._read()
+        return True
+
+    def is_open(self, actor: Actor) -> bool:
+        """Whether data is exchanged with an actor."""
+        member = self.members.get(actor)
+        return member is not None and member.state == "open"
+
+    def open_members(self) -> list[Member]:
+        """All that take part, in the order of their names."""
+        return sorted((m for m in self.members.values() if m.state == "open"), key=lambda m: m.name)
+
+    def of_node(self, node: bytes) -> list[Member]:
+        """All actors that a node has had."""
+        return [member for member in self.members.values() if member.node == node]
+
+    def _read(self) -> None:
+        barrier = self._engine.barrier
+        self.members, low = {}, META_PREFIX
+        while True:
+            page = self._engine.reads.range(low, META_PREFIX[:-1] + b"0", _PAGE)
+            for found in page.found:
+                register = found.state.register
+                if register is not None and register.value is not None:
+                    self._take(found.key, register.value)
+            if page.next_key is None:
+                break
+            low = page.next_key
+        self._engine.barrier = barrier
+
+    def _take(self, key: bytes, value: bytes) -> None:
+        try:
+            entry = unpack(value)
+            if key == CLUSTER_KEY:
+                self.leader = entry["leader"]
+                self.floors = _vectors(entry["floors"])
+            elif key == STABLE_KEY:
+                self.announced = _announced(entry)
+            elif key.startswith(MEMBER_PREFIX):
+                actor = Actor(bytes.fromhex(key[len(MEMBER_PREFIX) :].decode()))
+                self.members[actor] = Member(actor=actor, **entry)
+        except (InvalidRequest, ValueError, TypeError, KeyError) as error:
+            raise Corruption(
+                f"the row {key!r} of meta cannot be read ({error}). Restore a backup of the leading hub.",
+                path="data.mdb",
+            ) from error
+
+
+def pack_cluster(leader: bytes, floors: Mapping[int, Vector]) -> bytes:
+    """The row of the cluster."""
+    return pack({"leader": leader, "floors": {k: list(vector.items()) for k, vector in floors.items()}})
+
+
+def pack_announced(announced: Announced) -> bytes:
+    """The row of the newest STABLE."""
+    assert announced.stable.cuts is not None
+    cuts = {
+        keyspace: [list(cut.cut.items()), list(cut.need.items()), sorted(cut.parked)]
+        for keyspace, cut in announced.stable.cuts.items()
+    }
+    return pack({"number": announced.number, "wall_ms": announced.stable.wall_ms, "cuts": cuts})
+
+
+def _announced(entry: dict[str, Any]) -> Announced:
+    cuts = {
+        keyspace: Cut(_vector(cut), _vector(need), frozenset(map(Actor, parked)))
+        for keyspace, (cut, need, parked) in entry["cuts"].items()
+    }
+    return Announced(number=entry["number"], stable=Stable(entry["wall_ms"], cuts))
+
+
+def _vectors(entries: dict[int, list[list[Any]]]) -> dict[int, Vector]:
+    return {keyspace: _vector(vector) for keyspace, vector in entries.items()}
+
+
+def _vector(entries: list[list[Any]]) -> Vector:
+    return {Actor(actor): seq for actor, seq in entries}

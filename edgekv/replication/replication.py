@@ -1,0 +1,522 @@
+"""Replication of one node: its links, meta, and who has what.
+
+Synchronous: the shell (edgekv/net, or a simulator) tells what happens to connections, when the engine's durable state has moved, and
+that time passes; what is to be sent goes out through `Transport`. Nothing here knows a socket.
+
+What goes over a link is told in replication/messages.py, a link's life in link.py, what a peer is sent in sender.py, what it sends in
+engine/intake.py. Here is what joins them:
+
+- *Only durable changes leave*, and what came is acknowledged when it is durable here.
+- *Meta first.* Both sides stream ``_meta`` before anything else, so that each judges the other by the newest view of the two.
+- *Data only with members.* To and from actors that this node's own view of meta holds as open. A node that is not yet one takes no
+  clients' writes (``Admission.outsider``): all that it will ever write is stamped above what was deleted before it came.
+- A peer's mistake ends its link with a sentence, and nothing else.
+"""
+
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Final, Protocol
+
+from edgekv.engine.engine import Engine
+from edgekv.engine.keyspaces import META_ID, Head, Keyspace
+from edgekv.errors import Denied, EdgeKVError, Forked, PeerFault, Unavailable
+from edgekv.ids import KeyspaceId, Vector, actor_text
+from edgekv.limits import (
+    PEER_ACK_BYTES,
+    PEER_DEAD_MS,
+    PEER_HEARTBEAT_MS,
+    PEER_MESSAGE_BYTES,
+    PEER_MESSAGES_AT_ONCE,
+    PEER_WINDOW_BYTES,
+    SEEN_INTERVAL_MS,
+)
+from edgekv.replication.acks import Acks, Peer
+from edgekv.replication.leader import Leader
+from edgekv.replication.link import Link
+from edgekv.replication.log_source import LogSource
+from edgekv.replication.members import Members
+from edgekv.replication.messages import (
+    Ack,
+    Admit,
+    Applicant,
+    ChainedVector,
+    Heartbeat,
+    Hello,
+    Join,
+    Message,
+    Refused,
+    Runs,
+    Seen,
+    SeenList,
+    Welcome,
+    pack_message,
+    parse,
+)
+from edgekv.replication.seen import SeenTable, moved
+from edgekv.replication.sender import RUN_OVERHEAD_BYTES, Sender
+from edgekv.wal.record import Changes
+
+EVENTS_MAX: Final = 64
+"""Of the last things that went wrong, for status."""
+
+
+class Transport(Protocol):
+    """What replication asks of the shell."""
+
+    def send(self, link: int, message: bytes) -> None:
+        """Send one message. Never blocks."""
+
+    def close(self, link: int, reason: str) -> None:
+        """End a connection when what was sent has left; `Replication.disconnected` need not follow."""
+
+
+class Replication:
+    """See the module docstring."""
+
+    def __init__(
+        self,
+        *,
+        engine: Engine,
+        source: LogSource,
+        cluster: bytes,
+        myself: Applicant,
+        founder: bool,
+        keyspaces: list[dict[str, object]],
+        transport: Transport,
+        now_ms: Callable[[], int],
+        kick: Callable[[], None],
+        rolled_back: Callable[[], None],
+        acks: Acks,
+    ) -> None:
+        """``founder``: it has no upstream. ``keyspaces``: as WELCOME says them. ``kick``: flush soon. ``rolled_back``: a peer has
+        changes of this node that it does not remember; it must go on as another incarnation.
+        """
+        self._engine: Final = engine
+        self._source: Final = source
+        self._cluster: Final = cluster
+        self._self: Final = myself
+        self._founder: Final = founder
+        self._keyspace_entries: Final = keyspaces
+        self._transport: Final = transport
+        self._now_ms: Final = now_ms
+        self._kick: Final = kick
+        self._rolled_back: Final = rolled_back
+        self._acks: Final = acks
+        self.links: Final[dict[int, Link]] = {}
+        self.members: Final = Members(engine)
+        self.seen: Final = SeenTable()
+        self.leader: Final = Leader(engine, self.members, self.seen, myself)
+        self.events: Final[list[str]] = []
+        self._seen_at_ms = 0
+        engine.judges_clocks = myself.role == "hub"
+        self.members.refresh()
+        self._follow_meta()
+
+    # -- what the shell tells
+
+    def connected(self, link: int, *, outgoing: bool) -> None:
+        """A connection is there; ``outgoing``: this node made it."""
+        self.links[link] = Link(link, outgoing=outgoing, now_ms=self._now_ms())
+        self._send(self.links[link], self._hello())
+
+    def disconnected(self, link: int) -> None:
+        """A connection is gone."""
+        gone = self.links.pop(link, None)
+        if gone is not None:
+            _end(gone)
+
+    def received(self, link: int, message: bytes) -> None:
+        """What a peer sent, any bytes at all. What must not be ends that link."""
+        from_link = self.links.get(link)
+        if from_link is None:
+            return  # it was closed a moment ago
+        from_link.heard_ms = self._now_ms()
+        from_link.received_bytes += len(message)
+        try:
+            self._take(from_link, parse(message))
+        except PeerFault as error:
+            self._refuse(from_link, error)
+
+    def durable(self) -> None:
+        """The engine's durable state has moved: acknowledge what came, send what is new."""
+        for link in list(self.links.values()):
+            self._acknowledge(link)
+            self._pump(link)
+
+    def tick(self) -> None:
+        """About ten times a second."""
+        now = self._now_ms()
+        for link in list(self.links.values()):
+            if now - link.heard_ms > PEER_DEAD_MS:
+                self._close(link, f"the peer has said nothing for {PEER_DEAD_MS // 1000} s")
+                continue
+            self._drain(link)
+            self._pump(link)
+            if now - link.sent_ms >= PEER_HEARTBEAT_MS:
+                self._send(link, Heartbeat(now))
+        if not 0 <= now - self._seen_at_ms < SEEN_INTERVAL_MS:
+            self._seen_at_ms = now
+            self._say_seen()
+            for link in list(self.links.values()):
+                if link.peer is not None and not self.members.is_open(link.peer.actor):
+                    self._apply(link, link.peer)
+            self.leader.tick(now, self._vectors())
+            self._follow_meta()
+
+    # -- messages
+
+    def _take(self, link: Link, message: Message) -> None:
+        if isinstance(message, Hello):
+            self._greeted(link, message)
+        elif isinstance(message, Refused):
+            self._note(link, f"refused this node: {message.sentence}")
+            self._close(link, message.sentence, told=True)
+        elif isinstance(message, Join):
+            self._send(link, Welcome(self._cluster, self._keyspace_entries))
+            self._close(link, "it was told which cluster this is")
+        elif not link.is_up:
+            raise PeerFault("it did not say HELLO first.")
+        elif isinstance(message, Runs):
+            size = sum(len(run.body) + RUN_OVERHEAD_BYTES for run in message.runs)
+            link.inbox.append((message.runs, size))
+            self._drain(link)
+        elif isinstance(message, Ack):
+            self._acknowledged(link, message)
+        elif isinstance(message, SeenList):
+            for seen in message.members:
+                self.seen.hear(seen)
+        elif isinstance(message, Admit):
+            for applicant in message.applicants:
+                with suppress(Denied):  # the hub that asks hears nothing, and its peer waits
+                    self._admit(applicant)
+        elif isinstance(message, Heartbeat):
+            link.skew_ms = message.wall_ms - self._now_ms()
+        else:
+            raise PeerFault(f"it sent {type(message).__name__}, which was not asked for.")
+
+    def _hello(self) -> Hello:
+        vectors: dict[int, ChainedVector] = {}
+        for keyspace in self._held():
+            vectors[keyspace.id] = {actor: (head.seq, head.chain) for actor, head in keyspace.vector.items()}
+        hlcs: dict[int, int] = {k.id: k.hlc for k in self._held()}
+        return Hello(
+            *(self._cluster, self._self.node, self._self.actor, self._self.name, self._self.site, self._self.role),
+            *(self._now_ms(), self.members.revision, vectors, hlcs, self._engine.checkpoints.ttl_durable_ms),
+        )
+
+    def _greeted(self, link: Link, hello: Hello) -> None:
+        if link.peer is not None:
+            raise PeerFault("it said HELLO twice.")
+        if hello.cluster != self._cluster:
+            raise PeerFault(
+                f"it belongs to cluster {hello.cluster.hex()[:8]}, this node to {self._cluster.hex()[:8]}. "
+                "A node joins a cluster with an empty data directory only."
+            )
+        if hello.node == self._self.node:
+            raise PeerFault("it is this node itself, or a copy of its directory that runs as the same incarnation.")
+        self._compare(hello)
+        if not self._is_wanted(link, hello):
+            return
+        link.peer, link.skew_ms = hello, hello.wall_ms - self._now_ms()
+        has = {k: {actor: seq for actor, (seq, _) in vector.items()} for k, vector in hello.vectors.items()}
+        link.sender = Sender(self._engine, self._source, has, lambda: self.members.floors)
+        link.phase = "meta"
+        self._acks.met(_peer(hello), {KeyspaceId(k): vector for k, vector in has.items()})
+        self.leader.heard_hello(hello)
+        link.sender.begin({META_ID})
+        self._apply(link, hello)
+        self._pump(link)
+
+    def _compare(self, hello: Hello) -> None:
+        """Equal numbers mean equal histories, and nobody knows more of this node than itself."""
+        for number, vector in hello.vectors.items():
+            keyspace = self._engine.keyspaces.by_id.get(KeyspaceId(number))
+            if keyspace is None:
+                continue
+            own = vector.get(self._self.actor, (0, 0))[0]
+            if own > keyspace.seq:
+                self._rolled_back()
+                raise Forked(
+                    f"it has {own} changes of this node in keyspace {keyspace.name!r}, and this node remembers {keyspace.seq}: "
+                    "its directory was set back. It goes on as another incarnation."
+                )
+            for actor, (seq, chain) in vector.items():
+                head = keyspace.vector.get(actor, Head(0, 0))
+                if seq == head.seq and chain != head.chain:
+                    raise Forked(
+                        f"it has another history of {actor_text(actor)} in keyspace {keyspace.name!r} up to {seq}: "
+                        "a directory was copied and both copies ran."
+                    )
+
+    def _is_wanted(self, link: Link, hello: Hello) -> bool:
+        """Of two links with one node one goes: the older of one direction, which is dead, or the one that the higher node made."""
+        for other in list(self.links.values()):
+            if other is link or other.peer is None or other.peer.node != hello.node:
+                continue
+            keep_mine = self._self.node < hello.node
+            if other.outgoing == link.outgoing or other.outgoing != keep_mine:
+                self._close(other, "another link with the same node took its place")
+            else:
+                self._close(link, "there is a link with the same node already")
+                return False
+        return True
+
+    # -- members
+
+    def _apply(self, link: Link, peer: Hello) -> None:
+        """The node at the other end becomes a member, unless it may not be one."""
+        try:
+            self._admit(Applicant(peer.node, peer.actor, peer.name, peer.site, peer.role))
+        except Denied as error:
+            self._refuse(link, PeerFault(str(error)))
+
+    def _admit(self, applicant: Applicant) -> None:
+        """Make a node a member, or have the leader do it."""
+        if not self.members.founded and self._founder and self._engine.admission.read_only is None:
+            self.leader.found()
+        if self.leader.leads:
+            if self.leader.admit(applicant):
+                self._follow_meta()
+                self._kick()
+        elif not self.leader.is_leader and not self.members.is_open(applicant.actor):
+            for other in self.links.values():
+                if other.peer is not None and other.peer.node == self.members.leader:
+                    self._send(other, Admit([applicant]))
+
+    def _follow_meta(self) -> None:
+        """Meta may have moved: what this node may do, and with whom."""
+        self.members.refresh()
+        engine, members = self._engine, self.members
+        me = members.members.get(self._self.actor)
+        if me is not None and me.state == "open" and engine.admission.read_only is None:
+            known = engine.keyspaces.by_id
+            engine.fold({KeyspaceId(k): hlc for k, hlc in me.hlcs.items() if k in known}, me.ttl_ms)
+            engine.admission.outsider = None
+        elif members.founded or not self._founder:
+            engine.admission.outsider = Unavailable(
+                "this node is not a member of its cluster yet: it has to reach a hub once. "
+                "Check [[upstream]] and `edgekv cluster status`."
+            )
+        engine.checkpoints.lone = self._founder and all(m.node == self._self.node for m in members.members.values())
+        engine.checkpoints.stable = None if members.announced is None else members.announced.stable
+        for link in list(self.links.values()):
+            actor = link.peer.actor if link.peer is not None else None
+            member = members.members.get(actor) if actor is not None else None
+            if member is not None and member.state != "open":
+                self._close(link, f"{actor_text(member.actor)} is closed: its node goes on as another incarnation")
+
+    # -- changes go out
+
+    def _pump(self, link: Link) -> None:
+        sender = link.sender
+        if sender is None or not link.is_up:
+            return
+        try:
+            for _ in range(PEER_MESSAGES_AT_ONCE):
+                if link.unacknowledged >= PEER_WINDOW_BYTES:
+                    return
+                runs = sender.take(PEER_MESSAGE_BYTES)
+                if runs:
+                    self._send_runs(link, runs)
+                elif not self._promote(link, sender):
+                    return
+        except PeerFault as error:
+            self._refuse(link, error)
+
+    def _send_runs(self, link: Link, runs: list[Changes]) -> None:
+        size = sum(len(run.body) + RUN_OVERHEAD_BYTES for run in runs)
+        link.charge(size)
+        link.sent_changes += sum(run.changes for run in runs)
+        self._send(link, Runs(runs))
+
+    def _promote(self, link: Link, sender: Sender) -> bool:
+        """Meta is on its way: data may follow, if the peer is a member."""
+        assert link.peer is not None
+        if link.phase != "meta" or not sender.at_end or not self._may_send(link.peer):
+            return False
+        link.phase = "data"
+        sender.begin(self._shared(link.peer))
+        return True
+
+    def _may_send(self, peer: Hello) -> bool:
+        """To members; and to the leader that was restored, which has to learn what it has forgotten."""
+        return self.members.is_open(self._self.actor) and (
+            self.members.is_open(peer.actor) or peer.node == self.members.leader
+        )
+
+    def _shared(self, peer: Hello) -> set[int]:
+        return {k.id for k in self._held() if k.id in peer.vectors and k.policy.held_at(peer.site, peer.role)}
+
+    def _acknowledged(self, link: Link, ack: Ack) -> None:
+        if ack.bytes > link.sent_bytes:
+            raise PeerFault(f"it acknowledges {ack.bytes} bytes, and was sent {link.sent_bytes}.")
+        assert link.peer is not None
+        link.unacknowledged = link.sent_bytes - ack.bytes
+        for keyspace, vector in ack.vectors.items():
+            mine = link.acknowledged.setdefault(keyspace, {})
+            mine.update(vector)
+            self._acks.heard(_peer(link.peer), KeyspaceId(keyspace), vector)
+        self._pump(link)
+
+    # -- and come in
+
+    def _drain(self, link: Link) -> None:
+        """Take in what came, as long as the engine has room."""
+        admission = self._engine.admission
+        if not link.inbox:
+            return
+        try:
+            while link.inbox and not (admission.blocked or admission.disk_full or admission.read_only):
+                runs, size = link.inbox.popleft()
+                for run in runs:
+                    self._receive(link, run)
+                link.taken_bytes += size
+        except PeerFault as error:
+            self._refuse(link, error)
+            return
+        finally:
+            self._kick()
+        self._acknowledge(link)
+
+    def _receive(self, link: Link, run: Changes) -> None:
+        assert link.peer is not None and link.sender is not None
+        keyspace = self._engine.keyspaces.by_id.get(KeyspaceId(run.keyspace))
+        if keyspace is None or not self._holds(keyspace):
+            raise PeerFault(f"it sent changes of keyspace {run.keyspace}, which this node does not hold.")
+        if run.keyspace != META_ID and not self.members.is_open(link.peer.actor):
+            raise PeerFault(f"{actor_text(link.peer.actor)} sent data, and is no member that this node knows of.")
+        if self._engine.receive(run):
+            link.received_changes += run.changes
+        last_seq = run.first_seq + run.changes - 1
+        link.sender.peer_has(run.keyspace, run.actor, last_seq)
+        link.undurable[run.keyspace, run.actor] = last_seq
+        if run.keyspace == META_ID:
+            self._follow_meta()
+
+    def _acknowledge(self, link: Link) -> None:
+        """Tell the peer what has become durable, and what it may send again."""
+        vectors: dict[int, Vector] = {}
+        for (number, actor), seq in list(link.undurable.items()):
+            head = self._engine.keyspaces.by_id[KeyspaceId(number)].vector.get(actor)
+            if head is not None and head.seq >= seq:
+                vectors.setdefault(number, {})[actor] = head.seq
+                del link.undurable[number, actor]
+        if vectors or link.taken_bytes - link.acked_bytes >= PEER_ACK_BYTES:
+            link.acked_bytes = link.taken_bytes
+            self._send(link, Ack(link.taken_bytes, vectors))
+
+    # -- who has seen what
+
+    def _say_seen(self) -> None:
+        engine = self._engine
+        if self.members.is_open(self._self.actor):
+            ttl_ms, lsn = engine.checkpoints.ttl_durable_ms, engine.commit.durable_lsn
+            self.seen.hear(Seen(self._self.actor, lsn, ttl_ms, self.members.revision, self._vectors()))
+        for link in self.links.values():
+            if link.peer is not None and link.peer.role == "hub" and link.is_up:
+                self._tell_seen(link, link.peer)
+
+    def _tell_seen(self, link: Link, peer: Hello) -> None:
+        news: list[Seen] = []
+        for actor, seen in self.seen.by_actor.items():
+            known = link.said_seen.get(actor)
+            if seen is not known and actor != peer.actor:
+                news.append(moved(seen, known))
+                link.said_seen[actor] = seen
+        if news:
+            self._send(link, SeenList(news))
+
+    def _vectors(self) -> dict[int, Vector]:
+        return {k.id: {actor: head.seq for actor, head in k.vector.items()} for k in self._held()}
+
+    def _held(self) -> list[Keyspace]:
+        return [keyspace for keyspace in self._engine.keyspaces.all if self._holds(keyspace)]
+
+    def _holds(self, keyspace: Keyspace) -> bool:
+        return keyspace.policy.held_at(self._self.site, self._self.role)
+
+    # -- ends
+
+    def _send(self, link: Link, message: Message) -> None:
+        data = pack_message(message)
+        link.sent_ms = self._now_ms()
+        link.sent_bytes_total += len(data)
+        self._transport.send(link.number, data)
+
+    def _refuse(self, link: Link, error: EdgeKVError) -> None:
+        self._note(link, str(error))
+        if link.number in self.links:
+            self._send(link, Refused(error.code, str(error)))
+        self._close(link, str(error), told=True)
+
+    def _close(self, link: Link, reason: str, *, told: bool = False) -> None:
+        if self.links.pop(link.number, None) is not None:
+            if not told:
+                self._note(link, reason)
+            _end(link)
+            self._transport.close(link.number, reason)
+
+    def _note(self, link: Link, sentence: str) -> None:
+        name = link.peer.name if link.peer is not None else f"link {link.number}"
+        self.events.append(f"{name}: {sentence}")
+        del self.events[:-EVENTS_MAX]
+
+    # -- figures
+
+    def status(self) -> dict[str, object]:
+        """Figures for people and scripts."""
+        return {
+            "cluster": self._cluster.hex(),
+            "role": self._self.role,
+            "member": self.members.is_open(self._self.actor) or not self.members.founded,
+            "leads": self.leader.leads,
+            "meta_revision": self.members.revision,
+            "stable": 0 if self.members.announced is None else self.members.announced.number,
+            "members": [
+                {"name": m.name, "site": m.site, "role": m.role, "state": m.state, "actor": actor_text(m.actor)}
+                for m in sorted(self.members.members.values(), key=lambda m: (m.name, m.revision))
+            ],
+            "links": [self._link_status(link) for link in self.links.values()],
+            "events": list(self.events),
+        }
+
+    def _link_status(self, link: Link) -> dict[str, object]:
+        peer = link.peer
+        return {
+            "peer": None if peer is None else peer.name,
+            "site": None if peer is None else peer.site,
+            "role": None if peer is None else peer.role,
+            "phase": link.phase,
+            "outgoing": link.outgoing,
+            "lag_changes": self.lag_changes(link),
+            "skew_ms": link.skew_ms,
+            "silent_ms": self._now_ms() - link.heard_ms,
+            "sent_bytes": link.sent_bytes_total,
+            "received_bytes": link.received_bytes,
+            "sent_changes": link.sent_changes,
+            "received_changes": link.received_changes,
+            "unacknowledged_bytes": link.unacknowledged,
+        }
+
+    def lag_changes(self, link: Link) -> int:
+        """Durable changes here that the peer has not acknowledged as durable there."""
+        if link.peer is None or link.sender is None:
+            return 0
+        lag = 0
+        for number in self._shared(link.peer):
+            has = link.acknowledged.get(number, {})
+            said = link.peer.vectors.get(number, {})
+            for actor, head in self._engine.keyspaces.by_id[KeyspaceId(number)].vector.items():
+                if actor != link.peer.actor:
+                    lag += max(0, head.seq - max(has.get(actor, 0), said.get(actor, (0, 0))[0]))
+        return lag
+
+
+def _peer(hello: Hello) -> Peer:
+    return Peer(hello.node, hello.name, hello.site, hello.role)
+
+
+def _end(link: Link) -> None:
+    link.phase = "closed"
+    if link.sender is not None:
+        link.sender.close()

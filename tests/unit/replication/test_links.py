@@ -1,0 +1,189 @@
+"""Nodes that are linked converge; what is cut off goes on alone and reconciles."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from edgekv.errors import Unavailable
+from tests.unit.replication.wires import Net, Peer, Wire, run
+
+Make = Callable[..., Peer]
+
+
+@pytest.fixture
+def net() -> Net:
+    return Net()
+
+
+@pytest.fixture
+def make(net: Net, tmp_path: Path) -> Iterator[Make]:
+    made: list[Peer] = []
+
+    def make(name: str, **options: object) -> Peer:
+        peer = Peer(net, tmp_path / name, name, seed=len(made), **options)  # type: ignore[arg-type] # of Peer
+        made.append(peer)
+        return peer
+
+    yield make
+    for peer in made:
+        peer.kill()
+
+
+def cluster(net: Net, make: Make, edges: int = 2) -> tuple[Peer, list[Peer], list[Wire]]:
+    hub = make("hub", founder=True)
+    nodes = [make(f"edge-{i}", site=f"site-{i}", role="edge") for i in range(edges)]
+    wires = [net.connect(edge, hub) for edge in nodes]
+    run(net, [hub, *nodes], rounds=15)
+    return hub, nodes, wires
+
+
+def vectors(peer: Peer) -> dict[int, object]:
+    return {k.id: {a: h.seq for a, h in k.vector.items()} for k in peer.engine.keyspaces.all}
+
+
+def test_what_is_written_at_one_node_is_at_all_others(net: Net, make: Make) -> None:
+    hub, (first, second), _ = cluster(net, make)
+    first.operations.set(b"k", b"from the edge")
+    hub.operations.sets.add(b"s", [b"x"])
+    run(net, [hub, first, second], rounds=5)
+    for peer in (hub, first, second):
+        assert peer.operations.get(b"k") == b"from the edge"
+        assert peer.operations.sets.count(b"s") == 1
+    assert vectors(hub) == vectors(first) == vectors(second)
+
+
+def test_a_node_takes_no_writes_before_it_is_a_member(net: Net, make: Make) -> None:
+    edge = make("edge", role="edge")
+    with pytest.raises(Unavailable, match="not a member"):
+        edge.operations.set(b"k", b"v")
+    hub = make("hub", founder=True)
+    net.connect(edge, hub)
+    run(net, [hub, edge], rounds=3)
+    edge.operations.set(b"k", b"v")
+
+
+def test_what_was_written_while_the_link_was_cut_comes_when_it_is_back(net: Net, make: Make) -> None:
+    hub, (first, second), wires = cluster(net, make)
+    net.cut(wires[0])
+    first.operations.set(b"a", b"1")
+    hub.operations.set(b"b", b"2")
+    second.operations.increment(b"n", 5)
+    first.operations.increment(b"n", 2)
+    run(net, [hub, first, second], rounds=5)
+    assert hub.operations.get(b"a") is None
+    assert first.operations.get(b"b") is None
+    net.connect(first, hub)
+    run(net, [hub, first, second], rounds=5)
+    for peer in (hub, first, second):
+        assert [peer.operations.get(key) for key in (b"a", b"b", b"n")] == [b"1", b"2", b"7"]
+
+
+def test_a_hub_that_was_killed_gets_and_gives_what_is_missing(net: Net, make: Make) -> None:
+    hub, (first, second), _ = cluster(net, make)
+    first.operations.set(b"a", b"1")
+    run(net, [hub, first, second], rounds=3)
+    hub.cut_off()
+    hub.kill()
+    first.operations.set(b"a", b"2")
+    second.operations.set(b"b", b"3")
+    run(net, [first, second], rounds=3)
+    hub.open()
+    for edge in (first, second):
+        net.connect(edge, hub)
+    run(net, [hub, first, second], rounds=5)
+    for peer in (hub, first, second):
+        assert [peer.operations.get(key) for key in (b"a", b"b")] == [b"2", b"3"]
+
+
+def test_silence_ends_a_link(net: Net, make: Make) -> None:
+    hub, (edge,), _ = cluster(net, make, edges=1)
+    for _ in range(60):
+        hub.now_ms += 100
+        hub.replication.tick()
+    assert not hub.replication.links
+    assert "said nothing" in hub.replication.events[-1]
+    assert edge is not None
+
+
+def test_garbage_ends_its_link_only(net: Net, make: Make) -> None:
+    hub, (first, second), wires = cluster(net, make)
+    hub.replication.received(wires[0].number, b"\xc1garbage")
+    assert wires[0].number not in hub.replication.links
+    assert wires[1].number in hub.replication.links
+    assert "cannot be read" in first.replication.events[-1], "the peer is told why"
+    second.operations.set(b"k", b"v")
+    run(net, [hub, first, second], rounds=2)
+    assert hub.operations.get(b"k") == b"v"
+
+
+def test_a_deletion_is_forgotten_when_everybody_has_seen_it(net: Net, make: Make) -> None:
+    hub, edges, _ = cluster(net, make)
+    peers = [hub, *edges]
+    edges[0].operations.set(b"k", b"v")
+    run(net, peers, rounds=3)
+    edges[1].operations.delete([b"k"])
+    run(net, peers, rounds=200, step_ms=1_000)
+    for peer in peers:
+        assert peer.stored_row(b"k", b"\x01") is None, "no tombstone is left"
+        assert peer.operations.get(b"k") is None
+
+
+def test_a_key_that_expired_with_company_is_cleared_by_the_leader(net: Net, make: Make) -> None:
+    hub, edges, _ = cluster(net, make)
+    peers = [hub, *edges]
+    edge = edges[0]
+    edge.operations.sets.add(b"s", [b"x", b"y"])
+    edge.operations.maps.put(b"m", [(b"f", b"v")])
+    edge.operations.maps.increment(b"m", b"n", 3)
+    edge.operations.increment(b"c", 4)
+    for key in (b"s", b"m", b"c"):
+        edge.operations.set_expiry(key, edge.now_ms + 10_000)
+    run(net, peers, rounds=5)
+    run(net, peers, rounds=300, step_ms=1_000)
+    for peer in peers:
+        for key in (b"s", b"m", b"c"):
+            keyspace = peer.engine.keyspaces.of(key)
+            assert peer.operations.type_of(key) == "none"
+            assert peer.engine.reads.recount(keyspace, key) == (0, 0)
+            assert peer.stored_row(key, b"\x02") is None
+        peer.engine.memtable.drop_cache()
+        assert peer.stored_row(b"m", b"\x08") is None, "the clear itself is forgotten"
+    edge.operations.sets.add(b"s", [b"z"])
+    run(net, peers, rounds=5)
+    assert [peer.operations.sets.page(b"s", b"", 9)[0] for peer in peers] == [[b"z"]] * 3
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_random_lives_converge(net: Net, make: Make, seed: int) -> None:
+    from tests.unit.engine.test_intake import KEYS, shown, step
+
+    dice = Random(seed)
+    hub, edges, wires = cluster(net, make, edges=3)
+    peers = [hub, *edges]
+    for _ in range(60):
+        choice = dice.randrange(10)
+        peer = dice.choice(peers)
+        if choice < 6:
+            for _ in range(5):
+                other = dice.choice([p for p in peers if p is not peer])
+                step(peer, other, dice, pulls=False)
+        elif choice == 6:
+            net.cut(dice.choice(wires))
+        elif choice == 7:
+            i = dice.randrange(3)
+            if not wires[i].up or wires[i].number not in hub.replication.links:
+                net.cut(wires[i])
+                wires[i] = net.connect(edges[i], hub)
+        else:
+            run(net, dice.sample(peers, dice.randrange(1, 5)), rounds=dice.randrange(1, 4))
+    for i, edge in enumerate(edges):
+        net.cut(wires[i])
+        wires[i] = net.connect(edge, hub)
+    for peer in peers:
+        peer.now_ms = max(p.now_ms for p in peers)
+    run(net, peers, rounds=20)
+    assert all(vectors(peer) == vectors(hub) for peer in peers)
+    for key in [*KEYS[:3], b"n", b"m"]:
+        assert [shown(peer, key) for peer in peers] == [shown(hub, key)] * 4
