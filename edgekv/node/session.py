@@ -1,9 +1,9 @@
 """Sessions: read your writes and monotonic reads across nodes, also of what is absent.
 
 A session carries a token (node/token.py) of what it has seen: the durable vectors, at the moment a reply left, of the keyspaces that
-it looked at. That is enough, because a node shows of other nodes only what is durable here, and holds a reply back until what it shows
-of its own is: the vector at that moment covers the reply, what was not there included. A node that covers the token may go on with the
-session; one that does not has the call wait until it does, or refuses it as SessionBehind: nothing happened, another node may do.
+it looked at (in a buffered keyspace: of what is written). That is enough, because a reply is held back until what it shows is durable,
+whoever wrote it: the vector at that moment covers the reply, what was not there included. A node that covers the token may go on with
+the session; one that does not has the call wait until it does, or refuses it as SessionBehind: nothing happened, another node may do.
 
 Interfaces call `token` when a reply leaves and `wait` before a call; the shell calls `durable` whenever what is durable has moved, and
 `tick`. A call that waits is parked under one entry that its node lacks, and is looked at again when that is there.
@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Mapping
 from heapq import heapify, heappop, heappush
 from typing import Final, NamedTuple, Protocol
 
-from edgekv.engine.keyspaces import Keyspace, Keyspaces
+from edgekv.engine.keyspaces import Head, Keyspace, Keyspaces
 from edgekv.errors import SessionBehind
 from edgekv.ids import Actor, KeyspaceId, Vector
 from edgekv.limits import SESSION_WAITERS_MAX
@@ -30,7 +30,8 @@ class Commit(Protocol):
     @property
     def written_lsn(self) -> int: ...
 
-    def own_seq_written(self, keyspace: Keyspace, /) -> int: ...
+    def heads_written(self, keyspace: Keyspace, /) -> Mapping[Actor, Head]:
+        """The keyspace's durable vector, and what is written and shown without a sync (in a buffered keyspace)."""
 
 
 class Cuts(NamedTuple):
@@ -69,7 +70,6 @@ class Sessions:
     """The sessions of one node. It keeps nothing of them but the calls that wait."""
 
     def __init__(self, *, actor: Actor, keyspaces: Keyspaces, commit: Commit) -> None:
-        self._actor: Final = actor
         self._name: Final = name_of(actor)
         self._keyspaces: Final = keyspaces
         self._commit: Final = commit
@@ -121,12 +121,8 @@ class Sessions:
         return text
 
     def _entries(self, keyspace: Keyspace, cut: Vector) -> dict[bytes, int]:
-        entries = {name_of(actor): head.seq for actor, head in keyspace.vector.items() if head.seq > cut.get(actor, 0)}
-        # What a buffered keyspace has acknowledged is written, and durable in a moment.
-        written = self._commit.own_seq_written(keyspace)
-        if written > cut.get(self._actor, 0):
-            entries[self._name] = written
-        return entries
+        heads = self._commit.heads_written(keyspace)
+        return {name_of(actor): head.seq for actor, head in heads.items() if head.seq > cut.get(actor, 0)}
 
     def lacks(self, token: Token) -> Lack | None:
         """Something that the token names and this node does not have; None: it covers the token. SessionBehind: it never will."""
@@ -161,14 +157,12 @@ class Sessions:
 
     def _seq(self, number: KeyspaceId, name: bytes) -> int:
         """How much of an actor this node shows, 0 of one that it has not heard of."""
-        keyspace = self._keyspaces.by_id[number]
-        if name == self._name:
-            return self._commit.own_seq_written(keyspace)
+        heads = self._commit.heads_written(self._keyspaces.by_id[number])
         actor = self._actors.get(name)
         if actor is None:
-            self._actors.update((name_of(known), known) for known in keyspace.vector)
+            self._actors.update((name_of(known), known) for known in heads)
             actor = self._actors.get(name)
-        head = None if actor is None else keyspace.vector.get(actor)
+        head = None if actor is None else heads.get(actor)
         return 0 if head is None else head.seq
 
     # -- calls that wait
