@@ -116,10 +116,14 @@ class InsideServer(Server):
         self._listeners.append(self.door)
         announce("ready")
         self._tick()
+        self._peers.dial()
         try:
             await self._stopping.wait()
         finally:
             self.door = None
+
+    def _heed_signals(self) -> None:
+        """They are the application's."""
 
     def stop(self) -> None:
         """Let `run` end."""
@@ -235,10 +239,11 @@ def open(  # noqa: A001 - as gzip.open
     """The store in directory ``path``, created when absent, with the node inside this process.
 
     ``settings`` are keys of the configuration (``durability="buffered"``, ``memory_bytes=...``, ``applier="inline"``), and go before
-    those of ``config_file``, where keyspaces are named; its listeners do not matter. Raises ConfigError here, and when it is entered
+    those of ``config_file``, where keyspaces are named; its listeners do not matter. ``upstream=["127.0.0.1:7482"]`` are nodes to
+    replicate with; an empty directory is entered when one of them has answered. Raises ConfigError here, and when it is entered
     or awaited DirectoryInUse if another process has it open.
     """
-    unknown = sorted(settings.keys() - config.KEYS.keys())
+    unknown = sorted(settings.keys() - config.KEYS.keys() - {config.UPSTREAM})
     if unknown:
         raise ConfigError(
             f"{', '.join(unknown)}: no such setting. Those of docs/OPERATIONS.md that have no dot can be given."

@@ -37,6 +37,7 @@ COMMANDS: Final = {
     "watch": Entry("edgekv.cli.watch", "watch", "Print what is written, as it becomes durable."),
     "import": Entry("edgekv.cli.transfer", "import_file", "Load a CSV or JSON Lines file; resumes where it stopped."),
     "export": Entry("edgekv.cli.transfer", "export_file", "Write keys and values as JSON Lines."),
+    "dev": Entry("edgekv.cli.dev", "dev", "A whole cluster on this machine, with links that can be cut."),
     "demo": Entry("edgekv.cli.demo", "demo", "Real data into one node, kill -9 in the middle, nothing lost."),
     "bench": Entry("edgekv.cli.bench", "bench", "Load a running node and print rates and latencies."),
     "keyspace": Entry("edgekv.cli.keyspace", "keyspace", "List the keyspaces of a node."),

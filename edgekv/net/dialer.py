@@ -13,6 +13,7 @@ from typing import Final
 
 from edgekv.config import Address
 from edgekv.limits import PEER_BACK_OFF_S_MAX, PEER_BACK_OFF_S_MIN, PEER_LASTING_S
+from edgekv.net.link import Host
 from edgekv.net.links import Links
 
 _log: Final = logging.getLogger("edgekv.net")
@@ -34,7 +35,7 @@ def back_off_s(failures: int, chance: float) -> float:
 class Line:
     """One link that is to be there, and why it is not."""
 
-    def __init__(self, links: Links, addresses: Sequence[Address], chance: Callable[[], float]) -> None:
+    def __init__(self, links: Links[Host], addresses: Sequence[Address], chance: Callable[[], float]) -> None:
         self._links: Final = links
         self._addresses: Final = addresses
         self._chance: Final = chance
@@ -85,7 +86,7 @@ class Line:
 class Dialer:
     """All lines of a node."""
 
-    def __init__(self, links: Links, lines: Sequence[Sequence[Address]], *, chance: Callable[[], float]) -> None:
+    def __init__(self, links: Links[Host], lines: Sequence[Sequence[Address]], *, chance: Callable[[], float]) -> None:
         """``chance``: a number in [0, 1), another one each time."""
         self.lines: Final = [Line(links, addresses, chance) for addresses in lines]
         self._tasks: Final[list[asyncio.Task[None]]] = []

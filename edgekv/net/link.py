@@ -147,7 +147,7 @@ class Connection(asyncio.Protocol):
 
     def send(self, message: bytes) -> None:
         """Send a message; one that comes after the end is dropped. Never blocks."""
-        if self.ended.done():
+        if self.ended.done() or self._transport.is_closing():
             return
         frame = self._links.framing.frame(message)
         self._written += len(frame)
@@ -160,6 +160,8 @@ class Connection(asyncio.Protocol):
         if self.ended.done():
             return
         self._end(reason)
+        if self._transport.is_closing():
+            return
         self._wait(DEAD_S, self._transport.abort)
         try:
             self._transport.write_eof()

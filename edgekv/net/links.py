@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Callable
-from typing import Final, Protocol
+from typing import Final, Generic, Protocol, TypeVar
 
 from edgekv.config import Address
 from edgekv.limits import PEER_CLOSE_WAIT_S, PEER_CONNECTIONS_MAX
@@ -24,10 +24,13 @@ class Transport(Protocol):
         """End a link when what was sent has left."""
 
 
-class Links:
+HostT_co = TypeVar("HostT_co", bound=Host, covariant=True)
+
+
+class Links(Generic[HostT_co]):
     """One per node. Who listens (listener.py) and who dials (dialer.py) make connections of it."""
 
-    def __init__(self, host: Callable[[Transport], Host], *, incoming_max: int = PEER_CONNECTIONS_MAX) -> None:
+    def __init__(self, host: Callable[[Transport], HostT_co], *, incoming_max: int = PEER_CONNECTIONS_MAX) -> None:
         """``host`` makes the one who hears of connections, and gets what it sends through."""
         self.framing: Final = Framing()
         self.host: Final = host(self)

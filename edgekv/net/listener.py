@@ -4,13 +4,14 @@ import asyncio
 from typing import Final
 
 from edgekv.net import endpoint
+from edgekv.net.link import Host
 from edgekv.net.links import Links
 
 
 class PeerListener:
     """Accepts connections for `Links`, which bounds and owns them."""
 
-    def __init__(self, links: Links) -> None:
+    def __init__(self, links: Links[Host]) -> None:
         self._links: Final = links
         self._server: asyncio.Server | None = None
 

@@ -137,6 +137,12 @@ class Replication:
         except PeerFault as error:
             self._refuse(from_link, error)
 
+    def heard(self, link: int) -> None:
+        """A part of a message came: its peer is alive, and the line slow."""
+        from_link = self.links.get(link)
+        if from_link is not None:
+            from_link.heard_ms = self._now_ms()
+
     def durable(self) -> None:
         """The engine's durable state has moved: acknowledge what came, send what is new."""
         for link in list(self.links.values()):

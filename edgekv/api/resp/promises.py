@@ -69,6 +69,8 @@ class Promises:
         """A token that this node did not cover when it was asked."""
         self.unprocessed = 0
         """How many of the connection's commands were looked at in `begin` and not processed."""
+        self.reads = False
+        """The next payload answers a command that takes long and writes nothing."""
         self._everything: Final = self._sessions.all_keyspaces
         self._before: dict[KeyspaceId, int] = {}
         self._repeated = 0
@@ -146,6 +148,9 @@ class Promises:
         self._connection = connection
         entry = Entry(lambda prefix: connection.release_with(prefix, held))
         self._queue.append(entry)
+        if self.reads:
+            self.reads = False
+            self.begin([])
         if self.level != "local":
             self._await(entry)
         self._hold(entry, frame)

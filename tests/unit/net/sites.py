@@ -11,6 +11,7 @@ from edgekv.net.listener import PeerListener
 
 LOOPBACK: Final = "127.0.0.1"
 WAIT_S: Final = 20.0
+new_loop: Callable[[], asyncio.AbstractEventLoop] = asyncio.new_event_loop
 
 
 class FakeHost:
@@ -96,4 +97,5 @@ def run(scenario: Callable[..., Coroutine[None, None, None]], sites: int = 2, **
         for site in there:
             assert site.host.open == [], "every link that was there has been said to be over"
 
-    asyncio.run(main())
+    with asyncio.Runner(loop_factory=new_loop) as runner:
+        runner.run(main())

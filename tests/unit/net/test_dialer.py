@@ -10,6 +10,8 @@ from edgekv.net import dialer
 from edgekv.net.dialer import back_off_s, lines
 from tests.unit.net.sites import LOOPBACK, Site, run, until
 
+pytestmark = pytest.mark.usefixtures("each_loop")
+
 A, B = Address("127.0.0.1", 1), Address("127.0.0.1", 2)
 NOBODY = Address(LOOPBACK, 1)
 

@@ -11,6 +11,8 @@ from edgekv.net import link
 from edgekv.net.frame import FORMAT, MAGIC, PREFACE, Framing
 from tests.unit.net.sites import LOOPBACK, Site, run, until
 
+pytestmark = pytest.mark.usefixtures("each_loop")
+
 LARGE = random.Random(1).randbytes(1 << 20)
 
 
@@ -227,6 +229,9 @@ class Kernel(asyncio.Transport):
         super().__init__()
         self.waiting = 0
         self.aborted = False
+
+    def is_closing(self) -> bool:
+        return self.aborted
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         self.waiting += len(data)

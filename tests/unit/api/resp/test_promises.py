@@ -338,6 +338,30 @@ def test_reads_do_not_wait_unless_they_come_behind_a_write(site: Site) -> None:
     assert client.hear() == [b"OK", b"1"]
 
 
+def run_slow(site: Site) -> None:
+    """The slow command of one connection, up to its reply."""
+    connection, slices = site.listener.slow.pop()
+    while slices.step():
+        site.settle()
+    connection.slow_reply(slices.reply(), None)
+    site.settle()
+
+
+def test_a_slow_read_does_not_wait_for_what_others_write_meanwhile_and_a_slow_write_waits(site: Site) -> None:
+    client, writer = site.connect(), site.connect()
+    writer.ask("SET", "a", "1")
+    client.ask("EDGEKV.ACK", "hub")
+    client.send(("KEYS", "*"))
+    writer.ask("SET", "b", "1")
+    run_slow(site)
+    assert client.hear() == [[b"a", b"b"]]
+    client.send(("FLUSHDB",))
+    run_slow(site)
+    assert client.hear() == []
+    site.hub(3)
+    assert client.hear() == [b"OK"]
+
+
 def test_writes_of_several_reads_wait_side_by_side(site: Site) -> None:
     client = site.connect()
     client.ask("EDGEKV.ACK", "hub")
