@@ -96,7 +96,7 @@ def etcd(directory: Path) -> Iterator[Server]:
 def node(directory: Path, *, memory_bytes: int | None = None) -> Iterator[Server]:
     """A node on `directory`/data, which may hold the data of an earlier one; defaults except for `memory_bytes`."""
     command = [*_edgekv_command(), "serve", "--data-dir", str(directory / "data")]
-    command += ["--http", "127.0.0.1:0", "--resp", "127.0.0.1:0"]
+    command += ["--http", "127.0.0.1:0", "--resp", "127.0.0.1:0", "--peer", "127.0.0.1:0"]
     if memory_bytes is not None:
         config = directory / "edgekv.toml"
         config.write_text(f"memory_bytes = {memory_bytes}\n")

@@ -1,8 +1,8 @@
 """EdgeKV: the replicated key-value store for the edge.
 
 What users import is here, and loaded when it is first used: ``edgekv.connect`` (docs/CLIENT.md), ``edgekv.open`` (the node inside the
-process), ``edgekv.sync``, ``edgekv.Codec``, ``edgekv.Values``, and the errors. The parts of EdgeKV import nothing from here but the
-version.
+process), ``edgekv.sync``, ``edgekv.Codec``, ``edgekv.Values``, ``edgekv.WatchEvent``, and the errors. The parts of EdgeKV import
+nothing from here but the version.
 """
 
 from importlib import import_module
@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from edgekv import sync
-    from edgekv.client.asynchronous import Client, connect
+    from edgekv.client.asynchronous import Client, Session, connect
     from edgekv.client.commands import Codec, Values
+    from edgekv.client.watch import WatchEvent
     from edgekv.embedded import open  # noqa: A004 - as gzip.open
     from edgekv.errors import (
         Denied,
@@ -46,9 +47,11 @@ _ERRORS: Final = (
 )
 _HOMES: Final = {
     "Client": "edgekv.client.asynchronous",
+    "Session": "edgekv.client.asynchronous",
     "connect": "edgekv.client.asynchronous",
     "Codec": "edgekv.client.commands",
     "Values": "edgekv.client.commands",
+    "WatchEvent": "edgekv.client.watch",
     "open": "edgekv.embedded",
     **dict.fromkeys(_ERRORS, "edgekv.errors"),
 }
@@ -63,10 +66,12 @@ __all__ = [
     "OutcomeUnknown",
     "Overloaded",
     "ReadOnly",
+    "Session",
     "SessionBehind",
     "TooLarge",
     "Unavailable",
     "Values",
+    "WatchEvent",
     "WrongType",
     "connect",
     "open",

@@ -24,11 +24,12 @@ from edgekv.api.resp.server import RespServer
 from edgekv.client import commands
 from edgekv.client.asynchronous import Verbs
 from edgekv.client.commands import Name
-from edgekv.client.exchange import Exchange, Link
+from edgekv.client.exchange import Exchange, L
 from edgekv.client.route import Route
 from edgekv.client.timing import DEADLINE_S
 from edgekv.config import Address, Config
 from edgekv.errors import ConfigError, EdgeKVError, Unavailable
+from edgekv.limits import WATCHES_MAX
 from edgekv.server import Server
 
 SWITCH_INTERVAL_S: Final = 5e-5
@@ -85,10 +86,10 @@ class Inside(RespServer):
     """The node's RESP door for the process that it is in."""
 
     def __init__(self, server: Server) -> None:
-        super().__init__(server, connections_max=1)
+        super().__init__(server, connections_max=1 + WATCHES_MAX)
         self._loop = asyncio.get_running_loop()
 
-    def connect(self, link: Link) -> Link:
+    def connect(self, link: L) -> L:
         """A new connection between the client's link and the node."""
         theirs = Connection(self)
         outer, inner = End(), End()
@@ -115,10 +116,14 @@ class InsideServer(Server):
         self._listeners.append(self.door)
         announce("ready")
         self._tick()
+        self._peers.dial()
         try:
             await self._stopping.wait()
         finally:
             self.door = None
+
+    def _heed_signals(self) -> None:
+        """They are the application's."""
 
     def stop(self) -> None:
         """Let `run` end."""
@@ -138,7 +143,7 @@ class Embedded(Verbs):
         self._at_once = 0
         self._switch_interval_s = 0.0
 
-    async def _dial(self, address: Address, link: Callable[[], Link]) -> Link:  # noqa: ARG002 - there is one place
+    async def _dial(self, address: Address, link: Callable[[], L]) -> L:  # noqa: ARG002 - there is one place
         if self._server.door is None:
             raise Unavailable(f"the node has stopped{self._last_words()}. Open it again.")
         return self._server.door.connect(link())
@@ -234,10 +239,11 @@ def open(  # noqa: A001 - as gzip.open
     """The store in directory ``path``, created when absent, with the node inside this process.
 
     ``settings`` are keys of the configuration (``durability="buffered"``, ``memory_bytes=...``, ``applier="inline"``), and go before
-    those of ``config_file``, where keyspaces are named; its listeners do not matter. Raises ConfigError here, and when it is entered
+    those of ``config_file``, where keyspaces are named; its listeners do not matter. ``upstream=["127.0.0.1:7482"]`` are nodes to
+    replicate with; an empty directory is entered when one of them has answered. Raises ConfigError here, and when it is entered
     or awaited DirectoryInUse if another process has it open.
     """
-    unknown = sorted(settings.keys() - config.KEYS.keys())
+    unknown = sorted(settings.keys() - config.KEYS.keys() - {config.UPSTREAM})
     if unknown:
         raise ConfigError(
             f"{', '.join(unknown)}: no such setting. Those of docs/OPERATIONS.md that have no dot can be given."

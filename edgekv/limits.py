@@ -89,16 +89,16 @@ SCAN_LIMIT_MAX: Final = 10_000
 SLICE_MS: Final = 5  # KEYS, DBSIZE, RANDOMKEY give the loop back after this long
 
 # Links to other nodes (net/).
-PEER_FRAME_BYTES_MAX: Final = (
-    48 * MIB
-)  # of a message, also before it was compressed: any change, whose value may be 16 MiB
+PEER_FRAME_BYTES_MAX: Final = 48 * MIB  # of a message, also before it is compressed: any change fits twice
 PEER_COMPRESSED_BYTES_MIN: Final = 512  # smaller messages are sent as they are
 PEER_CONNECTIONS_MAX: Final = 1_000  # that others may open here
 PEER_OUTPUT_BYTES_MAX: Final = 2 * PEER_FRAME_BYTES_MAX  # not taken by the other side; above it its link is closed
 PEER_DEAD_MS: Final = 5_000  # without a sign of life a link is closed
 PEER_DIAL_S: Final = 5.0  # for a TCP connection to come about
-PEER_BACK_OFF_S_MIN: Final = 0.1  # before another attempt; twice as long after each that failed
-PEER_BACK_OFF_S_MAX: Final = 5.0
+PEER_BACK_OFF_S_MIN: Final = 0.1  # before another attempt to connect: by chance between this
+PEER_BACK_OFF_S_MAX: Final = 5.0  # and twice as much for each that failed, at most this
+PEER_LASTING_S: Final = 10.0  # a link that lived so long was a good one, and the next attempt is a first one again
+PEER_CLOSE_WAIT_S: Final = 1.0  # for other nodes to take the last messages at shutdown
 
 # What clients are promised about other nodes (replication/acks.py, node/session.py).
 ACK_WAITERS_MAX: Final = 1 << 16  # replies that wait for other nodes at once; one more leaves without waiting
@@ -167,7 +167,9 @@ WATCH_PAGE_KEYS: Final = 64  # per read of current rows
 WATCH_BODIES_BYTES_MAX: Final = 8 * MIB  # of the log's newest runs, unpacked and shared by all watches
 WATCH_CURSOR_CHARS_MAX: Final = 48 * KIB  # about a thousand actors
 WATCH_HEARTBEAT_S: Final = 15  # of silence; a proxy drops a connection on which nothing moves
-WATCH_PAUSE_MS: Final = 5  # between two steps of a watch that has caught up: a busy node wakes it no oftener
+WATCH_PAUSE_MS: Final = (
+    10  # between two steps of a watch that has caught up, when there are WATCHES_MAX; of fewer, less
+)
 
 # Siblings (crdt/siblings.py).
 SIBLINGS_MAX: Final = 64  # concurrent values of one key that this node's clients may make; merging may bring more

@@ -10,7 +10,7 @@ from edgekv.codec import from_json
 from edgekv.config import Address
 from edgekv.errors import Unavailable
 
-_COLUMNS: Final = ("NAME", "PREFIX", "CONSISTENCY", "CONFLICT", "DURABILITY", "TTL")
+_COLUMNS: Final = ("NAME", "PREFIX", "CONSISTENCY", "CONFLICT", "DURABILITY", "TTL", "SITES")
 
 
 @click.group()
@@ -52,4 +52,5 @@ def _row(found: dict[str, Any]) -> tuple[str, ...]:
         found["conflict"],
         found["durability"],
         f"{ttl_s} s" if ttl_s else "none",
+        ", ".join(found["sites"]) or "all",
     )

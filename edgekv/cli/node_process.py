@@ -58,16 +58,19 @@ class NodeProcess:
         """Where the running node answers RESP."""
         return self.listeners["resp"]
 
+    def command(self) -> list[str]:
+        """What starts it, as a shell would."""
+        ports = [argument for name in LISTENERS for argument in (f"--{name}", "127.0.0.1:0")]
+        return [sys.executable, "-m", "edgekv", "serve", "--data-dir", str(self.data_dir), *ports, *self._arguments]
+
     def start(self) -> float:
         """Start the node; return the seconds until it said ``ready``. Unavailable, with its last words, when it does not."""
         assert self._process is None
         started = time.monotonic()
-        ports = [argument for name in LISTENERS for argument in (f"--{name}", "127.0.0.1:0")]
-        command = [sys.executable, "-m", "edgekv", "serve", "--data-dir", str(self.data_dir), *ports, *self._arguments]
         # EDGEKV_* of the caller are for its own commands: a node on a directory of its own must not take up a listener or limit.
         environment = {name: text for name, text in os.environ.items() if not name.startswith("EDGEKV_")}
         with self.log.open("ab") as log:
-            self._process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, env=environment)
+            self._process = subprocess.Popen(self.command(), stdout=subprocess.PIPE, stderr=log, env=environment)
         try:
             self.listeners = self._wait_ready(started + READY_TIMEOUT_S)
         except BaseException:

@@ -13,7 +13,7 @@ from typing import Any, Final
 import click
 
 from edgekv.cli.options import Output, PathType, output_option, print_table
-from edgekv.config import KEYS, Config, Loaded, environment_name, flag_name, load
+from edgekv.config import KEYS, UPSTREAM, Config, Loaded, environment_name, flag_name, load
 
 # After each fdatasync the flusher thread needs the GIL to say so. With Python's 5 ms it waits that long for a busy event loop:
 # unpipelined SETs fell from 50,000 to 23,000 a second.
@@ -37,10 +37,14 @@ HELP: Final = {
     "limits.value_bytes_max": ("BYTES", "Largest value."),
 }
 assert HELP.keys() == KEYS.keys()
+UPSTREAM_HELP: Final = "Peer listener of a node to replicate with; may be given several times."
 
 
 def setting_options(command: click.Command) -> click.Command:
-    """One flag for each key of the configuration. Its variable is read by ``config.load``, which knows the precedence."""
+    """One flag for each key of the configuration, and one for upstreams.
+
+    Their variables are read by ``config.load``, which knows the precedence.
+    """
     for key, (metavar, text) in HELP.items():
         help_text = f"{text}  [env var: {environment_name(key)}]"
         command.params.append(
@@ -52,6 +56,15 @@ def setting_options(command: click.Command) -> click.Command:
                 allow_from_autoenv=False,
             )
         )
+    command.params.append(
+        click.Option(
+            [flag_name(UPSTREAM)],
+            multiple=True,
+            metavar="HOST:PORT",
+            help=f"{UPSTREAM_HELP}  [env var: {environment_name(UPSTREAM)}]",
+            allow_from_autoenv=False,
+        )
+    )
     return command
 
 
@@ -61,7 +74,7 @@ def setting_options(command: click.Command) -> click.Command:
 )
 @click.option("--check-config", is_flag=True, help="Say what would be in force, and where it was set; start nothing.")
 @output_option
-def serve(file: Path | None, check_config: bool, output: Output, **settings: str | None) -> None:
+def serve(file: Path | None, check_config: bool, output: Output, **settings: str | tuple[str, ...] | None) -> None:
     """Run one node until SIGTERM or SIGINT.
 
     A flag beats its EDGEKV_* variable, which beats the file. When everything listens, one line per listener
@@ -70,6 +83,7 @@ def serve(file: Path | None, check_config: bool, output: Output, **settings: str
     \b
     edgekv serve --data-dir ./data
     edgekv serve --config /etc/edgekv.toml --http 127.0.0.1:0
+    edgekv serve --data-dir ./edge --role edge --site shop-7 --node till-1 --upstream 127.0.0.1:7582
     edgekv serve --config /etc/edgekv.toml --check-config
     """
     flags = {key.replace("__", "."): value for key, value in settings.items()}
@@ -100,6 +114,7 @@ def _show(loaded: Loaded, output: Output) -> None:
         click.echo(json.dumps({"settings": _plain(values), "sources": loaded.sources}, indent=2))
         return
     rows = [(key, _plain(_at(values, key)), loaded.sources.get(key, "default")) for key in KEYS]
+    rows += [(UPSTREAM, str(known.address), loaded.sources[UPSTREAM]) for known in loaded.config.upstreams]
     rows += [(f"keyspace {known.name}", known.prefix.decode(), "file") for known in loaded.config.keyspaces]
     print_table(("KEY", "VALUE", "FROM"), rows)
 

@@ -2,6 +2,7 @@
 
 from edgekv.config.bounds import validate
 from edgekv.config.settings import (
+    NAME,
     TTL_S_MAX,
     Address,
     Config,
@@ -14,11 +15,13 @@ from edgekv.config.settings import (
     WalConfig,
     default_memory_bytes,
 )
-from edgekv.config.sources import KEYS, Loaded, environment_name, flag_name, load
+from edgekv.config.sources import KEYS, UPSTREAM, Loaded, environment_name, flag_name, load
 
 __all__ = [
     "KEYS",
+    "NAME",
     "TTL_S_MAX",
+    "UPSTREAM",
     "Address",
     "Config",
     "Conflict",

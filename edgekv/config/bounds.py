@@ -14,7 +14,7 @@ from edgekv.config.settings import (
     OFFLINE_DAYS_DEFAULT,
     OFFLINE_DAYS_MAX,
     RESERVED_PREFIX,
-    RETAIN_BYTES_DEFAULT,
+    RETAIN_BYTES_MAX,
     SEGMENT_BYTES_MAX,
     TTL_S_MAX,
     Address,
@@ -35,6 +35,7 @@ def _problems(config: Config) -> Iterator[tuple[str, str]]:
     """Each bound that is not kept, as (key, sentence)."""
     yield from _identity_problems(config)
     yield from _listener_problems(config)
+    yield from _upstream_problems(config)
     yield from _size_problems(config)
     yield from _keyspace_problems(config)
 
@@ -65,6 +66,31 @@ def _listener_problems(config: Config) -> Iterator[tuple[str, str]]:
         taken[address] = key
 
 
+def _upstream_problems(config: Config) -> Iterator[tuple[str, str]]:
+    if config.role == "edge" and not config.upstreams:
+        yield (
+            "role",
+            'an edge replicates with a hub: name one with --upstream HOST:PORT or [[upstream]], or write "hub"',
+        )
+    seen: set[Address] = set()
+    for address in (upstream.address for upstream in config.upstreams):
+        if not address.is_loopback:
+            yield (
+                "upstream",
+                (
+                    f"{address} is on another machine and this release does not encrypt links: put a tunnel to it on this one, "
+                    "and name the tunnel's end here"
+                ),
+            )
+        if not address.port:
+            yield "upstream", f"{address} has no port to connect to: write the one that its peer listener has"
+        if address == config.peer:
+            yield "upstream", f"{address} is this node's own peer listener: name that of another node"
+        if address in seen:
+            yield "upstream", f"{address} is named twice: remove one"
+        seen.add(address)
+
+
 def _size_problems(config: Config) -> Iterator[tuple[str, str]]:
     value_max, segment = config.limits.value_bytes_max, config.wal.segment_bytes
     if not 1 <= value_max <= limits.VALUE_BYTES_MAX:
@@ -80,6 +106,8 @@ def _size_problems(config: Config) -> Iterator[tuple[str, str]]:
         )
     if segment % limits.SEGMENT_HEADER_BYTES:
         yield "wal.segment_bytes", f"{segment} is not a multiple of {limits.SEGMENT_HEADER_BYTES}: write one that is"
+    if not 0 <= config.wal.retain_bytes <= RETAIN_BYTES_MAX:
+        yield "wal.retain_bytes", f"{config.wal.retain_bytes} is out of range: write 0 to {RETAIN_BYTES_MAX} bytes"
     memory_min = MEMORY_BYTES_SMALL_MIN if config.small_memory else limits.MEMORY_BYTES_MIN
     if config.memory_bytes < memory_min:
         hint = "" if config.small_memory else f", or set small_memory = true to go down to {MEMORY_BYTES_SMALL_MIN}"
@@ -127,22 +155,14 @@ def _mode_problems(key: str, keyspace: KeyspaceConfig) -> Iterator[tuple[str, st
 
 def _not_yet(config: Config) -> Iterator[tuple[str, str]]:
     """What a configuration may say and this release cannot do. Accepting it would promise what is not kept."""
-    if config.upstreams:
-        yield "upstream", "this release runs single nodes and cannot replicate yet: remove [[upstream]]"
-    if config.role != "hub":
-        yield "role", 'this release runs single nodes, and one node alone is a hub: write "hub" or remove it'
     if config.max_offline_days != OFFLINE_DAYS_DEFAULT:
-        yield "max_offline_days", "this release runs single nodes, which have no members to wait for: remove it"
-    if config.wal.retain_bytes != RETAIN_BYTES_DEFAULT:
         yield (
-            "wal.retain_bytes",
-            "this release has no readers of the log that could lag, and keeps none for them: remove it",
+            "max_offline_days",
+            "members of this release stay until they are removed, however long they are away: remove it",
         )
     for number, keyspace in enumerate(config.keyspaces):
-        if keyspace.sites:
-            yield f"keyspace[{number}].sites", "this release runs single nodes, which hold every keyspace: remove it"
         if keyspace.late_write != "keep":
-            yield f"keyspace[{number}].late_write", "no writes come late to a single node: remove it"
+            yield f"keyspace[{number}].late_write", "this release keeps what comes late, whatever it says: remove it"
         if keyspace.consistency == "strong":
             yield (
                 f"keyspace[{number}].consistency",

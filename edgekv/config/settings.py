@@ -24,6 +24,7 @@ DEFAULT_KEYSPACE: Final = "default"
 RESERVED_PREFIX: Final = b"_meta/"  # What belongs to EdgeKV itself.
 SEGMENT_BYTES_MAX: Final = 1 * limits.GIB  # A frame's offset fits far more; recovery reads one whole segment at least.
 RETAIN_BYTES_DEFAULT: Final = 1 * limits.GIB
+RETAIN_BYTES_MAX: Final = 1 << 50  # Beyond any disk: a unit mistaken for bytes.
 MEMORY_BYTES_SMALL_MIN: Final = 1 * limits.MIB
 OFFLINE_DAYS_MAX: Final = 3650
 OFFLINE_DAYS_DEFAULT: Final = 30
@@ -71,8 +72,7 @@ class WalConfig:
     and a restart may have to read a whole segment again."""
 
     retain_bytes: int = RETAIN_BYTES_DEFAULT
-    """Log kept for readers that lag (replication, watchers), in bytes; two segments always stay. A node without such readers keeps
-    nothing for them, so this release takes no other value.
+    """Log kept for other nodes that lag, in bytes, 0 to 1 PiB; two segments always stay.
     Too low: a peer that was away a short while must copy rows instead of reading the log. Too high: disk space."""
 
 
@@ -87,10 +87,10 @@ class LimitsConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UpstreamConfig:
-    """A node to replicate with (``[[upstream]]``)."""
+    """A node to replicate with (``[[upstream]]``, or ``--upstream`` for each)."""
 
     address: Address
-    """Its peer listener, ``hub-1.example:7482``."""
+    """Its peer listener, ``127.0.0.1:7482``. Loopback only, as long as links are not encrypted: the near end of a tunnel."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,7 +117,8 @@ class KeyspaceConfig:
     This release takes ``keep`` only."""
 
     sites: tuple[str, ...] = ()
-    """The sites that hold it; empty: every site. Listing fewer keeps data where it must stay. This release takes no list."""
+    """The sites that hold it; empty: every site. Hubs hold every keyspace, wherever they stand; listing fewer sites keeps data from
+    the edges of the others."""
 
     ttl_s: int = 0
     """Expiry of keys written without one, in seconds; 0: none. Too low: data is gone before it was read. Too high: disk space."""
@@ -140,8 +141,7 @@ class Config:
     """The place that this node stands in; nodes of one site share a name. Same letters as a node name."""
 
     role: Role = "hub"
-    """``hub``: holds every keyspace, may vote. ``edge``: holds its site's keyspaces and never votes. One node alone is a hub, and this
-    release knows no other."""
+    """``hub``: holds every keyspace. ``edge``: holds its site's keyspaces, and has an upstream. One node alone is a hub."""
 
     http: Address = Address("127.0.0.1", 7480)
     """The HTTP listener. Loopback only, as long as there is no authentication."""
@@ -150,7 +150,7 @@ class Config:
     """The listener of the Redis protocol. Loopback only."""
 
     peer: Address = Address("127.0.0.1", 7482)
-    """The listener for other nodes. Loopback only. Reserved: checked, and not opened before there is replication."""
+    """The listener for other nodes. Loopback only, as long as they are not authenticated."""
 
     applier: ApplierMode = "process"
     """``process``: LMDB is written by a child process. ``inline``: by the node itself, 1,000 rows at a time: saves one
@@ -170,12 +170,15 @@ class Config:
 
     max_offline_days: int = OFFLINE_DAYS_DEFAULT
     """How long a member may be silent before it must be admitted anew, 1 to 3650 days. Too low: nodes with long outages pay a
-    full comparison. Too high: tombstones of deleted keys are kept that long while a member is away. A single node has no members:
-    this release takes no other value."""
+    full comparison. Too high: tombstones of deleted keys are kept that long while a member is away. Members of this release stay
+    until they are removed: it takes no other value."""
 
     wal: WalConfig = WalConfig()
     limits: LimitsConfig = LimitsConfig()
     upstreams: tuple[UpstreamConfig, ...] = ()
+    """None: this node founds a cluster at its first start. Else it joins theirs; a hub keeps a link to each, an edge to the first that
+    answers."""
+
     keyspaces: tuple[KeyspaceConfig, ...] = ()
     """As declared; ``all_keyspaces`` adds the default one and fills in what they inherit."""
 

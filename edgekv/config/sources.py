@@ -27,6 +27,8 @@ KEYS: Final[dict[str, Field[Any]]] = {
     **{f"{name}.{known.name}": known for name, section in _SECTIONS.items() for known in fields(section)},
 }
 """Every setting that is one value, by its dotted key."""
+UPSTREAM: Final = "upstream"
+"""The list that has a flag, given once for each, and a variable, separated by commas. Either stands for the file's list as a whole."""
 
 
 class Loaded(NamedTuple):
@@ -37,7 +39,10 @@ class Loaded(NamedTuple):
 
 
 def load(*, file: Path | None, environ: Mapping[str, str], flags: Mapping[str, object]) -> Loaded:
-    """Join file, environment and flags (dotted key -> value; None: not given) into a validated Config, or raise ConfigError."""
+    """Join file, environment and flags (dotted key -> value; None: not given) into a validated Config, or raise ConfigError.
+
+    The flag UPSTREAM is a sequence of addresses; an empty one is as none.
+    """
     tables = _read(file) if file is not None else {}
     settings = {key: _Setting(value, str(file)) for key, value in _flatten(tables, str(file)).items()}
     for key in KEYS:
@@ -45,19 +50,22 @@ def load(*, file: Path | None, environ: Mapping[str, str], flags: Mapping[str, o
         if environ.get(name):
             settings[key] = _Setting(environ[name], name, is_text=True)
     for key, value in flags.items():
-        assert key in KEYS, key
-        if value is not None:
+        assert key in KEYS or key == UPSTREAM, key
+        if key != UPSTREAM and value is not None:
             settings[key] = _Setting(value, flag_name(key), is_text=isinstance(value, str))
     if "data_dir" not in settings:
         raise ConfigError(
             "no data directory: give --data-dir DIR, EDGEKV_DATA_DIR or data_dir in the configuration file"
         )
     sources = {key: setting.source for key, setting in settings.items()}
+    upstreams, source = _upstreams(tables, str(file), environ, flags.get(UPSTREAM))
+    if upstreams:
+        sources[UPSTREAM] = source
     config = Config(
         **{key: _convert(KEYS[key], key, setting) for key, setting in settings.items() if "." not in key},
         wal=WalConfig(**_section(settings, "wal")),
         limits=LimitsConfig(**_section(settings, "limits")),
-        upstreams=tuple(UpstreamConfig(**row) for row in _rows(tables, UpstreamConfig, "upstream", str(file))),
+        upstreams=upstreams,
         keyspaces=tuple(KeyspaceConfig(**row) for row in _rows(tables, KeyspaceConfig, "keyspace", str(file))),
     )
     validate(config, sources)
@@ -123,6 +131,22 @@ def _rows(tables: Mapping[str, object], row_type: type, name: str, source: str) 
         yield {key: _convert(known[key], f"{name}[{number}].{key}", _Setting(row[key], source)) for key in row}
 
 
+def _upstreams(
+    tables: Mapping[str, object], file: str, environ: Mapping[str, str], flag: object
+) -> tuple[tuple[UpstreamConfig, ...], str]:
+    """The upstreams, and where they were set."""
+    named = tuple(UpstreamConfig(**row) for row in _rows(tables, UpstreamConfig, UPSTREAM, file))
+    variable = environment_name(UPSTREAM)
+    for given, source in ((flag, flag_name(UPSTREAM)), (environ.get(variable), variable)):
+        if given:
+            texts = given.split(",") if isinstance(given, str) else given
+            if not isinstance(texts, list | tuple) or not all(isinstance(text, str) for text in texts):
+                raise ConfigError(f"{UPSTREAM} (from {source}): it is a list of addresses, such as 127.0.0.1:7482")
+            place = f"{UPSTREAM} (from {source})"
+            return tuple(UpstreamConfig(address=_address(text.strip(), place)) for text in texts), source
+    return named, file
+
+
 def _known(key: str, known: list[str], place: str) -> None:
     if key not in known:
         close = difflib.get_close_matches(key, known, n=1)
@@ -173,16 +197,20 @@ def _from_text(text: str, kind: object) -> object:
 
 def _from_string(text: str, kind: object, place: str) -> object:
     if kind is Address:
-        try:
-            return Address.parse(text)
-        except ConfigError as error:
-            raise ConfigError(f"{place}: {error}") from error
+        return _address(text, place)
     if kind is bytes:
         return text.encode()
     if kind is Path:
         return Path(text)
     assert kind is str, kind
     return text
+
+
+def _address(text: str, place: str) -> Address:
+    try:
+        return Address.parse(text)
+    except ConfigError as error:
+        raise ConfigError(f"{place}: {error}") from error
 
 
 def _choices(kind: object) -> tuple[str, ...]:

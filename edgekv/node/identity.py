@@ -20,7 +20,7 @@ from typing import Final
 
 from edgekv.errors import ConfigError, Corruption, FormatUnknown
 from edgekv.ids import ID_BYTES, INCARNATION_BYTES, Actor, actor_text, node_actor
-from edgekv.node.directory import has_log
+from edgekv.node.directory import has_log, has_store
 from edgekv.node.json_file import replace_file
 
 _log: Final = logging.getLogger("edgekv.node")
@@ -52,9 +52,17 @@ class Identity:
         return node_actor(self.node, self.incarnation)
 
 
-def load_or_create(directory: Path, *, name: str, site: str, entropy: Entropy) -> Identity:
+def is_new(directory: Path) -> bool:
+    """Whether the directory is nobody's yet: it has no identity, and nothing that an identity could belong to."""
+    return not ((directory / FILE).exists() or has_log(directory) or has_store(directory))
+
+
+def load_or_create(
+    directory: Path, *, name: str, site: str, entropy: Entropy, cluster: bytes | None = None
+) -> Identity:
     """The identity of the directory; a new one is created, and one that was copied, restored or robbed of its log is renewed.
 
+    ``cluster``: of which a new identity becomes a part; None: of one of its own.
     Call it before the log is opened. A log never loses its last segment, but the very first start may have died before it had one:
     then a new incarnation does no harm. On return what the identity says is fsynced. Raises ConfigError when the configured name or
     site is not the directory's, FormatUnknown for a newer file, Corruption for one that cannot be read.
@@ -62,7 +70,7 @@ def load_or_create(directory: Path, *, name: str, site: str, entropy: Entropy) -
     path = directory / FILE
     if not path.exists():
         fresh = Identity(
-            cluster=entropy(ID_BYTES),
+            cluster=entropy(ID_BYTES) if cluster is None else cluster,
             node=entropy(ID_BYTES),
             incarnation=_incarnation(1, entropy),
             name=name,

@@ -4,18 +4,20 @@ Records of the log and rows of the store name keyspaces by id, so ids outlive an
 configuration seed this file at the first start; later they may only repeat it (consistency and conflict rule are fixed at creation,
 and a prefix that changed its owner would hide the keys below it).
 
-Format 1: ``{"format": 1, "keyspaces": [{"id", "name", "prefix" (hex), "durability", "consistency", "conflict", "ttl_s"}]}``. Id 0 is
-the default keyspace, id 1 is ``_meta/``, where EdgeKV keeps what belongs to itself.
+A node that joins a cluster takes the keyspaces over from it (`take_over`): all of them, also those that it will not hold.
+
+Format 1: ``{"format": 1, "keyspaces": [{"id", "name", "prefix" (hex), "durability", "consistency", "conflict", "ttl_s", "sites"}]}``.
+Without ``sites`` every site holds it. Id 0 is the default keyspace, id 1 is ``_meta/``, where EdgeKV keeps what belongs to itself.
 """
 
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final, get_args
+from typing import Any, Final, get_args
 
 from edgekv.config import Conflict, Consistency, Durability, KeyspaceConfig
-from edgekv.engine.keyspaces import DEFAULT_ID, META_ID, META_NAME, META_PREFIX, KeyspacePolicy
-from edgekv.errors import ConfigError, Corruption, FormatUnknown
+from edgekv.engine.keyspaces import DEFAULT_ID, META_ID, META_NAME, META_PREFIX, KeyspacePolicy, Keyspaces
+from edgekv.errors import ConfigError, Corruption, FormatUnknown, PeerFault
 from edgekv.ids import KeyspaceId
 from edgekv.node.directory import has_log, has_store
 from edgekv.node.json_file import replace_file
@@ -23,7 +25,8 @@ from edgekv.node.json_file import replace_file
 FORMAT: Final = 1
 FILE: Final = "keyspaces.json"
 
-Entry = dict[str, object]
+Entry = dict[str, Any]
+"""A keyspace as this file, and a cluster that welcomes a node, writes it."""
 
 _FIELDS: Final = {
     "id": int,
@@ -43,49 +46,91 @@ _CHOICES: Final = {
 
 
 def load_or_seed(directory: Path, configured: Sequence[KeyspaceConfig]) -> list[KeyspacePolicy]:
-    """The keyspaces of the directory; on its first start those of the configuration, written down and fsynced.
+    """The keyspaces of the directory; on the first start of a node that founds its cluster those of the configuration, written down.
 
     Call it before a log or a store is made: beside one, a missing file was lost, and what a configuration says today may give its ids
-    to other prefixes. Raises Corruption then, and when the file cannot be read; ConfigError when the configuration names a keyspace
-    that differs from the one held.
+    to other prefixes. Raises as `load`.
     """
     path = directory / FILE
-    if path.exists():
-        entries, policies = _read(path)
-        _compare(path, entries, configured)
-        return policies
-    if has_log(directory) or has_store(directory):
+    if not path.exists() and not has_log(directory) and not has_store(directory):
+        _write(directory, _seed(configured))
+    return load(directory, configured)
+
+
+def load(directory: Path, configured: Sequence[KeyspaceConfig]) -> list[KeyspacePolicy]:
+    """The keyspaces of the directory.
+
+    Raises Corruption when the file is missing or cannot be read; ConfigError when the configuration names a keyspace that differs from
+    the one held. A configured keyspace without a durability accepts any.
+    """
+    path = directory / FILE
+    if not path.exists():
         raise Corruption(
-            f"{path} is missing, and the log and the store beside it name keyspaces by the ids it gave them. Restore it from a "
-            "backup of this directory, or move the directory away and start with an empty one.",
+            f"{path} is missing, and the identity, the log and the store beside it belong to the ids it gave to keyspaces. Restore it "
+            "from a backup of this directory, or move the directory away and start with an empty one.",
             path=str(path),
         )
-    entries = _seed(configured)
-    replace_file(path, lambda _: {"format": FORMAT, "keyspaces": entries})
-    return [_policy(entry) for entry in entries]
+    policies = _read(path)
+    _compare(path, policies, configured)
+    return policies
+
+
+def entries(policies: Sequence[KeyspacePolicy]) -> list[Entry]:
+    """The keyspaces as a node that is welcomed takes them over."""
+    return [_entry(policy) for policy in policies]
+
+
+def take_over(directory: Path, welcomed: Sequence[Entry]) -> None:
+    """Write down the keyspaces of the cluster that an empty directory joins: fsynced on return. PeerFault when they are none."""
+    try:
+        Keyspaces(_policies(welcomed))
+    except (ValueError, KeyError, TypeError, ConfigError) as error:
+        raise PeerFault(
+            f"the keyspaces of the cluster cannot be used ({type(error).__name__}: {error}). Upgrade the older of the two nodes."
+        ) from error
+    _write(directory, list(welcomed))
+
+
+def _write(directory: Path, keyspaces: list[Entry]) -> None:
+    replace_file(directory / FILE, lambda _: {"format": FORMAT, "keyspaces": keyspaces})
 
 
 def _seed(configured: Sequence[KeyspaceConfig]) -> list[Entry]:
-    meta = _entry(META_ID, KeyspaceConfig(prefix=META_PREFIX, name=META_NAME, durability="fsync"))
+    meta = KeyspaceConfig(prefix=META_PREFIX, name=META_NAME, durability="fsync")
     default, *others = configured
-    numbered = [_entry(KeyspaceId(META_ID + 1 + i), keyspace) for i, keyspace in enumerate(others)]
-    return [_entry(DEFAULT_ID, default), meta, *numbered]
+    numbered = [_configured(KeyspaceId(META_ID + 1 + i), keyspace) for i, keyspace in enumerate(others)]
+    return entries([_configured(DEFAULT_ID, default), _configured(META_ID, meta), *numbered])
 
 
-def _entry(number: KeyspaceId, keyspace: KeyspaceConfig) -> Entry:
+def _configured(number: KeyspaceId, keyspace: KeyspaceConfig) -> KeyspacePolicy:
+    return KeyspacePolicy(
+        id=number,
+        name=keyspace.name,
+        prefix=keyspace.prefix,
+        fsync=keyspace.durability != "buffered",
+        system=number == META_ID,
+        ttl_ms=keyspace.ttl_s * 1000,
+        siblings=keyspace.conflict == "siblings",
+        consistency=keyspace.consistency,
+        sites=keyspace.sites,
+    )
+
+
+def _entry(policy: KeyspacePolicy) -> Entry:
     return {
-        "id": number,
-        "name": keyspace.name,
-        "prefix": keyspace.prefix.hex(),
-        "durability": keyspace.durability,
-        "consistency": keyspace.consistency,
-        "conflict": keyspace.conflict,
-        "ttl_s": keyspace.ttl_s,
+        "id": policy.id,
+        "name": policy.name,
+        "prefix": policy.prefix.hex(),
+        "durability": "fsync" if policy.fsync else "buffered",
+        "consistency": policy.consistency,
+        "conflict": "siblings" if policy.siblings else "lww",
+        "ttl_s": policy.ttl_ms // 1000,
+        "sites": list(policy.sites),
     }
 
 
-def _compare(path: Path, entries: list[Entry], configured: Sequence[KeyspaceConfig]) -> None:
-    held = {entry["name"]: entry for entry in entries}
+def _compare(path: Path, policies: Sequence[KeyspacePolicy], configured: Sequence[KeyspaceConfig]) -> None:
+    held = {policy.name: _entry(policy) for policy in policies}
     for keyspace in configured:
         mine = held.get(keyspace.name)
         if mine is None:
@@ -93,9 +138,9 @@ def _compare(path: Path, entries: list[Entry], configured: Sequence[KeyspaceConf
                 f"the configuration names the keyspace {keyspace.name!r}, which {path} does not have: "
                 "[[keyspace]] entries only seed a new data directory. Take the entry out, or start with an empty --data-dir."
             )
-        wanted = _entry(KeyspaceId(0), keyspace)
-        for field in ("prefix", "consistency", "conflict", "durability", "ttl_s"):
-            if wanted[field] != mine[field]:
+        wanted = _entry(_configured(KeyspaceId(0), keyspace))
+        for field in ("prefix", "consistency", "conflict", "durability", "ttl_s", "sites"):
+            if wanted[field] != mine[field] and not (field == "durability" and keyspace.durability is None):
                 raise ConfigError(
                     f"keyspace {keyspace.name!r}: the configuration says {field} = {_shown(field, wanted)}, this directory was "
                     f"created with {_shown(field, mine)}. Set it back, or start with an empty --data-dir."
@@ -105,7 +150,7 @@ def _compare(path: Path, entries: list[Entry], configured: Sequence[KeyspaceConf
 def _shown(field: str, entry: Entry) -> str:
     """A field as a configuration would have it."""
     value = entry[field]
-    if field == "prefix" and isinstance(value, str):
+    if field == "prefix":
         value = bytes.fromhex(value).decode("utf-8", "backslashreplace")
     return json.dumps(value)
 
@@ -118,30 +163,39 @@ def _policy(entry: Entry) -> KeyspacePolicy:
     for field, known in _CHOICES.items():
         if entry[field] not in known:
             raise ValueError(f"{field} = {entry[field]!r}")
-    number, name, prefix, ttl_s = entry["id"], entry["name"], entry["prefix"], entry["ttl_s"]
-    assert isinstance(number, int) and isinstance(name, str) and isinstance(prefix, str) and isinstance(ttl_s, int)
+    sites = entry.get("sites", [])
+    if not isinstance(sites, list) or not all(isinstance(site, str) for site in sites):
+        raise TypeError(f"sites = {sites!r}")
     return KeyspacePolicy(
-        id=KeyspaceId(number),
-        name=name,
-        prefix=bytes.fromhex(prefix),
+        id=KeyspaceId(entry["id"]),
+        name=entry["name"],
+        prefix=bytes.fromhex(entry["prefix"]),
         fsync=entry["durability"] != "buffered",
-        system=number == META_ID,
-        ttl_ms=ttl_s * 1000,
+        system=entry["id"] == META_ID,
+        ttl_ms=entry["ttl_s"] * 1000,
         siblings=entry["conflict"] == "siblings",
-        consistency=str(entry["consistency"]),
+        consistency=entry["consistency"],
+        sites=tuple(sites),
     )
 
 
-def _read(path: Path) -> tuple[list[Entry], list[KeyspacePolicy]]:
+def _policies(keyspaces: Sequence[Entry]) -> list[KeyspacePolicy]:
+    """Raises as `_policy`."""
+    policies = [_policy(entry) for entry in keyspaces]
+    ids = {policy.id for policy in policies}
+    if not {DEFAULT_ID, META_ID} <= ids:
+        raise ValueError(f"ids {DEFAULT_ID} and {META_ID} are not both there")
+    if len(ids) < len(policies):
+        raise ValueError("an id is there twice")
+    return policies
+
+
+def _read(path: Path) -> list[KeyspacePolicy]:
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
         if record["format"] != FORMAT:
             raise FormatUnknown(f"{path} has format {record['format']!r}; this release reads format {FORMAT}.")
-        entries: list[Entry] = record["keyspaces"]
-        policies = [_policy(entry) for entry in entries]
-        if not {DEFAULT_ID, META_ID} <= {policy.id for policy in policies}:
-            raise ValueError(f"ids {DEFAULT_ID} and {META_ID} are not both there")
-        return entries, policies
+        return _policies(record["keyspaces"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise Corruption(
             f"{path} cannot be read ({type(error).__name__}: {error}). Restore it from a backup of this directory.",

@@ -80,6 +80,7 @@ class Node:
     def durable(self) -> None:
         """What is durable has moved: after `Engine.written` and `Engine.synced`, and when rows were taken over as a whole."""
         self.sessions.durable()
+        self.watches.durable()
 
     def tick(self, now_ms: int) -> None:
         """About ten times a second, with ms of a clock that never goes back: who has waited long enough for other nodes hears so."""

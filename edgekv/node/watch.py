@@ -35,8 +35,9 @@ from edgekv.node.operations import Operations
 from edgekv.node.watch_cursor import START_TEXT, Cursor, cursor_of, cursor_text
 from edgekv.node.watch_events import Event, event_of, version_text
 from edgekv.node.watch_rows import current_rows
+from edgekv.replication.log_source import LogSource, covers
 from edgekv.wal.disk import Disk
-from edgekv.wal.reader import LogReader, checkpoints
+from edgekv.wal.reader import LogReader
 from edgekv.wal.record import Body, Changes, Columns, Record, unpack_body
 
 _PUT: Final = 1
@@ -248,22 +249,15 @@ class Watch:
 
     def _search(self) -> int | None:
         """Where the log goes on from what was seen: at its end, or at a checkpoint that says nothing else. None: nowhere."""
-        if self._has_seen(self._durable_vectors()):
+        if all(covers(self._vectors[each], held) for each, held in self._durable_vectors().items()):
             return self._engine.commit.durable_lsn
-        for base_lsn, checkpoint in checkpoints(self._watches.disk):
-            if self._has_seen(
-                {state.keyspace: {a: seq for a, seq, _ in state.vector} for state in checkpoint.keyspaces}
-            ):
-                return base_lsn
-        return None
-
-    def _has_seen(self, vectors: dict[int, Vector]) -> bool:
-        return all(_covers(seen, vectors.get(each, {})) for each, seen in self._vectors.items())
+        begin = LogSource(self._engine.tail, self._watches.disk).begin(self._vectors, {})
+        return None if begin.beyond else begin.lsn
 
     def _is_level(self) -> bool:
         """Whether this node has all that was seen."""
         durable = self._durable_vectors()
-        return all(_covers(durable[each], seen) for each, seen in self._vectors.items())
+        return all(covers(durable[each], seen) for each, seen in self._vectors.items())
 
     def _durable_vectors(self) -> dict[int, Vector]:
         return {each: {a: head.seq for a, head in k.vector.items()} for each, k in self._keyspaces.items()}
@@ -358,7 +352,3 @@ class Watch:
             return Step([], more=False)
         events, self._held = self._held, []
         return Step(events, more=True)
-
-
-def _covers(vector: Vector, other: Vector) -> bool:
-    return all(vector.get(actor, 0) >= seq for actor, seq in other.items())

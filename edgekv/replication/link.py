@@ -12,7 +12,7 @@ from collections import deque
 from typing import Final, Literal
 
 from edgekv.ids import Actor, Vector
-from edgekv.replication.messages import Hello, Seen
+from edgekv.replication.messages import Hello, Seen, SyncOffer
 from edgekv.replication.sender import Sender
 from edgekv.wal.record import Changes
 
@@ -48,6 +48,12 @@ class Link:
         """By keyspace what the peer said it has durably of what was sent here."""
         self.said_seen: Final[dict[Actor, Seen]] = {}
         """The newest SEEN of each actor that went out here."""
+        self.offered: Final[dict[int, bytes]] = {}
+        """By keyspace the spool that was offered here (replication/row_sync.py)."""
+        self.wanted: Final[dict[int, int]] = {}
+        """By keyspace the offset from which the peer wants it."""
+        self.deferred: Final[dict[int, SyncOffer]] = {}
+        """By keyspace what the peer has offered and this node takes in later."""
         self.received_bytes = 0
         self.sent_bytes_total = 0
         self.received_changes = 0
@@ -57,6 +63,11 @@ class Link:
     def is_up(self) -> bool:
         """Whether both sides have greeted."""
         return self.phase in ("meta", "data")
+
+    def charge(self, size: int) -> None:
+        """So many bytes go out that the peer has to take in."""
+        self.sent_bytes += size
+        self.unacknowledged += size
 
     def __repr__(self) -> str:
         return f"Link({self.number}, {self.phase}, {self.peer.name if self.peer else '?'})"

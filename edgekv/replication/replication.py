@@ -30,6 +30,7 @@ from edgekv.limits import (
     PEER_WINDOW_BYTES,
     SEEN_INTERVAL_MS,
 )
+from edgekv.replication.acks import Acks, Peer
 from edgekv.replication.leader import Leader
 from edgekv.replication.link import Link
 from edgekv.replication.log_source import LogSource
@@ -85,6 +86,7 @@ class Replication:
         now_ms: Callable[[], int],
         kick: Callable[[], None],
         rolled_back: Callable[[], None],
+        acks: Acks,
     ) -> None:
         """``founder``: it has no upstream. ``keyspaces``: as WELCOME says them. ``kick``: flush soon. ``rolled_back``: a peer has
         changes of this node that it does not remember; it must go on as another incarnation.
@@ -99,6 +101,7 @@ class Replication:
         self._now_ms: Final = now_ms
         self._kick: Final = kick
         self._rolled_back: Final = rolled_back
+        self._acks: Final = acks
         self.links: Final[dict[int, Link]] = {}
         self.members: Final = Members(engine)
         self.seen: Final = SeenTable()
@@ -133,6 +136,12 @@ class Replication:
             self._take(from_link, parse(message))
         except PeerFault as error:
             self._refuse(from_link, error)
+
+    def heard(self, link: int) -> None:
+        """A part of a message came: its peer is alive, and the line slow."""
+        from_link = self.links.get(link)
+        if from_link is not None:
+            from_link.heard_ms = self._now_ms()
 
     def durable(self) -> None:
         """The engine's durable state has moved: acknowledge what came, send what is new."""
@@ -218,6 +227,7 @@ class Replication:
         has = {k: {actor: seq for actor, (seq, _) in vector.items()} for k, vector in hello.vectors.items()}
         link.sender = Sender(self._engine, self._source, has, lambda: self.members.floors)
         link.phase = "meta"
+        self._acks.met(_peer(hello), {KeyspaceId(k): vector for k, vector in has.items()})
         self.leader.heard_hello(hello)
         link.sender.begin({META_ID})
         self._apply(link, hello)
@@ -321,8 +331,7 @@ class Replication:
 
     def _send_runs(self, link: Link, runs: list[Changes]) -> None:
         size = sum(len(run.body) + RUN_OVERHEAD_BYTES for run in runs)
-        link.sent_bytes += size
-        link.unacknowledged += size
+        link.charge(size)
         link.sent_changes += sum(run.changes for run in runs)
         self._send(link, Runs(runs))
 
@@ -347,10 +356,12 @@ class Replication:
     def _acknowledged(self, link: Link, ack: Ack) -> None:
         if ack.bytes > link.sent_bytes:
             raise PeerFault(f"it acknowledges {ack.bytes} bytes, and was sent {link.sent_bytes}.")
+        assert link.peer is not None
         link.unacknowledged = link.sent_bytes - ack.bytes
         for keyspace, vector in ack.vectors.items():
             mine = link.acknowledged.setdefault(keyspace, {})
             mine.update(vector)
+            self._acks.heard(_peer(link.peer), KeyspaceId(keyspace), vector)
         self._pump(link)
 
     # -- and come in
@@ -505,6 +516,10 @@ class Replication:
                 if actor != link.peer.actor:
                     lag += max(0, head.seq - max(has.get(actor, 0), said.get(actor, (0, 0))[0]))
         return lag
+
+
+def _peer(hello: Hello) -> Peer:
+    return Peer(hello.node, hello.name, hello.site, hello.role)
 
 
 def _end(link: Link) -> None:

@@ -6,6 +6,7 @@ from typing import Final
 
 from edgekv.engine.engine import Engine
 from edgekv.metrics import Metrics
+from edgekv.node.watch import Watches
 
 PROBE_S: Final = 0.02
 
@@ -38,7 +39,7 @@ class LoopProbe:
         return worst
 
 
-def register_gauges(metrics: Metrics, engine: Engine, probe: LoopProbe) -> None:
+def register_gauges(metrics: Metrics, engine: Engine, watches: Watches, probe: LoopProbe) -> None:
     """Offer them in /metrics."""
     gauge = metrics.gauge
     gauge("edgekv_unapplied_bytes", "Rows in the log and not yet in LMDB.", lambda: engine.unapplied_bytes)
@@ -46,6 +47,12 @@ def register_gauges(metrics: Metrics, engine: Engine, probe: LoopProbe) -> None:
     gauge("edgekv_applied_lsn", "Log position that LMDB holds.", lambda: engine.checkpoints.applied_lsn)
     gauge("edgekv_durable_lsn", "Log position that is durable.", lambda: engine.commit.durable_lsn)
     gauge("edgekv_write_blocked", "1 while writers wait for room.", lambda: int(engine.admission.blocked))
+    gauge("edgekv_watches", "Watches that are open.", lambda: watches.count)
+    metrics.counter(
+        "edgekv_watch_resyncs_total",
+        "How often a watch was given all rows: asked for, or as the log did not reach back to its place.",
+        lambda: watches.resyncs_total,
+    )
     metrics.counter(
         "edgekv_write_blocks_total", "How often writers had to wait.", lambda: engine.admission.blocks_total
     )

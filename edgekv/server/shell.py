@@ -1,13 +1,15 @@
 """The shell around a node: one event loop that feeds it events and carries out its effects.
 
-Everything that waits lives here: the flusher's completions, timers, signals, the listeners of api/, and the applier
-(supervisor.py). The node itself (node/, engine/) is synchronous. Start-up order: directory lock, identity, applier (it opens LMDB
-first), recovery, listeners, `ready`. Shutdown is the reverse: no more requests, the last frame, the CLEAN mark, the applier.
+Everything that waits lives here: the flusher's completions, timers, signals, the listeners of api/, the links to other nodes
+(peers.py), and the applier (supervisor.py). The node itself (node/, engine/, replication/) is synchronous. Start-up order: directory
+lock, the cluster if it has to be joined first, identity, applier (it opens LMDB first), recovery, listeners, `ready`. Shutdown is the
+reverse: no more requests, the last frame, the CLEAN mark, the applier.
 """
 
 import asyncio
 import logging
 import os
+import random
 import signal
 import time
 from collections.abc import Callable
@@ -18,11 +20,12 @@ from typing import Final, Protocol
 import edgekv
 from edgekv.api.http.server import HttpServer
 from edgekv.api.resp.server import RespServer
-from edgekv.config import Config
+from edgekv.config import Address, Config
 from edgekv.engine.engine import Engine
 from edgekv.engine.frame import Frame
 from edgekv.errors import EdgeKVError, LogFailed, Unavailable
 from edgekv.garbage import Garbage
+from edgekv.ids import actor_text
 from edgekv.limits import (
     BUFFERED_SYNC_INTERVAL_MS,
     MIB,
@@ -31,15 +34,19 @@ from edgekv.limits import (
     SPARE_SEGMENTS,
 )
 from edgekv.metrics import Metrics
+from edgekv.net.join import join
 from edgekv.node import identity, keyspace_file
 from edgekv.node.directory import DataDirectory
 from edgekv.node.node import Node
 from edgekv.node.operations import Operations
 from edgekv.node.session import Sessions
+from edgekv.node.watch import Watches
 from edgekv.replication.acks import Acks
+from edgekv.replication.messages import Join
 from edgekv.server.descriptors import allowed_connections
 from edgekv.server.effects import HOUSEKEEPING, SYNC, Effects
 from edgekv.server.gauges import LoopProbe, register_gauges
+from edgekv.server.peers import Peers
 from edgekv.server.supervisor import ApplierSupervisor
 from edgekv.wal.disk import RealDisk
 from edgekv.wal.group_commit import CloseJob, Flusher, Outcome, PromiseJob, SyncJob, Written
@@ -69,11 +76,6 @@ class Listener(Protocol):
 def now_ms() -> int:
     """Wall clock, ms since the epoch."""
     return time.time_ns() // 1_000_000
-
-
-def monotonic_ms() -> int:
-    """The clock of deadlines, ms."""
-    return time.monotonic_ns() // 1_000_000
 
 
 class Server:
@@ -108,6 +110,11 @@ class Server:
         return self.node.operations
 
     @property
+    def watches(self) -> Watches:
+        """Who follows what is written."""
+        return self.node.watches
+
+    @property
     def acks(self) -> Acks:
         """What other nodes have."""
         return self.node.acks
@@ -116,6 +123,10 @@ class Server:
     def sessions(self) -> Sessions:
         """What clients have seen."""
         return self.node.sessions
+
+    def monotonic_ms(self) -> int:
+        """The clock of deadlines, ms."""
+        return time.monotonic_ns() // 1_000_000
 
     def kick_soon(self) -> None:
         """Flush at the end of this turn of the loop, so that everything read in it shares a frame."""
@@ -147,7 +158,12 @@ class Server:
         self._loop = asyncio.get_running_loop()
         directory = DataDirectory.acquire(Path(self.config.data_dir), time.sleep)
         try:
-            self._start_node(directory)
+            cluster: bytes | None = None
+            if self.config.upstreams and identity.is_new(directory.path):
+                cluster = await self._join(directory, announce)
+                if cluster is None:
+                    return
+            self._start_node(directory, cluster)
             try:
                 await self._serve(announce)
             finally:
@@ -157,10 +173,34 @@ class Server:
         if self._failure is not None:
             raise self._failure
 
-    def _start_node(self, directory: DataDirectory) -> None:
+    async def _join(self, directory: DataDirectory, announce: Callable[[str], None]) -> bytes | None:
+        """The cluster of the upstreams, whose keyspaces are written down; None: it was stopped while it waited for them.
+
+        A crash before there is an identity leaves a directory that joins again.
+        """
         config = self.config
-        who = identity.load_or_create(directory.path, name=config.node, site=config.site, entropy=os.urandom)
-        policies = keyspace_file.load_or_seed(directory.path, config.all_keyspaces())
+        self._heed_signals()
+        welcome = await join(
+            [upstream.address for upstream in config.upstreams],
+            Join(config.node, config.site, config.role),
+            stopping=self._stopping,
+            say=announce,
+            chance=random.random,
+        )
+        if welcome is None:
+            return None
+        keyspace_file.take_over(directory.path, welcome.keyspaces)
+        return welcome.cluster
+
+    def _start_node(self, directory: DataDirectory, cluster: bytes | None) -> None:
+        config = self.config
+        who = identity.load_or_create(
+            directory.path, name=config.node, site=config.site, entropy=os.urandom, cluster=cluster
+        )
+        if config.upstreams:
+            policies = keyspace_file.load(directory.path, config.keyspaces)
+        else:
+            policies = keyspace_file.load_or_seed(directory.path, config.all_keyspaces())
         self._disk = RealDisk(directory.wal)
         self._supervisor = ApplierSupervisor(
             config, directory, self._disk, self._effects, check_disk=self._check_disk, failed=self._end
@@ -178,6 +218,17 @@ class Server:
             entropy=os.urandom,
         )
         self.engine: Engine = self.node.engine
+        self._directory = directory
+        self._allowed = allowed_connections()
+        self._peers = Peers(
+            config,
+            self.node,
+            self._disk,
+            now_ms=now_ms,
+            kick=self.kick_soon,
+            rolled_back=self._rolled_back,
+            connections_max=self._allowed.peers,
+        )
         if self.node.log is not None:
             self._effects.flusher = Flusher(self.node.log, self._deliver)
             self._spares = SpareMaker(
@@ -186,7 +237,7 @@ class Server:
             self._effects.flusher.start()
             self._spares.start()
         self._supervisor.watch(self.engine)
-        register_gauges(self.metrics, self.engine, self._probe)
+        register_gauges(self.metrics, self.engine, self.node.watches, self._probe)
         self._garbage = self._take_collector()
 
     def _take_collector(self) -> Garbage | None:
@@ -194,11 +245,13 @@ class Server:
         return Garbage()
 
     async def _serve(self, announce: Callable[[str], None]) -> None:
-        connections_max = allowed_connections()
-        for name, listener, address in (
-            ("http", HttpServer(self, connections_max=connections_max), self.config.http),
-            ("resp", RespServer(self, connections_max=connections_max), self.config.resp),
-        ):
+        clients_max = self._allowed.clients
+        listeners: list[tuple[str, Listener, Address]] = [
+            ("http", HttpServer(self, connections_max=clients_max), self.config.http),
+            ("resp", RespServer(self, connections_max=clients_max), self.config.resp),
+            ("peer", self._peers, self.config.peer),
+        ]
+        for name, listener, address in listeners:
             try:
                 host, port = await listener.listen(address.host, address.port)
             except OSError as error:
@@ -208,17 +261,23 @@ class Server:
                 raise Unavailable(
                     f"cannot listen on {address} for {name}: {reason}. Stop what uses it, or choose another with --{name}."
                 ) from error
-            self._listeners.append(listener)
+            if listener is not self._peers:
+                self._listeners.append(listener)
             announce(f"{name} {host}:{port}")
-        for number in (signal.SIGTERM, signal.SIGINT):
-            self._loop.add_signal_handler(number, self._stopping.set)
+        self._heed_signals()
         refused = self.engine.admission.read_only
         if refused is not None:
             announce(f"read-only: {refused}")
         announce("ready")
         self._tick()
+        self._peers.dial()
         self._probe.start(self._loop)
         await self._stopping.wait()
+
+    def _heed_signals(self) -> None:
+        """SIGTERM and SIGINT end it from now on. Before, they end the process as they do any other."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self._loop.add_signal_handler(number, self._stopping.set)
 
     async def _stop_node(self) -> None:
         self._closing = True
@@ -227,6 +286,7 @@ class Server:
         self._supervisor.stop()
         for listener in reversed(self._listeners):
             await listener.close()
+        await self._peers.close()
         flusher = self._effects.flusher
         if flusher is not None:
             if self.engine.commit.error is None:
@@ -267,7 +327,7 @@ class Server:
             self._frame_written(token, outcome)
         elif token is SYNC:
             self.engine.synced()
-            self.node.durable()
+            self._durable()
         if outcome.spares < SPARE_SEGMENTS:
             self._spares.wake()
 
@@ -275,10 +335,26 @@ class Server:
         self._last_frame_s, self._promised = self._loop.time(), False
         self.metrics.wal_frame(frame.changes, frame.bytes, int(outcome.sync_s * 1e9) if frame.sync else None)
         self.engine.written(frame)
-        self.node.durable()
+        self._durable()
         self._unchecked_bytes += frame.bytes
         if self._unchecked_bytes >= DISK_CHECK_BYTES:
             self._check_disk()
+
+    def _durable(self) -> None:
+        self.node.durable()
+        self._peers.replication.durable()
+
+    def _rolled_back(self) -> None:
+        """The directory was set back: what this incarnation writes from now on others have as something else."""
+        if self._failure is not None:
+            return
+        renewed = identity.reincarnate(self._directory.path, self.node.identity, os.urandom)
+        error = Unavailable(
+            "another node has changes of this one that this one does not know: its directory was set back to an older state. "
+            f"Start it again: it goes on as {actor_text(renewed.actor)}, and gets the changes back."
+        )
+        self.engine.admission.read_only = error
+        self._end(error)
 
     def _fail(self, error: LogFailed) -> None:
         """Rule L8: nothing is acknowledged any more; say so, and end."""
@@ -301,12 +377,14 @@ class Server:
         flusher = self._effects.flusher
         if flusher is not None and self.engine.commit.error is None:
             self.engine.tick()
-            self.node.tick(monotonic_ms())
+            self.node.tick(self.monotonic_ms())
             if self.engine.commit.needs_sync:
                 flusher.submit(SyncJob(SYNC))
             elif not self._promised and self._loop.time() - self._last_frame_s > TICK_S:
                 self._promised = True
                 flusher.submit(PromiseJob(HOUSEKEEPING))
+        if self.engine.commit.error is None:
+            self._peers.replication.tick()
         self._supervisor.tick()
         if self._ticks % DISK_CHECK_TICKS == 0:
             self._check_disk()

@@ -297,7 +297,7 @@ class KillRounds:
     def _kill_while_starting(self) -> None:
         """A recovery that is itself killed, at any point between the first import and the first request."""
         command = [sys.executable, "-m", "edgekv", "serve", "--data-dir", str(self._data_dir), *VALUES, *MIDDLE]
-        command += ["--http", "127.0.0.1:0", "--resp", "127.0.0.1:0"]
+        command += ["--http", "127.0.0.1:0", "--resp", "127.0.0.1:0", "--peer", "127.0.0.1:0"]
         for _ in range(2):
             process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
             try:

@@ -1,4 +1,4 @@
-"""What schemathesis is told beyond the document (tests/integration/test_openapi.py): msgpack, Accept, and keys that meet."""
+"""What schemathesis is told beyond the document (tests/integration/test_openapi.py): msgpack, Accept, patience, and keys that meet."""
 
 import itertools
 from typing import Any, Final
@@ -6,6 +6,7 @@ from typing import Any, Final
 import schemathesis
 
 from edgekv.codec import pack
+from edgekv.limits import ACK_TIMEOUT_MS_MAX
 
 ACCEPTS: Final = itertools.cycle(
     [
@@ -32,6 +33,9 @@ def msgpack_body(context: schemathesis.SerializationContext, value: Any) -> Any:
 def before_call(context: schemathesis.HookContext, case: schemathesis.Case[Any], kwargs: dict[str, Any]) -> None:
     """Ask for each representation in turn. A random key is hardly ever one that was written: half of them are made to meet."""
     case.headers["Accept"] = next(ACCEPTS)
+    timeout_ms = str(case.headers.get("Edgekv-Ack-Timeout-Ms", 1_000))
+    if timeout_ms.isdecimal() and int(timeout_ms) <= ACK_TIMEOUT_MS_MAX:
+        case.headers["Edgekv-Ack-Timeout-Ms"] = "0"  # There is no other node.
     key = (case.path_parameters or {}).get("key")
     if isinstance(key, str) and key and len(key) % 2:
         case.path_parameters = {"key": f"{case.operation.path.split('/')[2]}-{len(key) % SHARED_KEYS}"}

@@ -19,7 +19,7 @@ from typing import IO, Final, NamedTuple
 import pytest
 
 import edgekv
-from edgekv.cli.node_process import NodeProcess
+from edgekv.cli.node_process import LISTENERS, NodeProcess
 from edgekv.cli.resp_client import RespConnection
 
 ERROR, USAGE, NOT_FOUND, CONFLICT, UNAVAILABLE, DENIED, UNKNOWN, INTERRUPTED = 1, 2, 3, 4, 5, 6, 7, 130  # docs/CLI.md
@@ -84,6 +84,9 @@ def is_told(ended: Ended, exit_code: int, *said: str) -> None:
         assert part in ended.err, ended.err
 
 
+ANY_PORTS: Final = [part for name in LISTENERS for part in (f"--{name}", "127.0.0.1:0")]
+
+
 @pytest.fixture(scope="module")
 def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NodeProcess]:
     with NodeProcess(tmp_path_factory.mktemp("newcomer") / "edgekv-data") as running:
@@ -141,11 +144,11 @@ def test_the_first_minute_of_the_readme_goes_as_it_is_written(shell: Shell) -> N
 
 
 def test_serve_says_where_it_listens_then_ready_and_ctrl_c_ends_it(tmp_path: Path) -> None:
-    with served(
-        Shell(tmp_path), "--data-dir", "./edgekv-data", "--http", "127.0.0.1:0", "--resp", "127.0.0.1:0"
-    ) as process:
-        http, resp, ready = lines_until_ready(process)
-        assert http.startswith("http 127.0.0.1:") and resp.startswith("resp 127.0.0.1:") and ready == "ready"
+    with served(Shell(tmp_path), "--data-dir", "./edgekv-data", *ANY_PORTS) as process:
+        *listeners, ready = lines_until_ready(process)
+        assert [line.rpartition(":")[0] for line in listeners] == [f"{name} 127.0.0.1" for name in LISTENERS]
+        assert ready == "ready"
+        http = listeners[0]
         assert Shell(tmp_path).edgekv("put", "k", "v", "--http", http.split()[1]).exit_code == 0
     assert (tmp_path / "edgekv-data" / "identity.json").exists()
 
@@ -230,7 +233,8 @@ def test_a_mistake_in_the_command_is_said_with_what_to_do_instead(
         ('data_dir = "d"\nmemory_bytes = "lots"', ["memory_bytes (from bad.toml)", "whole number", "'lots'"]),
         ('data_dir = "d"\nmemory_bytes = 5', ["memory_bytes (from bad.toml): 5 is too small", "at least 67108864"]),
         ('data_dir = "d"\ndurability = "none"', ["durability (from bad.toml)", "fsync, buffered"]),
-        ('data_dir = "d"\n[[upstream]]\naddress = "hub:7482"', ["cannot replicate yet", "remove [[upstream]]"]),
+        ('data_dir = "d"\n[[upstream]]\naddress = "hub:7482"', ["hub:7482 is on another machine", "put a tunnel"]),
+        ('data_dir = "d"\nrole = "edge"', ["an edge replicates with a hub", "--upstream HOST:PORT"]),
         ('data_dir = "d"\nwal = 5', ["wal (from bad.toml)", "write [wal]"]),
     ],
 )
@@ -326,7 +330,7 @@ def test_ctrl_c_in_an_import_is_130_and_keeps_what_was_acknowledged(shell: Shell
 def test_a_directory_in_use_is_said_to_a_second_serve_and_to_wal_commands(shell: Shell, node: NodeProcess) -> None:
     data_dir = str(node.data_dir)
     commands = (
-        ["serve", "--data-dir", data_dir, "--http", "127.0.0.1:0", "--resp", "127.0.0.1:0"],
+        ["serve", "--data-dir", data_dir, *ANY_PORTS],
         ["wal", "inspect", "--data-dir", data_dir],
         ["wal", "salvage", "--data-dir", data_dir, "--accept-data-loss"],
     )
@@ -338,12 +342,12 @@ def test_a_directory_in_use_is_said_to_a_second_serve_and_to_wal_commands(shell:
     assert shell.edgekv("put", "still", "served").exit_code == 0
 
 
-@pytest.mark.parametrize("name", ["http", "resp"])
+@pytest.mark.parametrize("name", LISTENERS)
 def test_a_port_that_is_taken_is_said_with_the_flag_that_chooses_another(
     tmp_path: Path, node: NodeProcess, name: str
 ) -> None:
     taken = str(node.listeners[name])
-    ports = {"http": "127.0.0.1:0", "resp": "127.0.0.1:0", name: taken}
+    ports = {**dict.fromkeys(LISTENERS, "127.0.0.1:0"), name: taken}
     arguments = [part for listener, address in ports.items() for part in (f"--{listener}", address)]
     ended = Shell(tmp_path).edgekv("serve", "--data-dir", "mine", *arguments)
     is_told(
@@ -370,7 +374,7 @@ def test_a_damaged_log_is_said_where_a_newcomer_looks_and_salvage_makes_the_node
     assert "nothing was changed" in shell.edgekv("wal", "salvage", "--data-dir", "data").text
 
     flip_a_byte(data_dir)
-    with served(shell, "--data-dir", "data", "--http", "127.0.0.1:0", "--resp", "127.0.0.1:0") as process:
+    with served(shell, "--data-dir", "data", *ANY_PORTS) as process:
         lines = lines_until_ready(process)
         said = next(line for line in lines if line.startswith("read-only: "))
         assert "seg-00000001.wal at offset" in said and "edgekv wal salvage" in said

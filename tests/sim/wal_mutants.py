@@ -96,7 +96,7 @@ MUTANTS: Final[dict[str, Mutant]] = {
             ),
             ("recovery", "if walk.offset == SEGMENT_HEADER_BYTES and", "if False and"),
             ("reader", "segment.header.number != number", "segment.header.base_lsn != number"),
-            ("reader", "self._open(info.number + 1)", "self._open(walk.lsn)"),
+            ("reader", "_open(self._disk, info.number + 1)", "_open(self._disk, walk.lsn)"),
         ),
     ),
     "payload_evidence": Mutant(

@@ -33,6 +33,10 @@ applier = "inline"
 durability = "buffered"
 memory_bytes = 268435456
 max_offline_days = 31
+[[upstream]]
+address = "127.0.0.1:4"
+[[upstream]]
+address = "[::1]:5"
 [wal]
 segment_bytes = 33554432
 retain_bytes = 268435456
@@ -90,6 +94,7 @@ def test_every_key_of_the_file_reaches_the_config(tmp_path: Path) -> None:
         max_offline_days=31,
         wal=WalConfig(segment_bytes=33554432, retain_bytes=268435456),
         limits=LimitsConfig(value_bytes_max=1048576),
+        upstreams=(UpstreamConfig(address=Address("127.0.0.1", 4)), UpstreamConfig(address=Address("::1", 5))),
         keyspaces=(
             KeyspaceConfig(
                 prefix=b"patient/",
@@ -127,6 +132,8 @@ def test_a_flag_beats_the_environment_which_beats_the_file(tmp_path: Path, key: 
     quoted = f'"{in_file}"' if isinstance(in_file, str) else str(in_file).lower()
     text = f"[{section}]\n{name} = {quoted}\n" if section else f"{name} = {quoted}\n"
     environ = {"EDGEKV_DATA_DIR": "d"} if key != "data_dir" else {}
+    if key == "role":
+        text += '[[upstream]]\naddress = "127.0.0.1:9"'
     file = write(tmp_path, text)
 
     def value(environ: dict[str, str], flags: dict[str, object]) -> str:
@@ -170,6 +177,8 @@ def test_numbers_come_as_digits_from_the_environment_and_never_as_text_from_a_fi
         ("http = 'here'", 'http (from {file}): "here" is not an address: write HOST:PORT'),
         ("role = 'boss'", "role (from {file}): it is one of hub, edge; not 'boss'"),
         ("node = 'a b'", 'node (from {file}): "a b" is not a name'),
+        ("[[upstream]]\nadress = 'a:1'", 'unknown key "adress" in [[upstream]] of {file}: did you mean "address"?'),
+        ("[[upstream]]\naddress = 'a'", 'upstream[0].address (from {file}): "a" is not an address'),
         ("max_offline_days = 0", "max_offline_days (from {file}): 0 is out of range: write 1 to 3650 days"),
         ("a = ", "{file} is not valid TOML"),
     ],
@@ -228,6 +237,8 @@ def test_two_listeners_on_one_port_are_refused_unless_it_is_picked_freely() -> N
             "memory_bytes: 67108863 is too small: write at least 67108864 bytes, or set small_",
         ),
         ({"memory_bytes": MIB - 1, "small_memory": True}, "memory_bytes: 1048575 is too small"),
+        ({"wal": WalConfig(retain_bytes=-1)}, "wal.retain_bytes: -1 is out of range: write 0 to"),
+        ({"wal": WalConfig(retain_bytes=1 << 51)}, "wal.retain_bytes: 2251799813685248 is out of range"),
     ],
 )
 def test_each_size_has_its_bounds(settings: dict[str, object], complaint: str) -> None:
@@ -245,8 +256,52 @@ def test_a_directory_that_no_path_can_name_is_refused() -> None:
         validate(Config(data_dir=Path("a\0b")))
 
 
-def test_the_address_for_other_nodes_is_taken_and_kept_for_them() -> None:
-    validate(config(peer=Address("127.0.0.1", 9999)))
+HUB = Address("127.0.0.1", 7582)
+OTHER = Address("::1", 7582)
+
+
+def upstreams(*addresses: Address) -> tuple[UpstreamConfig, ...]:
+    return tuple(UpstreamConfig(address=address) for address in addresses)
+
+
+def test_upstreams_come_from_flags_or_a_variable_or_the_file_each_list_as_a_whole(tmp_path: Path) -> None:
+    file = write(tmp_path, 'data_dir = "d"\n[[upstream]]\naddress = "127.0.0.1:7582"')
+    loaded = load(file=file, environ={}, flags={"upstream": ()})
+    assert (loaded.config.upstreams, loaded.sources["upstream"]) == (upstreams(HUB), str(file))
+    environ = {"EDGEKV_UPSTREAM": "[::1]:7582, 127.0.0.1:7582"}
+    loaded = load(file=file, environ=environ, flags={})
+    assert (loaded.config.upstreams, loaded.sources["upstream"]) == (upstreams(OTHER, HUB), "EDGEKV_UPSTREAM")
+    loaded = load(file=file, environ=environ, flags={"upstream": ("[::1]:7582",)})
+    assert (loaded.config.upstreams, loaded.sources["upstream"]) == (upstreams(OTHER), "--upstream")
+    assert "upstream" not in load(file=None, environ={"EDGEKV_DATA_DIR": "d"}, flags={"upstream": ()}).sources
+
+
+def test_an_upstream_that_is_no_address_is_told_with_where_it_was_set() -> None:
+    environ = {"EDGEKV_DATA_DIR": "d", "EDGEKV_UPSTREAM": "127.0.0.1:1,hub"}
+    with pytest.raises(ConfigError, match=r'upstream \(from EDGEKV_UPSTREAM\): "hub" is not an address'):
+        load(file=None, environ=environ, flags={})
+
+
+@pytest.mark.parametrize(
+    ("settings", "complaint"),
+    [
+        ({"role": "edge"}, "role: an edge replicates with a hub: name one with --upstream HOST:PORT"),
+        ({"upstreams": upstreams(Address("hub.example", 7482))}, "upstream: hub.example:7482 is on another machine"),
+        ({"upstreams": upstreams(Address("localhost", 0))}, "upstream: localhost:0 has no port"),
+        ({"upstreams": upstreams(Address("127.0.0.1", 7482))}, "upstream: 127.0.0.1:7482 is this node's own peer"),
+        ({"upstreams": upstreams(HUB, OTHER, HUB)}, "upstream: 127.0.0.1:7582 is named twice"),
+    ],
+)
+def test_upstreams_are_others_on_this_machine_and_an_edge_has_one(settings: dict[str, object], complaint: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        validate(config(**settings))
+    assert str(caught.value).startswith(complaint)
+
+
+def test_what_replicates_may_be_an_edge_keep_log_for_others_and_hold_keyspaces_by_site() -> None:
+    rooms = KeyspaceConfig(prefix=b"room/", name="rooms", sites=("clinic-2",))
+    validate(config(role="edge", upstreams=upstreams(HUB, OTHER), keyspaces=(rooms,)))
+    validate(config(upstreams=upstreams(HUB), wal=WalConfig(retain_bytes=0)))
 
 
 def test_small_segments_and_memory_can_be_had_when_asked_for() -> None:
@@ -304,17 +359,10 @@ def test_the_default_keyspace_is_always_there_and_first_and_the_rest_inherit_the
 @pytest.mark.parametrize(
     ("settings", "complaint"),
     [
-        ({"upstreams": (UpstreamConfig(address=Address("hub", 7482)),)}, "upstream: this release runs single nodes"),
-        ({"role": "edge"}, "role: this release runs single nodes"),
-        ({"max_offline_days": 7}, "max_offline_days: this release runs single nodes"),
-        ({"wal": WalConfig(retain_bytes=2 * GIB)}, "wal.retain_bytes: this release has no readers of the log"),
-        (
-            {"keyspaces": (KeyspaceConfig(prefix=b"l/", name="l", sites=("clinic-2",)),)},
-            "keyspace[0].sites: this release runs single nodes",
-        ),
+        ({"max_offline_days": 7}, "max_offline_days: members of this release stay until they are removed"),
         (
             {"keyspaces": (KeyspaceConfig(prefix=b"l/", name="l", late_write="drop"),)},
-            "keyspace[0].late_write: no writes come late",
+            "keyspace[0].late_write: this release keeps what comes late",
         ),
         (
             {"keyspaces": (KeyspaceConfig(prefix=b"l/", name="l", consistency="strong", group="cloud"),)},

@@ -28,6 +28,8 @@ def test_a_failure_of_the_very_last_sync_is_not_a_clean_stop(
             os.kill(os.getpid(), signal.SIGTERM)
 
     monkeypatch.setattr(Log, "close_clean", fail)
-    config = Config(data_dir=tmp_path / "node", http=_LOOPBACK, resp=_LOOPBACK, applier=applier, small_memory=True)
+    config = Config(
+        data_dir=tmp_path / "node", http=_LOOPBACK, resp=_LOOPBACK, peer=_LOOPBACK, applier=applier, small_memory=True
+    )
     with pytest.raises(LogFailed):
         asyncio.run(Server(config).run(stop_when_ready))

@@ -16,6 +16,7 @@ meaning changes.
 
 import asyncio
 import logging
+from collections.abc import Callable
 from typing import Any, Final
 
 from aiohttp import StreamReader, web
@@ -33,7 +34,7 @@ _log: Final = logging.getLogger("edgekv.http")
 class Connection(web.RequestHandler):
     """See the module docstring. ``options`` are aiohttp's."""
 
-    __slots__ = ("_held", "_lane")
+    __slots__ = ("_held", "_lane", "on_lost")
 
     def __init__(self, manager: web.Server, lane: Lane, *, loop: asyncio.AbstractEventLoop, **options: Any) -> None:
         # No access log (which costs a time stamp per request); a body is stored as it comes, not decompressed.
@@ -41,6 +42,14 @@ class Connection(web.RequestHandler):
         self._lane: Final = lane
         self._held = False
         """A reply of the short way has not been sent: the task must not run."""
+        self.on_lost: Callable[[], None] | None = None
+        """Called when the client is gone, for a reply that goes on and would not notice."""
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """The client is gone."""
+        super().connection_lost(exc)
+        if self.on_lost is not None:
+            self.on_lost()
 
     def data_received(self, data: bytes) -> None:
         """Bytes came. The task's waiter is hidden while aiohttp parses, so that it is woken here, or not."""

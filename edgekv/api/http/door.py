@@ -10,6 +10,7 @@ from typing import Final, TypeVar
 
 from edgekv.api.http.host import Host, Operations
 from edgekv.api.http.waiting import Budget, Durability, Room
+from edgekv.api.watch import Follower
 from edgekv.engine.frame import Frame, newer
 from edgekv.errors import EdgeKVError
 
@@ -24,6 +25,8 @@ class Door:
         self.operations: Final[Operations] = host.operations
         self.durability: Final = Durability(host)
         self.budget: Final = Budget(max(host.config.memory_bytes // 4, 4 * host.operations.value_bytes_max))
+        self.followers: Final[set[Follower]] = set()
+        """Of the watches that are being served; they end before the node does."""
         self._engine: Final = host.operations.engine
         self._room: Final = Room(self._engine)
 

@@ -6,16 +6,22 @@ server.py of the package gives the real one. Attributes are read-only properties
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
+from edgekv.api.watch import Watches
 from edgekv.config import Config
 from edgekv.engine.frame import Frame
 from edgekv.errors import EdgeKVError
-from edgekv.ids import Actor
+from edgekv.ids import Actor, KeyspaceId
 from edgekv.metrics import Metrics
 from edgekv.node.operations import Entry, Page, Values
+from edgekv.node.session import Sessions
+from edgekv.replication.acks import Acks
 
 
 class Keyspace(Protocol):
-    """A keyspace's name, for metrics, and its newest stamp, which is that of the last change made in it."""
+    """A keyspace's id, its name, for metrics, and its newest stamp, which is that of the last change made in it."""
+
+    @property
+    def id(self) -> KeyspaceId: ...
 
     @property
     def name(self) -> str: ...
@@ -140,6 +146,15 @@ class Host(Protocol):
     def operations(self) -> Operations: ...
 
     @property
+    def watches(self) -> Watches: ...
+
+    @property
+    def acks(self) -> Acks: ...
+
+    @property
+    def sessions(self) -> Sessions: ...
+
+    @property
     def metrics(self) -> Metrics: ...
 
     @property
@@ -156,6 +171,9 @@ class Host(Protocol):
 
     @property
     def started_ms(self) -> int: ...
+
+    def monotonic_ms(self) -> int:
+        """The clock of deadlines."""
 
     def kick_soon(self) -> None: ...
 

@@ -14,6 +14,7 @@ from typing import Final, NamedTuple
 
 from edgekv.api.http.reply import Reply
 from edgekv.errors import (
+    ClockTooFarAhead,
     ConcurrentValues,
     ConfigError,
     Corruption,
@@ -22,6 +23,7 @@ from edgekv.errors import (
     DirectoryInUse,
     DiskFull,
     EdgeKVError,
+    Forked,
     FormatUnknown,
     IdForgotten,
     InvalidRequest,
@@ -30,6 +32,7 @@ from edgekv.errors import (
     NotFound,
     OutcomeUnknown,
     Overloaded,
+    PeerFault,
     ReadOnly,
     SessionBehind,
     TooLarge,
@@ -66,6 +69,9 @@ ANSWERS: Final[dict[type[EdgeKVError], Answer]] = {
     Corruption: Answer(500, "Damaged data"),
     CursorLost: Answer(410, "The place in the log is gone"),
     FormatUnknown: Answer(500, "Unknown format"),
+    PeerFault: Answer(502, "Another node is at fault"),
+    Forked: Answer(502, "Two histories of one node"),
+    ClockTooFarAhead: Answer(502, "The clock of another node is wrong"),
     DirectoryInUse: Answer(503, "The data directory is in use", 1),
     EdgeKVError: Answer(500, "Error"),
 }

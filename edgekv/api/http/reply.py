@@ -38,7 +38,7 @@ class Reply(web.StreamResponse):
     ) -> None:
         # StreamResponse.__init__ is left out on purpose: nothing that it sets up is used.
         self.code: Final = status
-        self.header_lines: Final = headers
+        self.header_lines = headers
         self.body: Final = body
         self.without_body = False
         """The answer to a HEAD: Content-Length as if there were a body, and none."""
@@ -82,10 +82,13 @@ class Reply(web.StreamResponse):
 
     def _head(self, *, keep_alive: bool, minor_version: int) -> bytes:
         lines = _STATUS_LINES[self.code] + _date(int(time.time())) + b"\r\n" + self.header_lines
-        if self.code not in _NO_BODY:
-            lines += b"Content-Length: %d\r\n" % len(self.body)
+        lines += self._length()
         if not keep_alive:
             lines += b"Connection: close\r\n"
         elif minor_version == 0:
             lines += b"Connection: keep-alive\r\n"
         return lines + b"\r\n"
+
+    def _length(self) -> bytes:
+        """The header that says how long the body is."""
+        return b"" if self.code in _NO_BODY else b"Content-Length: %d\r\n" % len(self.body)

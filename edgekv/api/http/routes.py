@@ -21,6 +21,7 @@ from edgekv.api.http.reply import Reply
 from edgekv.api.http.scan import ScanCalls
 from edgekv.api.http.sets import SetCalls
 from edgekv.api.http.target import percent_decoded, split_target
+from edgekv.api.http.watch import WatchCalls
 
 Call = Callable[[web.BaseRequest, bytes, str], Awaitable[Reply]]
 """(request, key, query) -> reply. The key is empty where the path has none; the query is still encoded."""
@@ -76,6 +77,7 @@ class Routes:
         """By what goes before the key, which is all that follows. None of them begins with another."""
         self.paths: Final[dict[str, Methods]] = {
             "/v1/scan": {"GET": Route("scan", ScanCalls(door).get)},
+            "/v1/watch": {"GET": Route("watch", WatchCalls(door).get)},
             "/v1/batch": {"POST": Route("batch", BatchCalls(door).post)},
             "/v1/status": {"GET": Route("", health.status)},
             "/v1/admin/keyspaces": {"GET": Route("", AdminCalls(door.operations).keyspaces)},

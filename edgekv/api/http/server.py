@@ -20,9 +20,11 @@ from aiohttp import web
 
 from edgekv.api.http.connection import Connection
 from edgekv.api.http.door import Door
+from edgekv.api.http.guarantees import Guarantees
 from edgekv.api.http.host import Host
 from edgekv.api.http.lane import Lane
 from edgekv.api.http.problem import code_of, problem
+from edgekv.api.http.promises import Asked, asked_of
 from edgekv.api.http.reply import Reply
 from edgekv.api.http.routes import Found, Routes
 from edgekv.api.http.tally import Tally
@@ -54,6 +56,7 @@ class HttpServer:
         self._door: Final = Door(host)
         self._routes: Final = Routes(self._door)
         self._tally: Final = Tally(host)
+        self._guarantees: Final = Guarantees(host)
         self._lane: Final = Lane(self._door, self._tally)
         self._aiohttp: Final = web.Server(self._answer)
         self._connections_max: Final = connections_max
@@ -76,6 +79,8 @@ class HttpServer:
         for listener in self._listeners:
             listener.close()
         self._listeners.clear()
+        for follower in list(self._door.followers):
+            follower.end()
         self._aiohttp.pre_shutdown()
         await self._aiohttp.shutdown(HTTP_CLOSE_WAIT_S)
         self._door.durability.close()
@@ -97,10 +102,17 @@ class HttpServer:
     async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
         """aiohttp's handler: always a reply, whatever the call raised."""
         found: Found | None = None
+        covered: Asked | None = None
         try:
             started = time.perf_counter_ns()
             found = self._routes.find(request.method, request.raw_path)
+            asked = asked_of(request) if found.route.op else None
+            if asked is not None:
+                await self._guarantees.covered(asked)
+                covered = asked
             reply = await found.route.call(request, found.key, found.query)
+            if asked is not None and request.method not in ("GET", "HEAD"):
+                reply.header_lines += await self._guarantees.acknowledged(asked, found.key)
             self._tally.count(found.route.op, found.key, "ok", time.perf_counter_ns() - started)
         except EdgeKVError as error:
             if found is not None:
@@ -111,6 +123,8 @@ class HttpServer:
         except ConnectionError:
             # The client left while its body was read: there is nobody to tell.
             reply = Reply(400, close=True)
+        if covered is not None and found is not None:  # An error may be an observation too: of a key that is absent.
+            reply.header_lines += self._guarantees.token(covered, found.key)
         if request.method == "HEAD":
             reply.without_body = True
         return reply

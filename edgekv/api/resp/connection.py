@@ -122,8 +122,10 @@ def quit_(session: Session, arguments: Arguments) -> Reply:
 
 @command("reset", arity=1, flags="fast", group="connection", since="6.2.0", summary="Reset the connection")
 def reset(session: Session, arguments: Arguments) -> Reply:
-    """RESET: protocol 2, no name, no transaction."""
+    """RESET: protocol 2, no name, no transaction, no promises."""
     session.end_transaction()
+    if session.promises is not None:
+        session.promises.end()
     session.dialect = RESP2
     session.name = ""
     return status("RESET")

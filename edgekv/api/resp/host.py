@@ -4,12 +4,15 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Literal, Protocol
 
+from edgekv.api.watch import Watches
 from edgekv.config import Config
 from edgekv.engine.frame import Frame
 from edgekv.engine.keyspaces import Keyspaces
 from edgekv.errors import EdgeKVError
 from edgekv.metrics import Metrics
 from edgekv.node.operations import Values
+from edgekv.node.session import Sessions
+from edgekv.replication.acks import Acks
 
 
 class Engine(Protocol):
@@ -28,6 +31,10 @@ class Engine(Protocol):
     @property
     def on_room(self) -> list[Callable[[], None]]:
         """Called once, each, when there is room again."""
+
+    @property
+    def repeated_total(self) -> int:
+        """Operations that came again and got the reply of their first attempt."""
 
     @property
     def operation_reply_bytes_max(self) -> int:
@@ -191,6 +198,17 @@ class Host(Protocol):
     def operations(self) -> Operations: ...
 
     @property
+    def watches(self) -> Watches: ...
+
+    @property
+    def acks(self) -> Acks:
+        """What other nodes have."""
+
+    @property
+    def sessions(self) -> Sessions:
+        """What clients have seen."""
+
+    @property
     def metrics(self) -> Metrics: ...
 
     @property
@@ -207,6 +225,9 @@ class Host(Protocol):
 
     @property
     def started_ms(self) -> int: ...
+
+    def monotonic_ms(self) -> int:
+        """The clock of deadlines."""
 
     def kick_soon(self) -> None:
         """Start a flush in this turn of the loop, after the callbacks that are due."""

@@ -40,17 +40,20 @@ from edgekv.api.resp import (
     keys,
     once,
     refused,
+    replication,
     server_info,
     sets,
     siblings,
     strings,
     transactions,
+    watch,
 )
 from edgekv.api.resp.door import Door, bad_argument
 from edgekv.api.resp.replies import OK, error, fault, optional_bulks
 from edgekv.api.resp.runs import WRITE_RUNS, replies
-from edgekv.api.resp.session import Arguments, Reply, Session, Shared, Slices
+from edgekv.api.resp.session import Arguments, Later, Promised, Reply, Session, Shared, Slices, Stream
 from edgekv.api.resp.table import Command, find, key_indexes
+from edgekv.api.resp.watch import Pushes
 from edgekv.engine.frame import Frame, newer
 from edgekv.errors import EdgeKVError
 from edgekv.limits import (
@@ -76,11 +79,13 @@ COMMAND_MODULES: Final = (
     keys,
     once,
     refused,
+    replication,
     server_info,
     sets,
     siblings,
     strings,
     transactions,
+    watch,
 )
 """Imported for what they enter into the table."""
 
@@ -115,6 +120,9 @@ class Listener(Protocol):
 
     def run_slow(self, connection: "Connection", slices: Slices) -> None:
         """Run it, then call `Connection.slow_reply`."""
+
+    def run_stream(self, connection: "Connection", pushes: Pushes) -> None:
+        """Hand what a watch shows to `Connection.push`, until the client is gone or there is no more."""
 
     def call_soon(self, callback: Callable[[], None]) -> None:
         """Call it in the next turn of the loop."""
@@ -159,10 +167,12 @@ class Connection(asyncio.Protocol):
         "_out",
         "_out_bytes",
         "_paused",
+        "_promises",
         "_received_ns",
         "_scheduled",
         "_session",
         "_shared",
+        "_stream",
         "_timed",
         "_timed_op",
         "_transport",
@@ -192,6 +202,8 @@ class Connection(asyncio.Protocol):
         self._timed = 0
         """How many commands succeeded of those that the next payload answers, and their verb."""
         self._timed_op = ""
+        self._promises: Promised | None = None
+        """The session's, once it has some."""
         self._last: Frame | None = None
         self._waiting_bytes = 0
         """Of payloads that wait for frames; 0: none waits."""
@@ -205,6 +217,8 @@ class Connection(asyncio.Protocol):
         self._scheduled = False
         """`_continue` will be called."""
         self._paused = False
+        self._stream: Pushes | None = None
+        """The watch that the connection belongs to; it takes no commands any more."""
         self._counted_input = 0
         """What this connection contributes to `Shared.input_bytes`."""
         self._counted_output = 0
@@ -239,11 +253,13 @@ class Connection(asyncio.Protocol):
             self._count_output(0)
             self._shared.leave(self._session)
             self._listener.left(self)
+            if self._stream is not None:
+                self._stream.follower.end()
 
     def eof_received(self) -> bool:
         """The client has sent its last command (``printf ... | nc``); what it asked for is still answered."""
         self._at_end = True
-        return not (self._ended or self._idle)
+        return not (self._ended or self._idle or self._stream is not None)
 
     @property
     def ended(self) -> bool:
@@ -317,7 +333,10 @@ class Connection(asyncio.Protocol):
         commands = self._commands
         self._shared.commands_total += len(commands)
         self._engine.barrier = None
-        if len(commands) == 1:
+        promises = self._promises
+        if promises is not None:
+            promises.begin(commands)
+        elif len(commands) == 1:
             command = commands[0]
             plain = _PLAIN.get(command[0]) if type(command[0]) is bytes and self._session.transaction is None else None
             reply = None if plain is None else plain(self, command)
@@ -326,8 +345,11 @@ class Connection(asyncio.Protocol):
                 self._answer(reply, self._engine.barrier)
                 return
         self._turn_ends_ns = perf_counter_ns() + _TURN_NS
-        done = self._each(commands) if len(commands) == 1 else self._runs(commands)
+        one_by_one = len(commands) == 1 or (promises is not None and promises.behind)
+        done = self._each(commands) if one_by_one else self._runs(commands)
         self._commands = [] if self._session.closing else commands[done:]
+        if promises is not None:
+            promises.unprocessed = len(self._commands)
         self._shared.commands_total -= len(self._commands)
         self._flush()
         if self._at_end or self._session.closing:
@@ -494,11 +516,8 @@ class Connection(asyncio.Protocol):
                         self._hold(_ROOM)
                         return i
                     reply = self._call(entry, command)
-                if isinstance(reply, Slices):
-                    self._flush()
-                    self._time(entry.name, 1)
-                    self._hold(_SLOW)
-                    self._listener.run_slow(self, reply)
+                if not isinstance(reply, bytes):
+                    self._answer_later(entry.name, reply)
                     return i + 1
             elif command[0].lower() in _SECURITY:
                 self._session.closing = True
@@ -517,14 +536,42 @@ class Connection(asyncio.Protocol):
                 return i + 1
         return len(run)
 
-    def _call(self, entry: Command, command: Arguments) -> bytes | Slices:
+    def _answer_later(self, name: str, reply: Slices | Later | Stream) -> None:
+        """Hold until a reply that takes long is there: then `slow_reply` is called."""
+        if isinstance(reply, Stream):
+            self._begin_stream(reply)
+            return
+        self._flush()
+        self._time(name, 1)
+        self._hold(_SLOW)
+        if isinstance(reply, Slices):
+            if self._promises is not None:
+                self._promises.reads = not reply.writes
+            self._listener.run_slow(self, reply)
+        else:
+            self._session.awaited = reply.begin(self._last, self._later_reply)
+
+    def _begin_stream(self, stream: Stream) -> None:
+        """From here on the connection is a watch's. What its client sends is read and dropped, so that its leaving is noticed."""
+        self._put(OK)
+        self._flush()
+        self._stream = Pushes(stream.follower, self._session.dialect)
+        self._session.closing = True
+        self._holds |= _SLOW
+        self._listener.run_stream(self, self._stream)
+
+    def _call(self, entry: Command, command: Arguments) -> Reply:
         indexes = key_indexes(entry, len(command))
         keyspace = self._keyspaces.of(command[indexes[0]]).name if indexes else NO_KEYSPACE
         assert entry.run is not None
+        promises = self._promises
         try:
+            if promises is not None and promises.behind and entry.uses_keys:
+                promises.check(entry.name)
             for i in indexes:
                 self._operations.check_key(command[i])
             reply = entry.run(self._session, command)
+            self._promises = self._session.promises
         except EdgeKVError as problem:
             self._metrics.ops(entry.name, keyspace, 1, problem.code)
             return fault(problem)
@@ -557,6 +604,11 @@ class Connection(asyncio.Protocol):
             last = self._last = None
         frame = barrier if last is None else newer(last, barrier)
         op, n, received_ns, self._timed = self._timed_op, self._timed, self._received_ns, 0
+        promises = self._promises
+        if promises is not None:
+            self._last = frame
+            self._keep(promises, (payload, op, n, received_ns), frame)
+            return
         if frame is None or frame.done:
             self._transport.write(payload)
             if n:
@@ -569,6 +621,21 @@ class Connection(asyncio.Protocol):
         self._host.kick_soon()
         if self._waiting_bytes > RESP_HELD_BYTES_MAX:
             self._hold(_REPLIES)
+
+    def _keep(self, promises: Promised, held: Held, frame: Frame | None) -> None:
+        """Have a payload wait for its frame, and for other nodes."""
+        self._waiting_bytes += len(held[0])
+        promises.take(self, held, frame)
+        if frame is not None and not frame.done:
+            self._host.kick_soon()
+        if self._waiting_bytes > RESP_HELD_BYTES_MAX:
+            self._hold(_REPLIES)
+
+    def release_with(self, prefix: bytes, held: object) -> None:
+        """The replies leave, with something before them. Called by promises.py."""
+        payload, op, n, received_ns = cast("Held", held)
+        self._waiting_bytes += len(prefix)
+        self.release((prefix + payload, op, n, received_ns))
 
     def release(self, held: object) -> None:
         """The frame is done: the replies leave. Called by the engine."""
@@ -597,6 +664,22 @@ class Connection(asyncio.Protocol):
         """A slow command has finished."""
         self._answer(payload, barrier)
         self._free(_SLOW)
+
+    def push(self, payload: bytes) -> None:
+        """Messages of the connection's watch."""
+        self._answer(payload, None)
+
+    def stream_ended(self, problem: EdgeKVError | None) -> None:
+        """There is no more to push: say why, and hang up."""
+        if problem is not None:
+            self._answer(fault(problem), None)
+        self._free(_SLOW)
+        self._close_if_done()
+
+    def _later_reply(self, payload: bytes) -> None:
+        """What other nodes had to decide about is decided."""
+        self._session.awaited = None
+        self.slow_reply(payload, None)
 
     # -- holding
 
@@ -655,7 +738,10 @@ class Connection(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         """The client does not take its replies."""
-        self._hold(_SOCKET)
+        if self._stream is None:
+            self._hold(_SOCKET)
+        else:
+            self._stream.follower.pause()
         if not self._ended:
             self._count_output(self._transport.get_write_buffer_size())
 
@@ -663,6 +749,8 @@ class Connection(asyncio.Protocol):
         """It does again."""
         if not self._ended:
             self._count_output(0)
+        if self._stream is not None:
+            self._stream.follower.resume()
         self._free(_SOCKET)
 
 

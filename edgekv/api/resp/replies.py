@@ -150,6 +150,10 @@ class Dialect:
         """A set of encoded items; in protocol 2 an array."""
         return b"%b%d\r\n%b" % (b"~" if self.version == 3 else b"*", len(items), b"".join(items))
 
+    def push(self, items: Sequence[bytes]) -> bytes:
+        """An array that nobody asked for; in protocol 2 an array."""
+        return b"%b%d\r\n%b" % (b">" if self.version == 3 else b"*", len(items), b"".join(items))
+
     def text(self, text: str) -> bytes:
         """Text for people, such as INFO's; in protocol 2 a string."""
         value = text.encode("utf-8", "surrogateescape")

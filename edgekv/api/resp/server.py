@@ -13,6 +13,8 @@ from edgekv.api.resp.host import Host
 from edgekv.api.resp.protocol import Connection
 from edgekv.api.resp.session import Shared, Slices, Waiting
 from edgekv.api.resp.slow import SlowCommand
+from edgekv.api.resp.watch import Pushes
+from edgekv.errors import EdgeKVError
 from edgekv.limits import CONNECTIONS_MAX, RESP_CLOSE_WAIT_S, RESP_SLOW_COMMANDS_MAX, RESP_WAKE_CONNECTIONS
 
 _BACKLOG: Final = 1024
@@ -93,6 +95,24 @@ class RespServer:
         task = self._loop.create_task(self._slow(connection, slices))
         self._tasks.add(task)
         task.add_done_callback(partial(self._slow_ended, connection))
+
+    def run_stream(self, connection: Connection, pushes: Pushes) -> None:
+        """Hand what the watch shows to `Connection.push`, in a task."""
+        task = self._loop.create_task(self._stream(connection, pushes))
+        self._tasks.add(task)
+        task.add_done_callback(partial(self._slow_ended, connection))
+
+    async def _stream(self, connection: Connection, pushes: Pushes) -> None:
+        problem: EdgeKVError | None = None
+        try:
+            connection.push(pushes.place())
+            while payload := await pushes.next():
+                connection.push(payload)
+        except EdgeKVError as error:
+            problem = error
+        finally:
+            pushes.follower.close()
+        connection.stream_ended(problem)
 
     async def _slow(self, connection: Connection, slices: Slices) -> None:
         command = SlowCommand(self._host, slices, self.wait_for_room)

@@ -11,7 +11,10 @@ from typing import Final, Protocol
 from edgekv.api.resp.cursors import Cursors
 from edgekv.api.resp.host import Host, Operations
 from edgekv.api.resp.replies import RESP2, Dialect
+from edgekv.api.watch import Follower
 from edgekv.engine.frame import Frame
+from edgekv.errors import EdgeKVError
+from edgekv.ids import KeyspaceId
 from edgekv.limits import CONNECTIONS_MAX, SCAN_CURSORS_MAX
 
 _FIRST_CURSOR_BITS: Final = 47
@@ -34,6 +37,41 @@ class Queue(Protocol):
 
     def end(self) -> None:
         """Forget the commands."""
+
+
+class Releases(Protocol):
+    """Where payloads leave."""
+
+    def release_with(self, prefix: bytes, held: object) -> None:
+        """Write a payload with something before it."""
+
+    def fail(self, problem: EdgeKVError) -> None: ...
+
+
+class Promised(Protocol):
+    """What a connection was promised beyond this node (promises.py). All its payloads go through it."""
+
+    behind: str
+    """A token that this node did not cover when it was asked; what uses keys is checked against it. Empty: there is none."""
+    unprocessed: int
+    """How many of the connection's commands `begin` has seen and are not processed."""
+    reads: bool
+    """What the next payload answers has written nothing, however much others have since `begin`."""
+
+    def check(self, name: str) -> None:
+        """Raise SessionBehind unless the node covers the token by now."""
+
+    def begin(self, commands: "list[Arguments]") -> None:
+        """These are about to be processed."""
+
+    def take(self, connection: Releases, held: object, frame: Frame | None) -> None:
+        """Have a payload leave, in order, when ``frame`` is done and other nodes have what they must."""
+
+    def end(self) -> None:
+        """Promise nothing more."""
+
+    def close(self) -> None:
+        """The connection is gone."""
 
 
 class Shared:
@@ -71,6 +109,7 @@ class Shared:
         """The connection is gone."""
         del self.sessions[session.id]
         session.end_transaction()
+        session.end_promises()
 
 
 class Session:
@@ -78,6 +117,8 @@ class Session:
 
     __slots__ = (
         "address",
+        "awaited",
+        "began",
         "closing",
         "created_ms",
         "dialect",
@@ -87,6 +128,7 @@ class Session:
         "local_address",
         "name",
         "operations",
+        "promises",
         "shared",
         "transaction",
     )
@@ -106,6 +148,26 @@ class Session:
         """The commands since MULTI."""
         self.closing = False
         """No further command is processed; the connection ends when its replies have left."""
+        self.promises: Promised | None = None
+        self.awaited: Callable[[], None] | None = None
+        """What gives up the reply that is waited for (`Later`)."""
+        sessions = shared.host.sessions
+        self.began: Final = sessions.positions(sessions.all_keyspaces)
+        """The last change of this node's clients in each keyspace when the connection was made."""
+
+    def written(self) -> dict[KeyspaceId, int]:
+        """The last change in each keyspace that this connection may have written to: no less than it has written."""
+        sessions, began = self.shared.host.sessions, self.began
+        positions = sessions.positions(sessions.all_keyspaces)
+        return {keyspace: seq for keyspace, seq in positions.items() if seq != began.get(keyspace, 0)}
+
+    def end_promises(self) -> None:
+        """Nobody waits for other nodes any more."""
+        if self.awaited is not None:
+            self.awaited()
+            self.awaited = None
+        if self.promises is not None:
+            self.promises.close()
 
     def end_transaction(self) -> None:
         """Forget the commands since MULTI."""
@@ -131,7 +193,26 @@ class Slices:
     """What the reply waits for because of work that was done before the first step."""
 
 
-Reply = bytes | Slices
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stream:
+    """A reply after which the connection takes no more commands: what a watch shows is written to it, until its client leaves."""
+
+    follower: Follower
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Later:
+    """A reply that other nodes decide about. Its connection waits, everybody else goes on."""
+
+    begin: Callable[[Frame | None, Callable[[bytes], None]], Callable[[], None]]
+    """Begin to wait. Given are the newest frame that earlier replies wait for, and what to call, once, with the reply, perhaps before
+    this returns. Returns what gives up."""
+
+    at_once: Callable[[], bytes] | None = None
+    """The reply inside a transaction, which waits for nobody. None: it cannot be part of one."""
+
+
+Reply = bytes | Slices | Later | Stream
 Arguments = list[bytes]
 """A command with its name at 0."""
 

@@ -39,6 +39,11 @@ class Command:
     def writes(self) -> bool:
         return "write" in self.flags
 
+    @property
+    def uses_keys(self) -> bool:
+        """Whether it looks at what the node holds, or changes it."""
+        return bool(self.keys[0]) or self.writes or "readonly" in self.flags
+
     def accepts(self, count: int) -> bool:
         """Whether it can have so many arguments."""
         return count == self.arity if self.arity > 0 else count >= -self.arity

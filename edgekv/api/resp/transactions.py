@@ -13,7 +13,7 @@ protocol.py asks `Transaction.take` before it carries anything out, and tells it
 from typing import Final
 
 from edgekv.api.resp.replies import OK, array, error, fault, status
-from edgekv.api.resp.session import Arguments, Session, Shared, Slices
+from edgekv.api.resp.session import Arguments, Later, Session, Shared, Slices
 from edgekv.api.resp.table import Command, command, find, key_indexes
 from edgekv.errors import Corruption, Denied, EdgeKVError, OutcomeUnknown, TooLarge, Unavailable
 from edgekv.limits import (
@@ -178,6 +178,10 @@ class Execution:
         self._charge(before, RESP_TRANSACTION_ROWS_FREE)
         if isinstance(reply, Slices):
             reply = self._at_once(reply)
+        elif isinstance(reply, Later):
+            assert reply.at_once is not None, "it is refused in transactions"
+            reply = reply.at_once()
+        assert isinstance(reply, bytes), "a watch is refused in a transaction"
         self._done.append((entry.name, key, "ok"))
         self._bytes -= len(reply)
         if self._bytes < 0:

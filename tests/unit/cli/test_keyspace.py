@@ -7,7 +7,13 @@ import pytest
 from tests.unit.cli.conftest import Program
 from tests.unit.cli.fake_node import FakeNode
 
-FIGURES = {"consistency": "crdt", "conflict": "siblings", "durability": "fsync", "system": False}
+FIGURES = {
+    "consistency": "crdt",
+    "conflict": "siblings",
+    "durability": "fsync",
+    "system": False,
+    "sites": ["shop-7", "cloud"],
+}
 KEYSPACES = [
     {"name": "default", "prefix": "", "ttl_s": 0, **FIGURES},
     {"name": "odd", "prefix": {"base64": "/wo="}, "ttl_s": 60, **FIGURES},
@@ -24,9 +30,9 @@ def test_a_table_shows_prefixes_as_keys_are_shown(listed: FakeNode, edgekv: Prog
     ended = edgekv("keyspace", "list")
     assert ended.exit_code == 0
     assert [line.split() for line in ended.text.splitlines()] == [
-        ["NAME", "PREFIX", "CONSISTENCY", "CONFLICT", "DURABILITY", "TTL"],
-        ["default", "(empty)", "crdt", "siblings", "fsync", "none"],
-        ["odd", "\\xff\\x0a", "crdt", "siblings", "fsync", "60", "s"],
+        ["NAME", "PREFIX", "CONSISTENCY", "CONFLICT", "DURABILITY", "TTL", "SITES"],
+        ["default", "(empty)", "crdt", "siblings", "fsync", "none", "shop-7,", "cloud"],
+        ["odd", "\\xff\\x0a", "crdt", "siblings", "fsync", "60", "s", "shop-7,", "cloud"],
     ]
     assert listed.requests == ["GET /v1/admin/keyspaces HTTP/1.1"]
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from edgekv.errors import ConfigError, Corruption, FormatUnknown
-from edgekv.node.identity import FILE, Identity, load_or_create
+from edgekv.node.identity import FILE, Identity, is_new, load_or_create
 from edgekv.wal.segment import segment_name
 
 
@@ -31,6 +31,23 @@ def test_a_restart_keeps_cluster_node_and_incarnation(tmp_path: Path) -> None:
     first = load(tmp_path)
     begin_log(tmp_path)
     assert load(tmp_path) == first
+
+
+def test_a_new_node_can_be_of_a_cluster_that_is_there_and_stays_in_it(tmp_path: Path) -> None:
+    joined = load_or_create(tmp_path, name="n", site="s", entropy=entropy(), cluster=b"c" * 16)
+    assert joined.cluster == b"c" * 16 != joined.node
+    begin_log(tmp_path)
+    assert load_or_create(tmp_path, name="n", site="s", entropy=entropy(), cluster=b"d" * 16) == joined
+
+
+def test_a_directory_is_new_until_it_has_an_identity_or_a_log(tmp_path: Path) -> None:
+    assert is_new(tmp_path)
+    begin_log(tmp_path)
+    assert not is_new(tmp_path)
+    other = tmp_path / "other"
+    other.mkdir()
+    load(other)
+    assert not is_new(other)
 
 
 @pytest.mark.parametrize("left", [None, "spare-1", "torn-00000001-00001000", "lost-seg-00000001.wal"])

@@ -9,8 +9,8 @@ import pytest
 
 from edgekv.config import KeyspaceConfig
 from edgekv.engine.keyspaces import DEFAULT_ID, META_ID
-from edgekv.errors import ConfigError, Corruption
-from edgekv.node.keyspace_file import FILE, load_or_seed
+from edgekv.errors import ConfigError, Corruption, PeerFault
+from edgekv.node.keyspace_file import FILE, Entry, entries, load, load_or_seed, take_over
 from edgekv.wal.segment import segment_name
 
 DEFAULT = KeyspaceConfig(prefix=b"", name="default", durability="fsync")
@@ -34,6 +34,7 @@ def test_the_first_start_gives_ids_that_later_starts_find(tmp_path: Path) -> Non
         {"ttl_s": 61},
         {"conflict": "siblings"},
         {"consistency": "strong"},
+        {"sites": ["shop-7"]},
     ],
 )
 def test_a_keyspace_that_differs_from_the_directory_is_a_start_up_error(
@@ -109,3 +110,59 @@ def test_a_file_without_the_default_keyspace_is_reported(tmp_path: Path) -> None
     (tmp_path / FILE).write_text(json.dumps({**record, "keyspaces": record["keyspaces"][1:]}))
     with pytest.raises(Corruption, match="ids 0 and 1"):
         load_or_seed(tmp_path, [])
+
+
+def test_a_keyspace_is_held_by_the_edges_of_its_sites_and_by_every_hub(tmp_path: Path) -> None:
+    default, meta, rooms = load_or_seed(tmp_path, [DEFAULT, replace(ROOMS, sites=("shop-7", "shop-8"))])
+    assert rooms.sites == ("shop-7", "shop-8")
+    assert rooms.held_at("shop-7", "edge") and not rooms.held_at("shop-9", "edge") and rooms.held_at("shop-9", "hub")
+    assert default.held_at("shop-9", "edge") and meta.held_at("shop-9", "edge")
+
+
+def test_a_file_without_sites_is_of_every_site(tmp_path: Path) -> None:
+    """Releases that ran single nodes wrote none."""
+    load_or_seed(tmp_path, [DEFAULT, ROOMS])
+    record = json.loads((tmp_path / FILE).read_text())
+    for entry in record["keyspaces"]:
+        del entry["sites"]
+    (tmp_path / FILE).write_text(json.dumps(record))
+    assert [policy.sites for policy in load_or_seed(tmp_path, [DEFAULT, ROOMS])] == [(), (), ()]
+
+
+def test_who_joins_has_the_same_keyspaces_under_the_same_ids(tmp_path: Path) -> None:
+    hub, edge = tmp_path / "hub", tmp_path / "edge"
+    hub.mkdir()
+    edge.mkdir()
+    policies = load_or_seed(hub, [DEFAULT, replace(ROOMS, sites=("shop-7",), conflict="siblings")])
+    take_over(edge, json.loads(json.dumps(entries(policies))))
+    assert load(edge, []) == policies
+
+
+def test_who_joined_may_repeat_a_keyspace_without_its_durability_and_else_as_it_is(tmp_path: Path) -> None:
+    take_over(tmp_path, entries(load_or_seed(tmp_path, [replace(DEFAULT, durability="buffered"), ROOMS])))
+    unsaid = replace(ROOMS, durability=None)
+    assert load(tmp_path, [unsaid])
+    with pytest.raises(ConfigError, match="ttl_s = 61"):
+        load(tmp_path, [replace(unsaid, ttl_s=61)])
+    with pytest.raises(ConfigError, match=r"durability = .fsync"):
+        load(tmp_path, [DEFAULT])
+
+
+def test_who_joined_never_takes_its_keyspaces_from_its_configuration(tmp_path: Path) -> None:
+    with pytest.raises(Corruption, match="is missing"):
+        load(tmp_path, [DEFAULT])
+    assert not (tmp_path / FILE).exists()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"id": 0}, {"id": "2"}, {"prefix": "zz"}, {"prefix": b"_meta/x".hex()}, {"sites": "shop"}, {"conflict": "other"}],
+)
+def test_keyspaces_of_a_cluster_that_cannot_be_used_are_not_written_down(tmp_path: Path, change: Entry) -> None:
+    welcomed = entries(load_or_seed(tmp_path, [DEFAULT, ROOMS]))
+    (tmp_path / FILE).unlink()
+    with pytest.raises(PeerFault, match="Upgrade the older"):
+        take_over(tmp_path, [*welcomed[:2], {**welcomed[2], **change}])
+    with pytest.raises(PeerFault, match="Upgrade the older"):
+        take_over(tmp_path, welcomed[:1])
+    assert not (tmp_path / FILE).exists()

@@ -54,6 +54,20 @@ def test_what_is_written_at_one_node_is_at_all_others(net: Net, make: Make) -> N
     assert vectors(hub) == vectors(first) == vectors(second)
 
 
+@pytest.mark.parametrize("parts_come", [True, False])
+def test_a_link_is_given_up_when_its_peer_is_silent_and_not_when_its_line_is_slow(
+    net: Net, make: Make, parts_come: bool
+) -> None:
+    hub, _, (wire,) = cluster(net, make, edges=1)
+    assert hub.replication.links
+    for _ in range(10):
+        hub.now_ms += 1_000
+        if parts_come:
+            hub.replication.heard(wire.number)
+        hub.replication.tick()
+    assert bool(hub.replication.links) == parts_come
+
+
 def test_a_node_takes_no_writes_before_it_is_a_member(net: Net, make: Make) -> None:
     edge = make("edge", role="edge")
     with pytest.raises(Unavailable, match="not a member"):

@@ -113,6 +113,7 @@ class Peer(InlineNode):
             now_ms=lambda: self.now_ms,
             kick=lambda: None,
             rolled_back=self._roll_back,
+            acks=self.node.acks,
         )
 
     def send(self, link: int, message: bytes) -> None:

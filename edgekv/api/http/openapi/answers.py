@@ -4,6 +4,7 @@ from typing import Final
 
 from edgekv.api.http.content import JSON, MSGPACK
 from edgekv.api.http.openapi.reference import Part, ref
+from edgekv.replication.acks import LEVELS
 
 PROBLEM: Final = "application/problem+json"
 
@@ -15,6 +16,14 @@ HEADERS: Final[Part] = {
     "Version": {"description": "The version of the value.", "schema": {"type": "string"}, "required": True},
     "Digest": {"description": "A digest of the body.", "schema": {"type": "string"}, "required": True},
     "Next": {"description": 'The next page, as rel="next"; absent on the last one.', "schema": {"type": "string"}},
+    "Acked": {
+        "description": "How far the write has got; in answer to Edgekv-Ack and whatever else asks for more than this node.",
+        "schema": {"enum": list(LEVELS)},
+    },
+    "Session": {
+        "description": "What the session has seen with this answer; errors have it too. Absent where none was asked for.",
+        "schema": ref("schemas", "SessionToken"),
+    },
     "RetryAfter": {"description": "Seconds.", "schema": {"type": "integer", "minimum": 1}},
 }
 
@@ -33,7 +42,7 @@ PROBLEMS: Final[dict[int, str]] = {
     417: "expectation-failed: Expect other than 100-continue.",
     431: "too-large: the request line or a header.",
     500: "corruption: damaged data. internal: a fault of EdgeKV; the outcome is unknown.",
-    503: "overloaded, read-only or unavailable: not now.",
+    503: "overloaded, read-only or unavailable: not now. behind: the session has seen more than this node.",
     504: "outcome-unknown or log-failed: the write may have happened.",
     507: "disk-full: client writes are refused; reads and deletes go on.",
 }

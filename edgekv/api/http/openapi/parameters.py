@@ -4,15 +4,25 @@ from typing import Final
 
 from edgekv.api.http.cursors import POSITION
 from edgekv.api.http.openapi.reference import Part, ref
+from edgekv.api.http.promises import ACK, ACK_TIMEOUT, CONSISTENCY, SESSION, SESSION_TIMEOUT
 from edgekv.api.http.scan import TYPES
 from edgekv.config import TTL_S_MAX
-from edgekv.limits import HTTP_SCAN_LIMIT_DEFAULT, KEY_BYTES_MAX, SCAN_LIMIT_MAX
+from edgekv.limits import (
+    ACK_TIMEOUT_MS,
+    ACK_TIMEOUT_MS_MAX,
+    HTTP_SCAN_LIMIT_DEFAULT,
+    KEY_BYTES_MAX,
+    SCAN_LIMIT_MAX,
+    SESSION_WAIT_MS,
+)
+from edgekv.replication.acks import LEVELS
 
 _QUERY_BYTES: Final[Part] = {"type": "string", "pattern": "^[^ ]*$"}
 _QUERY_BYTES_NOTE: Final = (
     "Bytes, percent-encoded. A bare + is refused: form encoders mean a space by it, URLs a plus. Write %20 or %2B."
 )
 _LIMIT: Final[Part] = {"type": "integer", "minimum": 1, "maximum": SCAN_LIMIT_MAX, "default": HTTP_SCAN_LIMIT_DEFAULT}
+_MILLISECONDS: Final[Part] = {"type": "integer", "minimum": 0, "maximum": ACK_TIMEOUT_MS_MAX}
 _TYPE: Final[Part] = {"enum": list(TYPES), "description": "Of what is wanted; absent: all."}
 
 
@@ -29,6 +39,7 @@ def _exploded(name: str, description: str, *alternatives: Part) -> Part:
 
 
 _PLACE: Final[Part] = {"properties": {"limit": _LIMIT, "cursor": {"type": "string", "pattern": f"^{POSITION}$"}}}
+_WATCH_CURSOR: Final[Part] = {"type": "string", "description": "Of an event, as its id has it."}
 
 PARAMETERS: Final[Part] = {
     "Key": {
@@ -60,16 +71,34 @@ PARAMETERS: Final[Part] = {
         "schema": {"type": "string"},
     },
     "Consistency": {
-        "name": "Edgekv-Consistency",
+        "name": CONSISTENCY,
         "in": "header",
-        "description": "What this release cannot promise is refused.",
-        "schema": {"enum": ["local"]},
+        "description": "`session` without a token begins a session. What this release cannot promise is refused.",
+        "schema": {"enum": ["local", "session"]},
+    },
+    "Session": {
+        "name": SESSION,
+        "in": "header",
+        "description": "What the session has seen so far: the header of its last answer, of whichever node.",
+        "schema": ref("schemas", "SessionToken"),
+    },
+    "SessionTimeout": {
+        "name": SESSION_TIMEOUT,
+        "in": "header",
+        "description": "How long to wait for the node to cover the session; then it answers 503 `behind`.",
+        "schema": {**_MILLISECONDS, "default": SESSION_WAIT_MS},
     },
     "Ack": {
-        "name": "Edgekv-Ack",
+        "name": ACK,
         "in": "header",
-        "description": "What this release cannot promise is refused.",
-        "schema": {"enum": ["local"]},
+        "description": "Who has to have the write durably beside this node before it is answered.",
+        "schema": {"enum": list(LEVELS), "default": "local"},
+    },
+    "AckTimeout": {
+        "name": ACK_TIMEOUT,
+        "in": "header",
+        "description": "How long to wait for that; then the answer is the same, with `Edgekv-Acked: local`.",
+        "schema": {**_MILLISECONDS, "default": ACK_TIMEOUT_MS},
     },
     "Scan": _exploded(
         "range",
@@ -84,6 +113,17 @@ PARAMETERS: Final[Part] = {
             "required": ["cursor"],
         },
     ),
+    "Watch": _exploded(
+        "watched",
+        'What to watch, and from where on: absent, from now on; "0", the current rows first.',
+        {"properties": {"prefix": _QUERY_BYTES, "cursor": _WATCH_CURSOR}},
+    ),
+    "LastEventId": {
+        "name": "Last-Event-ID",
+        "in": "header",
+        "description": "The id of the last event that the client has: goes before the cursor.",
+        "schema": _WATCH_CURSOR,
+    },
     "Members": _exploded(
         "members",
         "A page of members, or a test of one.",

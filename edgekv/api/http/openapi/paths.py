@@ -5,7 +5,8 @@ from typing import Any, Final
 from edgekv.api.http.content import JSON, MSGPACK, NDJSON, OCTETS
 from edgekv.api.http.openapi.answers import PROBLEMS, shown, taken
 from edgekv.api.http.openapi.reference import Part, ref
-from edgekv.limits import HTTP_BATCH_BYTES_MAX, HTTP_BATCH_OPERATIONS_MAX
+from edgekv.api.http.watch import EVENT_STREAM
+from edgekv.limits import HTTP_BATCH_BYTES_MAX, HTTP_BATCH_OPERATIONS_MAX, WATCH_HEARTBEAT_S
 
 _TEXT: Final = "text/plain"
 
@@ -14,14 +15,23 @@ _DATA: Final = (400, 500, 504, *_EVERY)
 _WRITE: Final = (403, 507, *_DATA)
 _BODY: Final = (408, 413, 415, 417)
 
-_READ_HEADERS: Final = [ref("parameters", "Consistency")]
+_READ_HEADERS: Final = [ref("parameters", name) for name in ("Consistency", "Session", "SessionTimeout")]
 _CACHED_HEADERS: Final = [ref("parameters", "IfNoneMatch"), *_READ_HEADERS]
-_WRITE_HEADERS: Final = [ref("parameters", "Ack"), *_READ_HEADERS]
+_WRITE_HEADERS: Final = [ref("parameters", "Ack"), ref("parameters", "AckTimeout"), *_READ_HEADERS]
 _NOT_MODIFIED: Final[Part] = {"description": "The client has it."}
 _DELETED: Final[Part] = {"204": {"description": "Deleted, durably."}}
 
 
 def _operation(name: str, summary: str, answers: Part, problems: tuple[int, ...], **more: Any) -> Part:
+    given = more.get("parameters", ())
+    promised = {"Edgekv-Acked": ref("headers", "Acked")} if ref("parameters", "Ack") in given else {}
+    if ref("parameters", "Session") in given:
+        promised["Edgekv-Session"] = ref("headers", "Session")
+    if promised:
+        answers = {
+            status: {**answer, "headers": {**answer.get("headers", {}), **promised}}
+            for status, answer in answers.items()
+        }
     refused = {str(status): ref("responses", f"Problem{status}") for status in sorted(set(problems))}
     return {"operationId": name, "summary": summary, **more, "responses": {**answers, **refused}}
 
@@ -180,6 +190,20 @@ PATHS: Final[Part] = {
             parameters=[ref("parameters", "Scan"), *_READ_HEADERS],
         )
     ),
+    "/v1/watch": _with_head(
+        _operation(
+            "getEvents",
+            "Follow what is written below a prefix",
+            {"200": {"description": "Server-Sent Events, until the client leaves.", "content": {EVENT_STREAM: {}}}},
+            (400, 403, 406, 413, *_EVERY),
+            description=(
+                "Events put, delete, expire and resync, at least once, in the order of the node's log. The id of an event is the "
+                "cursor that resumes behind it, on any node. "
+                f"After {WATCH_HEARTBEAT_S} s without an event comes a comment with a cursor."
+            ),
+            parameters=[ref("parameters", "Watch"), ref("parameters", "LastEventId"), *_READ_HEADERS],
+        )
+    ),
     "/v1/batch": {
         "post": _operation(
             "postBatch",
@@ -214,7 +238,7 @@ PATHS: Final[Part] = {
                 "304": _NOT_MODIFIED,
             },
             (400, *_EVERY),
-            parameters=_CACHED_HEADERS,
+            parameters=[ref("parameters", "IfNoneMatch")],
         )
     ),
     "/livez": _with_head(

@@ -4,7 +4,7 @@ from typing import Final
 
 from edgekv.api.http.openapi.reference import Part, ref
 from edgekv.config import TTL_S_MAX
-from edgekv.limits import CONTEXT_CHARS_MAX, KEY_BYTES_MAX
+from edgekv.limits import CONTEXT_CHARS_MAX, KEY_BYTES_MAX, SESSION_TOKEN_CHARS_MAX
 
 _BASE64: Final = "([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?"
 
@@ -106,6 +106,13 @@ SCHEMAS: Final[Part] = {
         "required": ["context", "values"],
         "additionalProperties": False,
     },
+    "SessionToken": {
+        "type": "string",
+        "description": "What a session has seen. Opaque.",
+        "pattern": "^[A-Za-z0-9_-]+$",
+        "minLength": 1,
+        "maxLength": SESSION_TOKEN_CHARS_MAX,
+    },
     "Context": {
         "type": "string",
         "description": "Which values were read. Opaque.",
@@ -129,8 +136,13 @@ SCHEMAS: Final[Part] = {
             "durability": {"enum": ["fsync", "buffered"]},
             "ttl_s": {"type": "integer", "minimum": 0, "description": "0: keys do not expire by themselves."},
             "system": {"type": "boolean", "description": "Written by EdgeKV itself only."},
+            "sites": {
+                "type": "array",
+                "items": {"type": "string"},
+                "description": "Whose edges hold it; empty: those of every site.",
+            },
         },
-        "required": ["name", "prefix", "consistency", "conflict", "durability", "ttl_s", "system"],
+        "required": ["name", "prefix", "consistency", "conflict", "durability", "ttl_s", "system", "sites"],
         "additionalProperties": False,
     },
     "Cursor": {"type": ["string", "null"], "description": "Of the next page; null: this is the last one."},

@@ -16,12 +16,16 @@ from edgekv.api.http.server import HttpServer
 from edgekv.config import Config
 from edgekv.crdt.decimals import text_of
 from edgekv.engine.frame import Frame
+from edgekv.engine.keyspaces import Head, Keyspace, KeyspacePolicy, Keyspaces
 from edgekv.errors import EdgeKVError, InvalidRequest, NotANumber, ReadOnly, TooLarge, WrongType
-from edgekv.ids import Actor, node_actor
+from edgekv.ids import Actor, KeyspaceId, node_actor
 from edgekv.limits import KEY_BYTES_MAX
 from edgekv.metrics import Metrics
 from edgekv.node import decimals
 from edgekv.node.operations import Entry, Listed, Page, Version, value_advice
+from edgekv.node.session import Sessions
+from edgekv.replication.acks import Acks
+from tests.unit.api.fake_watches import FakeWatches
 from tests.unit.api.http.fake_collections import FakeMaps, FakeSets, FakeSiblings
 
 ACTOR: Final[Actor] = node_actor(bytes(16), b"\x00\x00\x00\x01abcd")
@@ -39,6 +43,7 @@ class Stored:
 
 
 class FakeKeyspace:
+    id = KeyspaceId(0)
     name = "default"
     hlc = NOW_MS << 16
 
@@ -190,7 +195,14 @@ class FakeOperations:
         raise AssertionError(operation)
 
     def keyspaces(self) -> list[dict[str, object]]:
-        figures = {"consistency": "crdt", "conflict": "lww", "durability": "fsync", "ttl_s": 0, "system": False}
+        figures = {
+            "consistency": "crdt",
+            "conflict": "lww",
+            "durability": "fsync",
+            "ttl_s": 0,
+            "system": False,
+            "sites": [],
+        }
         return [{"name": "default", "prefix": b"", **figures}, {"name": "odd", "prefix": b"\xff", **figures}]
 
     def status(self) -> dict[str, object]:
@@ -217,17 +229,34 @@ class FakeOperations:
         return keyspace.hlc
 
 
+class FakeCommit:
+    """Of a node that has no log."""
+
+    durable_lsn = written_lsn = 0
+
+    def heads_written(self, keyspace: Keyspace, /) -> dict[Actor, Head]:
+        own = {ACTOR: Head(keyspace.seq, 0)} if keyspace.seq else {}
+        return {**keyspace.vector, **own}
+
+
 class FakeNode:
     """The Host."""
 
     def __init__(self, *, value_bytes_max: int = 1 << 20, memory_bytes: int = 64 << 20) -> None:
         self.operations = FakeOperations(value_bytes_max)
+        self.watches = FakeWatches()
+        self.acks = Acks(actor=ACTOR, site="s")
+        self.keyspaces = Keyspaces([KeyspacePolicy(id=KeyspaceId(0), name="default", prefix=b"")])
+        self.sessions = Sessions(actor=ACTOR, keyspaces=self.keyspaces, commit=FakeCommit())
         self.metrics = Metrics()
         self.config = Config(data_dir=Path("unused"), memory_bytes=memory_bytes)
         self.node_name, self.site_name, self.version, self.started_ms = "n", "s", "0", NOW_MS
         self.is_ready = True
         self.log_stuck = False
         self.frames_flushed = 0
+
+    def monotonic_ms(self) -> int:
+        return 0
 
     def kick_soon(self) -> None:
         if not self.log_stuck:

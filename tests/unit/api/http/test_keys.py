@@ -136,7 +136,10 @@ async def test_a_conditional_write_is_refused_where_it_would_be_a_local_check_on
     "header",
     [
         ("Idempotency-Key", "a"),
-        ("Edgekv-Ack", "site"),
+        ("Edgekv-Ack", "everywhere"),
+        ("Edgekv-Ack-Timeout-Ms", "soon"),
+        ("Edgekv-Ack-Timeout-Ms", "3600001"),
+        ("Edgekv-Session-Timeout-Ms", "-1"),
         ("Edgekv-Consistency", "linearizable"),
         ("Edgekv-Session", "token"),
     ],

@@ -15,17 +15,22 @@ import hiredis
 
 from edgekv.api.resp.protocol import Connection
 from edgekv.api.resp.session import Shared, Slices
+from edgekv.api.resp.watch import Pushes
 from edgekv.config import Config
 from edgekv.crdt.decimals import text_of
 from edgekv.engine.frame import Frame, newer
-from edgekv.engine.keyspaces import KeyspacePolicy, Keyspaces
+from edgekv.engine.keyspaces import Head, Keyspace, KeyspacePolicy, Keyspaces
 from edgekv.errors import Denied, EdgeKVError, InvalidRequest, NotANumber, NotFound, TooLarge, WrongType
-from edgekv.ids import KeyspaceId
+from edgekv.ids import Actor, KeyspaceId, node_actor
 from edgekv.metrics import Metrics
 from edgekv.node import batch, decimals
 from edgekv.node.operations import Operations, Values
+from edgekv.node.session import Sessions
+from edgekv.replication.acks import Acks
+from tests.unit.api.fake_watches import FakeWatches
 
 START_MS = 1_700_000_000_000
+ACTOR = node_actor(bytes(16), bytes(8))
 
 
 class FakeEngine:
@@ -45,6 +50,7 @@ class FakeEngine:
         )
 
         self.operation_reply_bytes_max = 1 << 10
+        self.repeated_total = 0
         self.writes = 0
         self.replies: dict[tuple[bytes, int], tuple[bytes, Frame]] = {}
 
@@ -508,11 +514,24 @@ def _decimal(text: bytes, sentence: str) -> Decimal:
     return Decimal(text.decode())
 
 
+class FakeCommit:
+    """Of a node that has no log."""
+
+    durable_lsn = written_lsn = 0
+
+    def heads_written(self, keyspace: Keyspace, /) -> dict[Actor, Head]:
+        own = {ACTOR: Head(keyspace.seq, 0)} if keyspace.seq else {}
+        return {**keyspace.vector, **own}
+
+
 class FakeNode:
     """The `Host`."""
 
     def __init__(self) -> None:
         self.operations = FakeOperations()
+        self.watches = FakeWatches()
+        self.acks = Acks(actor=ACTOR, site="site-1")
+        self.sessions = Sessions(actor=ACTOR, keyspaces=self.operations.engine.keyspaces, commit=FakeCommit())
         self.metrics = Metrics()
         self.config = Config(data_dir=Path("data"))
         self.node_name, self.site_name, self.version = "node-1", "site-1", "0.0.1"
@@ -520,6 +539,9 @@ class FakeNode:
         self.kicks = 0
         self.flush_when_kicked = False
         self.slices = 0
+
+    def monotonic_ms(self) -> int:
+        return 0
 
     def kick_soon(self) -> None:
         self.kicks += 1
@@ -624,6 +646,9 @@ class FakeListener:
 
     def run_slow(self, connection: Connection, slices: Slices) -> None:
         self.slow.append((connection, slices))
+
+    def run_stream(self, connection: Connection, pushes: Pushes) -> None:
+        raise AssertionError("watches are tested with a real listener")
 
     def call_soon(self, callback: Callable[[], None]) -> None:
         self.due.append(callback)

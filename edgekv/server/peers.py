@@ -1,0 +1,71 @@
+"""What a running node has to do with other nodes: replication, its connections, its listener, and the dialing of its upstreams."""
+
+import random
+from collections.abc import Callable
+from typing import Final
+
+from edgekv.config import Config
+from edgekv.limits import PEER_CONNECTIONS_MAX
+from edgekv.net.dialer import Dialer, lines
+from edgekv.net.links import Links, Transport
+from edgekv.net.listener import PeerListener
+from edgekv.node import keyspace_file
+from edgekv.node.node import Node
+from edgekv.replication.log_source import LogSource
+from edgekv.replication.messages import Applicant
+from edgekv.replication.replication import Replication
+from edgekv.wal.disk import Disk
+
+
+class Peers:
+    """Of one node. A `Listener` of the shell; without `listen` other nodes cannot come, and this one still dials."""
+
+    def __init__(
+        self,
+        config: Config,
+        node: Node,
+        disk: Disk,
+        *,
+        now_ms: Callable[[], int],
+        kick: Callable[[], None],
+        rolled_back: Callable[[], None],
+        connections_max: int = PEER_CONNECTIONS_MAX,
+    ) -> None:
+        """``kick`` and ``rolled_back``: see `Replication`."""
+
+        def replication(transport: Transport) -> Replication:
+            who = node.identity
+            policies = [keyspace.policy for keyspace in node.engine.keyspaces.all]
+            return Replication(
+                engine=node.engine,
+                source=LogSource(node.engine.tail, disk),
+                cluster=who.cluster,
+                myself=Applicant(who.node, who.actor, who.name, who.site, config.role),
+                founder=not config.upstreams,
+                keyspaces=keyspace_file.entries(policies),
+                transport=transport,
+                now_ms=now_ms,
+                kick=kick,
+                rolled_back=rolled_back,
+                acks=node.acks,
+            )
+
+        self._links: Final = Links(replication, incoming_max=connections_max)
+        self.replication: Final = self._links.host
+        self._listener: Final = PeerListener(self._links)
+        upstreams = [upstream.address for upstream in config.upstreams]
+        self._dialer: Final = Dialer(self._links, lines(upstreams, config.role), chance=random.random)
+
+    async def listen(self, address: str, port: int) -> tuple[str, int]:
+        """Accept connections of other nodes; where. Raises OSError."""
+        return await self._listener.listen(address, port)
+
+    def dial(self) -> None:
+        """Connect to the upstreams, and stay connected until `close`."""
+        self._dialer.start()
+
+    async def close(self) -> None:
+        """No more links. Idempotent."""
+        await self._dialer.close()
+        await self._listener.close()
+        await self._links.stop()

@@ -1,0 +1,284 @@
+"""Whole clusters in one thread and virtual time: production nodes on simulated disks, a simulated network, a seed for everything.
+
+    python -m tests.sim.cluster --seeds 100 [--start 0] [--jobs 2]       what each seed comes to; exit status 1 when one is broken
+    python -m tests.sim.cluster --seed 7 [--trace]                       one seed; with every event
+    python -m tests.sim.cluster --speed [--seconds 60]                   virtual seconds per second: 5 nodes, 20 calls a second at each
+
+One seed is one history, to the last byte, on any machine: its events have a digest. A cluster lives through *chaos* (clients call,
+faults happen), then everything is mended, nobody calls any more, and all nodes must come to agree within a time. What is checked all
+the while, tests/sim/witness.py says.
+"""
+
+import argparse
+import logging
+import shutil
+import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from hashlib import blake2b
+from heapq import heappop, heappush
+from pathlib import Path
+from random import Random
+from typing import Final, NamedTuple
+
+from edgekv.config import KeyspaceConfig
+from edgekv.ids import Actor
+from tests.sim.faults import Faults
+from tests.sim.hurry import hurried
+from tests.sim.machine import Machine
+from tests.sim.network import Network
+from tests.sim.oracle import Change
+from tests.sim.plan import Plan, draw, steady
+from tests.sim.sim_node import fast_directory
+from tests.sim.witness import Violation, Witness, garbage
+
+KEYSPACES: Final = (
+    KeyspaceConfig(prefix=b"", name="default", durability="fsync"),
+    KeyspaceConfig(prefix=b"many/", name="many", conflict="siblings", durability="fsync"),
+    KeyspaceConfig(prefix=b"fast/", name="fast", durability="buffered"),
+)
+LIVENESS_S: Final = 90
+"""In which a mended cluster must agree."""
+AFTER_ALL_EXPIRIES_MS: Final = 200_000
+CLEARING_US: Final = 2_000_000
+"""In which what has expired may be cleared; then all must agree again."""
+KEYS_LIVE_CALLS: Final = 150
+"""After so many calls other keys are used, so that the history of one stays short."""
+
+
+class Outcome(NamedTuple):
+    """What a seed came to."""
+
+    seed: int
+    broken: str
+    """What was broken, with what repeats it; empty: nothing."""
+    digest: str
+    virtual_s: float
+    checks: int
+    changes: int
+    faults: dict[str, int]
+
+
+class Cluster:
+    """One seed's cluster, from its first start to its end. ``trace`` gets every event as a line."""
+
+    def __init__(
+        self, seed: int, plan: Plan, directory: Path, *, trace: Callable[[str], None] | None = None, check_ms: int = 0
+    ) -> None:
+        """``check_ms``: how often each node is looked at as a whole; 0: after each step."""
+        self.seed: Final = seed
+        self.plan: Final = plan
+        self.check_ms: Final = check_ms
+        self._trace: Final = trace
+        self.now_us = 0
+        self._events: Final[list[tuple[int, int, Callable[[], None]]]] = []
+        self._count = 0
+        self._digest: Final = blake2b(digest_size=8)
+        self.network: Final = Network(Random(f"network {seed}"), self.at, lambda: self.now_us)
+        self.network.delay_us = plan.delay_us
+        self.calls = 0
+        self.calling = True
+        self.machines: Final = [
+            Machine(self, number, directory / f"node-{number}", KEYSPACES) for number in range(plan.nodes)
+        ]
+        self.witness: Final = Witness(k.id for k in self.machines[0].node.engine.keyspaces.all if not k.policy.system)
+        self.faults: Final = Faults(self, Random(f"faults {seed}"))
+        for machine in self.machines[:-1]:
+            machine.begin()
+        self.at(int(plan.late_s * 1e6), self.machines[-1].begin)
+
+    # -- time
+
+    def at(self, delay_us: int, do: Callable[[], None]) -> None:
+        """Do this after a delay."""
+        self._count += 1
+        heappush(self._events, (self.now_us + delay_us, self._count, do))
+
+    def note(self, event: str) -> None:
+        """An event that happened: part of the digest and of the trace."""
+        line = f"{self.now_us / 1e6:10.6f} {event}"
+        self._digest.update(line.encode())
+        if self._trace is not None:
+            self._trace(line)
+
+    def run_until(self, end_us: int, until: Callable[[], bool] = lambda: False) -> bool:
+        """Let events happen up to this time or until the condition holds; whether it does."""
+        looked = 0
+        while self._events and self._events[0][0] <= end_us:
+            self.now_us, _, do = heappop(self._events)
+            do()
+            looked += 1
+            if looked % 64 == 0 and until():
+                return True
+        self.now_us = max(self.now_us, end_us)
+        return until()
+
+    # -- a life
+
+    @property
+    def digest(self) -> str:
+        """Of all events so far."""
+        return self._digest.hexdigest()
+
+    def keys(self) -> list[bytes]:
+        """What clients use now, and a few that they used before."""
+        era = self.calls // KEYS_LIVE_CALLS
+        names = [f"{e}.{i}" for e in range(max(0, era - 1), era + 1) for i in range(self.plan.keys)]
+        return [prefix + name.encode() for name in names for prefix in (b"", b"fast/")][-3 * self.plan.keys :]
+
+    def sibling_keys(self) -> list[bytes]:
+        """Keys of the keyspace that keeps concurrent values."""
+        return [f"many/{self.calls // KEYS_LIVE_CALLS}".encode()]
+
+    def all_keys(self) -> list[bytes]:
+        """Every key that was ever written to."""
+        return [key for history in self.witness.histories.values() for key in history.keys]
+
+    def live(self) -> None:
+        """Chaos, then peace. Raises Violation."""
+        self.faults.begin()
+        self.run_until(int(self.plan.chaos_s * 1e6))
+        self.note("peace")
+        self.calling = False
+        self.faults.mend()
+        self._agree("the last fault")
+        for machine in self.machines:
+            machine.skew_ms += AFTER_ALL_EXPIRIES_MS
+        self.run_until(self.now_us + CLEARING_US)
+        self._agree("everything had expired")
+        if self.plan.hurry:
+            self._tidy()
+
+    def _agree(self, since: str) -> None:
+        nodes = [machine.node for machine in self.machines]
+        deadline_us = self.now_us + LIVENESS_S * 1_000_000
+        if not self.run_until(deadline_us, lambda: all(n.up for n in nodes) and self.witness.agreed(nodes)):
+            lacking = [sorted(node.durable(0).values()) for node in nodes if node.up]
+            raise Violation(f"no agreement {LIVENESS_S} s after {since}; vectors of the default keyspace: {lacking}")
+        self.witness.agree(nodes, self.all_keys())
+        self.witness.check_system_clears()
+
+    def _tidy(self) -> None:
+        """Everybody has seen everything: of what was deleted and what has expired nothing is left, and nothing came back."""
+        nodes = [machine.node for machine in self.machines]
+        if not self.run_until(self.now_us + LIVENESS_S * 1_000_000, lambda: not any(garbage(node) for node in nodes)):
+            left = {node.name: found[:5] for node in nodes if (found := garbage(node))}
+            raise Violation(f"garbage {LIVENESS_S} s after all had seen all: {left}")
+        self._agree("nothing was left to forget")
+
+    def end(self) -> None:
+        """Close what is open."""
+        for machine in self.machines:
+            machine.node.stop()
+
+    def changes(self) -> dict[Actor, list[Change]]:
+        """Of the default keyspace."""
+        return self.witness.histories[self.machines[0].node.keyspace(0).id].made
+
+
+def run(
+    seed: int, plan: Plan | None = None, *, trace: Callable[[str], None] | None = None, check_ms: int = 0
+) -> Outcome:
+    """One seed, from an empty directory to its end."""
+    logging.disable(logging.ERROR)
+    directory = fast_directory(f"edgekv-cluster-{seed}-")
+    broken, cluster = "", None
+    try:
+        plan = plan or draw(seed)
+        with hurried(plan.hurry):
+            cluster = Cluster(seed, plan, directory, trace=trace, check_ms=check_ms)
+            cluster.live()
+    except Violation as violation:
+        broken = f"{violation}\n{replay_line(seed)}"
+    except Exception as error:  # a node that falls over is a finding as any other
+        if trace is not None:
+            raise
+        broken = f"{type(error).__name__}: {error}\n{replay_line(seed)}"
+    finally:
+        if cluster is not None:
+            cluster.end()
+        shutil.rmtree(directory)
+        logging.disable(logging.NOTSET)
+    if cluster is None:
+        return Outcome(seed, broken, "", 0.0, 0, 0, {})
+    made = sum(sum(history.heads().values()) for history in cluster.witness.histories.values())
+    return Outcome(
+        seed, broken, cluster.digest, cluster.now_us / 1e6, cluster.witness.checks, made, dict(cluster.faults.happened)
+    )
+
+
+def replay_line(seed: int) -> str:
+    """What repeats a seed."""
+    return f"again: python -m tests.sim.cluster --seed {seed} --trace"
+
+
+# The command line.
+
+
+def _run_all(start: int, count: int, jobs: int) -> int:
+    began = time.monotonic()
+    broken = checks = changes = 0
+    virtual_s = 0.0
+    faults: dict[str, int] = {}
+    with ProcessPoolExecutor(jobs) as pool:
+        for outcome in pool.map(run, range(start, start + count)):
+            virtual_s, checks, changes = (
+                virtual_s + outcome.virtual_s,
+                checks + outcome.checks,
+                changes + outcome.changes,
+            )
+            for name, times in outcome.faults.items():
+                faults[name] = faults.get(name, 0) + times
+            if outcome.broken:
+                broken += 1
+                print(f"BROKEN seed {outcome.seed}: {outcome.broken}", flush=True)
+    took_s = time.monotonic() - began
+    print(f"faults: {', '.join(f'{name} {times}' for name, times in sorted(faults.items()))}")
+    print(
+        f"verdict: {f'{broken} BROKEN' if broken else 'ok'}: seeds {start}..{start + count - 1}, {changes} changes, {checks} checks, "
+        f"{virtual_s:.0f} virtual s in {took_s:.0f} s with {jobs} jobs"
+    )
+    return 1 if broken else 0
+
+
+def _run_one(seed: int, *, trace: bool) -> int:
+    outcome = run(seed, trace=print if trace else None)
+    print(draw(seed))
+    print(
+        f"seed {seed}: {outcome.broken or 'ok'}; digest {outcome.digest}, {outcome.changes} changes, {outcome.checks} checks"
+    )
+    return 1 if outcome.broken else 0
+
+
+def _speed(seconds: float) -> int:
+    began = time.monotonic()
+    outcome = run(0, steady(chaos_s=seconds), check_ms=1_000)
+    took_s = time.monotonic() - began
+    print(
+        f"{outcome.virtual_s / took_s:.0f} virtual s per s: {outcome.virtual_s:.0f} s of 5 nodes with 20 calls a second each "
+        f"in {took_s:.1f} s, {outcome.changes} changes, {outcome.checks} checks {outcome.broken}"
+    )
+    return 1 if outcome.broken else 0
+
+
+def main() -> int:
+    """Run what the arguments say; exit status 1 when something is broken."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--seeds", type=int, default=20, help="how many")
+    parser.add_argument("--start", type=int, default=0, help="the first of them")
+    parser.add_argument("--jobs", type=int, default=1, help="processes")
+    parser.add_argument("--seed", type=int, help="only this one")
+    parser.add_argument("--trace", action="store_true", help="print its events")
+    parser.add_argument("--speed", action="store_true", help="measure the simulation itself")
+    parser.add_argument("--seconds", type=float, default=60.0, help="virtual, for --speed")
+    arguments = parser.parse_args()
+    if arguments.speed:
+        return _speed(arguments.seconds)
+    if arguments.seed is not None:
+        return _run_one(arguments.seed, trace=arguments.trace)
+    return _run_all(arguments.start, arguments.seeds, arguments.jobs)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

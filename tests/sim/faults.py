@@ -1,0 +1,145 @@
+"""What goes wrong in a simulated cluster: at random times, of the kinds that its plan has, each for a while."""
+
+from collections import Counter
+from random import Random
+from typing import TYPE_CHECKING, Final
+
+from tests.sim.network import Direction
+from tests.sim.plan import CLOCK_STEPS_MS
+
+if TYPE_CHECKING:
+    from tests.sim.cluster import Cluster
+
+_WHILE_US: Final = (50_000, 400_000, 1_500_000, 6_000_000)
+
+
+class Faults:
+    """Of one cluster. ``happened`` counts what had an effect: a fault that never bites proves nothing."""
+
+    def __init__(self, cluster: "Cluster", rng: Random) -> None:
+        self._cluster: Final = cluster
+        self._rng: Final = rng
+        self.happened: Final[Counter[str]] = Counter()
+        self._peace = False
+
+    def begin(self) -> None:
+        """From now on."""
+        if self._cluster.plan.faults:
+            self._next()
+
+    def mend(self) -> None:
+        """No more of it: every direction is free, every disk fast. Nodes that are down start as they would have."""
+        self._peace = True
+        self._cluster.network.block(set())
+        self._cluster.network.slow.clear()
+        for machine in self._cluster.machines:
+            machine.stalled_until_us = 0
+
+    def _next(self) -> None:
+        every_us = self._cluster.plan.fault_every_ms * 1000
+        self._cluster.at(int(self._rng.expovariate(1 / every_us)), self._happen)
+
+    def _happen(self) -> None:
+        if self._peace:
+            return
+        kinds = self._cluster.plan.faults
+        rare = [kind for kind in kinds if kind == "restore"]  # it needs a backup first
+        kind = self._rng.choice([*kinds, *rare, *rare])
+        if getattr(self, f"_{kind.replace(' ', '_')}")():
+            self.happened[kind] += 1
+            self._cluster.note(f"fault: {kind}")
+        self._next()
+
+    def _while(self) -> int:
+        return self._rng.choice(_WHILE_US)
+
+    def _partition(self) -> bool:
+        network = self._cluster.network
+        if network.blocked:
+            return False
+        network.block(self._shape())
+        self._cluster.at(self._while(), lambda: network.block(set()))
+        return True
+
+    def _shape(self) -> set[Direction]:
+        """Which directions: one machine alone, two halves, hubs from edges, one way only, or one pair."""
+        numbers = [machine.number for machine in self._cluster.machines]
+        rng = self._rng
+        side = set(rng.sample(numbers, rng.randint(1, len(numbers) - 1)))
+        shape = rng.choice(("alone", "halves", "hubs", "one way", "pair"))
+        if shape == "alone":
+            side = {rng.choice(numbers)}
+        elif shape == "hubs":
+            side = {machine.number for machine in self._cluster.machines if machine.is_hub}
+        out = {(a, b) for a in side for b in numbers if b not in side}
+        back = {(b, a) for a, b in out}
+        if shape == "one way":
+            return rng.choice((out, back))
+        if shape == "pair":
+            one, other = rng.sample(numbers, 2)
+            return {(one, other), (other, one)}
+        return out | back
+
+    def _reset(self) -> bool:
+        return self._cluster.network.reset_some(self._rng.randint(1, 2)) > 0
+
+    def _crash(self, *, power: bool) -> bool:
+        up = [machine for machine in self._cluster.machines if machine.life and machine.node.up]
+        if not up:
+            return False
+        self._rng.choice(up).crash(power=power)
+        return True
+
+    def _kill(self) -> bool:
+        return self._crash(power=False)
+
+    def _power(self) -> bool:
+        return self._crash(power=True)
+
+    def _power_all(self) -> bool:
+        if self._rng.random() < 0.7:
+            return False
+        up = [machine for machine in self._cluster.machines if machine.life and machine.node.up]
+        for machine in up:
+            machine.crash(power=True)
+        return bool(up)
+
+    def _clock(self) -> bool:
+        machine = self._rng.choice(self._cluster.machines)
+        machine.skew_ms += self._rng.choice(CLOCK_STEPS_MS)
+        return True
+
+    def _stall(self) -> bool:
+        machine = self._rng.choice(self._cluster.machines)
+        machine.stalled_until_us = self._cluster.now_us + self._while()
+        return True
+
+    def _slow(self) -> bool:
+        one, other = self._rng.sample(range(self._cluster.plan.nodes), 2)
+        slow = self._cluster.network.slow
+        slow[one, other] = self._rng.choice((50_000, 500_000, 2_000_000))
+        self._cluster.at(self._while(), slow.clear)
+        return True
+
+    def _duplicate(self) -> bool:
+        return self._rng.choice(self._cluster.machines).duplicate()
+
+    def _restore(self) -> bool:
+        """A node is set back to an earlier backup; else backups are taken of all.
+
+        One at a time, as an operator would: while all others are members. The leader only where it is the one hub, which all edges
+        greet: beside another one it would wait for ever to hear of the edges of that.
+        """
+        machines = self._cluster.machines
+        up = [machine for machine in machines if machine.life and machine.node.up]
+        settled = machines[0].is_leading and all(machine.is_member for machine in machines)
+        held = [
+            machine for machine in up if machine.node.has_backup and (machine.number or self._cluster.plan.hubs == 1)
+        ]
+        if settled and held and self._rng.random() < 0.7:
+            self._rng.choice(held).restore()
+            return True
+        for machine in up:
+            if machine.is_member:
+                machine.node.back_up()
+        return False

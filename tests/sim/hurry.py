@@ -1,0 +1,30 @@
+"""Intervals of the production code, shortened: what takes seconds to minutes there happens many times in one simulated life."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+
+from edgekv.engine import checkpoint
+from edgekv.replication import leader, replication
+
+_SHORT_MS: Final[list[tuple[Any, str, int]]] = [
+    (checkpoint, "GENERATION_AGE_MS", 300),
+    (checkpoint, "_PURGE_INTERVAL_MS", 400),
+    (replication, "SEEN_INTERVAL_MS", 200),
+    (leader, "STABLE_INTERVAL_MS", 300),
+    (leader, "WALL_STEP_MS", 500),
+]
+
+
+@contextmanager
+def hurried(wanted: bool) -> Iterator[None]:
+    """Within it, if that is wanted."""
+    before = [(module, name, getattr(module, name)) for module, name, _ in _SHORT_MS]
+    try:
+        for module, name, short_ms in _SHORT_MS:
+            if wanted:
+                setattr(module, name, short_ms)
+        yield
+    finally:
+        for module, name, value in before:
+            setattr(module, name, value)

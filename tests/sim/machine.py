@@ -1,0 +1,289 @@
+"""One machine of a simulated cluster: its clock, its disk's pace, its node while that is up, its clients, and its connections.
+
+It is the shell: it carries out the flusher's jobs and the applier's transactions some time after they were asked for, ticks, dials,
+and hands messages in and out.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from random import Random
+from typing import TYPE_CHECKING, Final
+
+from edgekv.config import KeyspaceConfig
+from edgekv.replication.log_source import LogSource
+from edgekv.replication.messages import Applicant
+from edgekv.replication.replication import Replication
+from tests.sim.clients import Clients
+from tests.sim.sim_node import Reply, SimNode
+from tests.sim.witness import Promise, Violation
+
+if TYPE_CHECKING:
+    from tests.sim.cluster import Cluster
+
+CLUSTER: Final = b"a simulated one!"
+START_MS: Final = 1_700_000_000_000
+TICK_US: Final = 100_000
+DIAL_US: Final = (100_000, 1_500_000)
+CACHE_DROPPED: Final = 0.3
+"""Of how many events the applied generations in memory are gone."""
+
+
+class Machine:
+    """Number ``number`` of a cluster. Hubs come first, then edges."""
+
+    def __init__(self, cluster: "Cluster", number: int, directory: Path, keyspaces: tuple[KeyspaceConfig, ...]) -> None:
+        plan = cluster.plan
+        self._cluster: Final = cluster
+        self.number: Final = number
+        self.is_hub: Final = number < plan.hubs
+        self.skew_ms = plan.skews_ms[number]
+        self.stalled_until_us = 0
+        self.life = 0
+        """Of the process: what an earlier one had planned does not happen. 0: it was never started."""
+        self._rng: Final = Random(f"machine {number} {cluster.seed}")
+        self._clients: Final = Clients(Random(f"clients {number} {cluster.seed}"))
+        self._checked_us = 0
+        self._flushing = False
+        self._applying = False
+        self._dialed: dict[int, int] = {}
+        """The links of the connections that this machine made, by the other's number."""
+        self.node: Final = SimNode(
+            directory,
+            Random(f"node {number} {cluster.seed}"),
+            self.now_ms,
+            name=f"{'hub' if self.is_hub else 'edge'}-{number}",
+            keyspaces=keyspaces,
+            segment_bytes=plan.segment_bytes,
+            retain_bytes=plan.retain_segments * plan.segment_bytes,
+        )
+
+    @property
+    def is_member(self) -> bool:
+        """Whether its node is up, and an open member as far as it knows."""
+        return self.life > 0 and self.node.up and self.replication.members.is_open(self.node.actor)
+
+    @property
+    def is_leading(self) -> bool:
+        """Whether its node is up and writes meta."""
+        return self.life > 0 and self.node.up and self.replication.leader.leads
+
+    def now_ms(self) -> int:
+        """The wall clock, right or wrong."""
+        return START_MS + self._cluster.now_us // 1000 + self.skew_ms
+
+    def begin(self) -> None:
+        """The process is up: start what it does by itself."""
+        self.life += 1
+        self._flushing = self._applying = False
+        self._dialed = {}
+        self._cluster.witness.watch_intake(self.node)
+        identity = self.node.node.identity
+        self.replication = Replication(
+            engine=self.node.engine,
+            source=LogSource(self.node.engine.tail, self.node.disk),
+            cluster=CLUSTER,
+            myself=Applicant(
+                identity.node, identity.actor, identity.name, identity.site, "hub" if self.is_hub else "edge"
+            ),
+            founder=self.number == 0,
+            keyspaces=[],
+            transport=self,
+            now_ms=self.now_ms,
+            kick=lambda: None,  # every event ends with a flush
+            rolled_back=self._rolled_back,
+            acks=self.node.node.acks,
+        )
+        self._at(self._rng.randrange(TICK_US), self._tick)
+        self._at(self._pause_us(), self._call)
+        for other in self._upstreams():
+            self._at(self._rng.randrange(DIAL_US[0]), partial(self._dial, other))
+
+    def crash(self, *, power: bool) -> None:
+        """The process or the whole machine dies, and is back after a while."""
+        self._note(f"dies{' without power' if power else ''}")
+        self.node.crash(power=power)
+        self._down(silent=power)
+
+    def restore(self) -> None:
+        """It dies, and an older copy of its directory is started."""
+        self._note("is restored")
+        self._cluster.witness.set_back(self.node, [machine.node for machine in self._cluster.machines])
+        self.node.restore()
+        self._down(silent=False)
+
+    def _down(self, *, silent: bool) -> None:
+        self._cluster.network.drop(self, silent=silent)
+        self.life += 1
+        down_us = self._rng.choice((20_000, 300_000, 1_000_000, 4_000_000))
+        self._cluster.at(down_us, self._start)
+
+    def _start(self) -> None:
+        self.node.open()
+        self._note(f"starts with {sorted(self.node.durable().values())}")
+        self._cluster.witness.restarted(self.node)
+        self.begin()
+        self._turn(whole=True)
+
+    def duplicate(self) -> bool:
+        """Make one of its connections once more, beside the one there is; False when there is none."""
+        machines, network = self._cluster.machines, self._cluster.network
+        others = [n for n in sorted(self._dialed) if machines[n].node.up and network.can_connect(self.number, n)]
+        if not self.node.up or not others:
+            return False
+        self._connect(self._rng.choice(others))
+        return True
+
+    # -- the network's side, and the core's
+
+    def connected(self, link: int, *, outgoing: bool) -> None:
+        self._note(f"link {link} connected")
+        self.replication.connected(link, outgoing=outgoing)
+
+    def received(self, link: int, message: bytes) -> None:
+        self.replication.received(link, message)
+        self._note(f"link {link} got {len(message)} bytes")
+        self._turn()
+
+    def disconnected(self, link: int) -> None:
+        self._note(f"link {link} is gone")
+        self.replication.disconnected(link)
+        for other, dialed in list(self._dialed.items()):
+            if dialed == link:
+                del self._dialed[other]
+                self._at(self._rng.randrange(*DIAL_US), partial(self._dial, other))
+        self._turn()
+
+    def send(self, link: int, message: bytes) -> None:
+        """As `Transport`."""
+        self._cluster.network.send(link, message)
+
+    def close(self, link: int, reason: str) -> None:
+        """As `Transport`."""
+        self._note(f"link {link} closed: {reason}")
+        self._cluster.network.close(link)
+
+    def _rolled_back(self) -> None:
+        raise Violation(f"{self.node.name} is told of changes of its own that it has forgotten")
+
+    def _upstreams(self) -> list[int]:
+        """Whom it dials: an edge a hub, a hub the hubs before it."""
+        hubs = self._cluster.plan.hubs
+        return list(range(self.number)) if self.is_hub else [self._rng.randrange(hubs)]
+
+    def _dial(self, other: int) -> None:
+        machine = self._cluster.machines[other]
+        if machine.node.up and self._cluster.network.can_connect(self.number, other):
+            self._connect(other)
+        elif self.is_hub:
+            self._at(self._rng.randrange(*DIAL_US), lambda: self._dial(other))
+        else:
+            another = self._rng.randrange(self._cluster.plan.hubs)
+            self._at(self._rng.randrange(*DIAL_US), lambda: self._dial(another))
+
+    def _connect(self, other: int) -> None:
+        machine = self._cluster.machines[other]
+        self._dialed[other] = self._cluster.network.connect(self.number, self, other, machine)
+        self._turn()
+
+    # -- clients
+
+    def _pause_us(self) -> int:
+        return int(self._rng.expovariate(self._cluster.plan.calls_per_s) * 1e6)
+
+    def _call(self) -> None:
+        if not self._cluster.calling:
+            return
+        self._at(self._pause_us(), self._call)
+        self._cluster.calls += 1
+        engine = self.node.engine
+        if engine.write_blocked or not self.replication.members.founded:
+            return
+        engine.barrier = None
+        keys, sibling_keys = self._cluster.keys(), self._cluster.sibling_keys()
+        witness, before = self._cluster.witness, self._cluster.witness.seqs(self.node)
+        done = self._clients.call(self.node.operations, keys, sibling_keys)
+        witness.made(self.node)
+        self._note(done)
+        self._reply(witness.promise(self.node, (), before))
+        if not self._cluster.check_ms:
+            key = self._rng.choice(keys)
+            engine.barrier = None
+            witness.check(self.node, [key])
+            self._reply(witness.promise(self.node, (key,), witness.seqs(self.node)))
+        self._turn()
+
+    def _reply(self, promise: Promise) -> None:
+        """The reply leaves when the engine says so."""
+        frame = self.node.engine.barrier
+        life = self.life
+
+        def leave(_: Reply) -> None:
+            if life == self.life:
+                self._cluster.witness.replied(self.node, promise)
+
+        if frame is None or frame.done:
+            self._cluster.witness.replied(self.node, promise)
+        else:
+            frame.waiters.append((Reply(leave), None))
+
+    # -- the shell's work
+
+    def _turn(self, *, whole: bool = False) -> None:
+        """The end of a turn of the loop: start what was asked for, and have a look."""
+        node, cluster = self.node, self._cluster
+        cluster.witness.made(node, system=True)
+        cluster.witness.check_acks(node)
+        node.engine.kick()
+        if node.jobs and not self._flushing:
+            self._flushing = True
+            stall_us = max(0, self.stalled_until_us - cluster.now_us)
+            self._at(stall_us + int(cluster.plan.sync_us * (0.5 + self._rng.random())), self._flush)
+        if node.wants_apply and not self._applying:
+            self._applying = True
+            self._at(self._rng.randrange(500, 30_000), self._apply)
+        self._look(whole=whole)
+
+    def _look(self, *, whole: bool) -> None:
+        """Check what this event touched and one key more; everything that is in use now and then, and after a start or an apply."""
+        cluster = self._cluster
+        if self._rng.random() < CACHE_DROPPED:
+            self.node.engine.memtable.drop_cache()  # as when memory is short: it hides what is wrong in LMDB
+        keys = cluster.witness.touched(self.node)
+        in_use = [*cluster.keys(), *cluster.sibling_keys()]
+        if cluster.check_ms:
+            whole |= cluster.now_us - self._checked_us >= cluster.check_ms * 1000
+            keys = []
+        if whole:
+            self._checked_us = cluster.now_us
+        if whole or not cluster.check_ms:
+            cluster.witness.check(self.node, in_use if whole else dict.fromkeys([*keys, self._rng.choice(in_use)]))
+
+    def _flush(self) -> None:
+        self._flushing = False
+        self.node.flush()
+        self.node.node.durable()
+        self.replication.durable()
+        self._note(f"flushed up to {self.node.engine.commit.durable_lsn}")
+        self._turn()
+
+    def _apply(self) -> None:
+        self._applying = False
+        if self.node.apply():
+            self._note(f"applied up to {self.node.engine.checkpoints.applied_lsn}")
+        self._turn(whole=not self._cluster.check_ms)
+
+    def _tick(self) -> None:
+        self._at(TICK_US, self._tick)
+        self.node.tick()
+        self.node.node.tick(self._cluster.now_us // 1000)
+        self.replication.tick()
+        self._turn()
+
+    def _at(self, delay_us: int, do: Callable[[], None]) -> None:
+        """Later in this life."""
+        life = self.life
+        self._cluster.at(delay_us, lambda: do() if life == self.life else None)
+
+    def _note(self, event: str) -> None:
+        self._cluster.note(f"{self.node.name} {event}")

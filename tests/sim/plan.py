@@ -1,0 +1,71 @@
+"""What one simulated cluster is and what befalls it, drawn from its seed: each seed has other nodes, other rates and other faults."""
+
+from dataclasses import dataclass
+from random import Random
+from typing import Final
+
+FAULTS: Final = ("partition", "reset", "kill", "power", "power all", "clock", "stall", "slow", "duplicate", "restore")
+CLOCK_STEPS_MS: Final = (-30_000, -500, 200, 5_000, 60_000)
+SKEWS_MS: Final = (0, 0, 0, 40, -40, 2_000, -2_000, 90_000)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One cluster."""
+
+    hubs: int
+    edges: int
+    skews_ms: tuple[int, ...]
+    keys: int
+    """How many keys clients use at a time."""
+    calls_per_s: float
+    """Of each node's clients."""
+    delay_us: int
+    sync_us: int
+    faults: tuple[str, ...]
+    fault_every_ms: int
+    chaos_s: float
+    """How long clients call and faults happen; then everything is mended, and all nodes must come to agree."""
+    segment_bytes: int
+    retain_segments: int
+    hurry: bool
+    """Whether what all have seen is announced and purged many times in this life (tests/sim/hurry.py)."""
+    late_s: float = 0.0
+    """When the last edge comes; the others are there from the start."""
+
+    @property
+    def nodes(self) -> int:
+        return self.hubs + self.edges
+
+
+def draw(seed: int, *, chaos_s: float = 6.0) -> Plan:
+    """The plan of a seed."""
+    rng = Random(f"plan {seed}")
+    hubs, edges = rng.choice(((1, 1), (1, 2), (1, 2), (1, 3), (2, 1), (2, 2), (2, 3), (3, 1), (1, 4), (3, 2)))
+    quiet = rng.random() < 0.1
+    count = 0 if quiet else rng.randint(1, len(FAULTS))
+    late_s = rng.choice((0.0, 0.0, 0.0, 2.0, 4.0))
+    skews_ms = [rng.choice(SKEWS_MS) for _ in range(hubs + edges)]
+    if late_s and rng.random() < 0.5:
+        skews_ms[-1] = -90_000  # what it writes first is below all deletions
+    return Plan(
+        hubs=hubs,
+        edges=edges,
+        skews_ms=tuple(skews_ms),
+        keys=rng.choice((1, 2, 3, 6)),
+        calls_per_s=rng.choice((5.0, 20.0, 60.0)),
+        delay_us=rng.choice((100, 2_000, 20_000, 150_000)),
+        sync_us=rng.choice((100, 1_000, 8_000)),
+        faults=tuple(sorted(rng.sample(FAULTS, count))),
+        fault_every_ms=rng.choice((200, 700, 2_000)),
+        chaos_s=chaos_s,
+        segment_bytes=rng.choice((16 << 10, 32 << 10)),
+        retain_segments=1_000,
+        hurry=rng.random() < 0.8,
+        late_s=late_s,
+    )
+
+
+def steady(*, chaos_s: float) -> Plan:
+    """Five nodes, 20 calls a second at each, no faults: what the speed of the simulation is measured by."""
+    return Plan(1, 4, (0,) * 5, 6, 20.0, 2_000, 1_000, (), 1_000, chaos_s, 256 << 10, 1_000, hurry=False)

@@ -1,0 +1,283 @@
+"""One node of a simulated cluster: the production node on a simulated disk, with a real LMDB, driven a step at a time.
+
+The log lies on a `SimDisk`, so a power cut takes what was not synced, sector by sector, and a process can die within a flush.
+LMDB is the real one, on tmpfs when there is one; a power cut may take its last commit back (its meta page is not synced), for
+which the file as it was before that commit is kept. What a shell does is a method here, as in tests/unit/node/inline_node.py.
+"""
+
+import shutil
+import tempfile
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from random import Random
+from typing import Final
+
+from edgekv.config import Config, KeyspaceConfig, LimitsConfig, WalConfig
+from edgekv.engine.engine import Engine
+from edgekv.engine.frame import Frame
+from edgekv.engine.keyspaces import Keyspace
+from edgekv.errors import EdgeKVError
+from edgekv.ids import Actor, Lsn
+from edgekv.limits import SPARE_SEGMENTS
+from edgekv.node import identity, keyspace_file
+from edgekv.node.node import Node
+from edgekv.node.operations import Operations
+from edgekv.store.applied import Stable
+from edgekv.store.applier import Applier
+from edgekv.store.applier_process import InlineApplier
+from edgekv.store.lmdb_store import LmdbStore
+from edgekv.wal.group_commit import FrameJob, Job, RecycleJob, SyncJob, Written, execute
+from edgekv.wal.log import Log
+from edgekv.wal.segment import SPARE_PREFIX, segment_name
+from tests.sim.disk import Crash, SimDisk
+
+SEGMENT_BYTES: Final = 32 << 10
+VALUE_BYTES_MAX: Final = 4 << 10
+MEMORY_BYTES: Final = 4 << 20
+_SYNC: Final = object()
+
+
+def fast_directory(prefix: str) -> Path:
+    """A new directory in memory where the machine has one: LMDB's fdatasync costs nothing there."""
+    shm = Path("/dev/shm")
+    return Path(tempfile.mkdtemp(prefix=prefix, dir=shm if shm.is_dir() else None))
+
+
+class Reply:
+    """What one call of a client waits for: the changes that it made are acknowledged with it."""
+
+    def __init__(self, acknowledged: Callable[["Reply"], None]) -> None:
+        self._acknowledged: Final = acknowledged
+
+    def release(self, payload: object) -> None:
+        """The engine's word that the reply may leave."""
+        self._acknowledged(self)
+
+    def fail(self, error: EdgeKVError) -> None:
+        """Whether it happened is unknown."""
+
+
+class _Effects:
+    def __init__(self, node: "SimNode") -> None:
+        self._node: Final = node
+
+    def flush(self, frame: Frame, payload: bytes, records: int, *, sync: bool, roll: bool) -> None:
+        self._node.jobs.append(FrameJob(payload, records, sync, roll, frame))
+
+    def apply(self, lsn: Lsn, stable: Stable | None) -> None:
+        self._node.request(lsn, stable)
+
+    def recycle(self, below_lsn: Lsn) -> None:
+        self._node.jobs.append(RecycleJob(below_lsn, self._node.retain_bytes))
+
+
+class SimNode:
+    """One data directory and, while it is up, the node on it."""
+
+    def __init__(
+        self,
+        path: Path,
+        rng: Random,
+        now_ms: Callable[[], int],
+        *,
+        name: str = "node-1",
+        keyspaces: tuple[KeyspaceConfig, ...] = (),
+        segment_bytes: int = SEGMENT_BYTES,
+        retain_bytes: int = 0,
+    ) -> None:
+        self.name: Final = name
+        self.config: Final = Config(
+            data_dir=path,
+            node=name,
+            small_memory=True,
+            memory_bytes=MEMORY_BYTES,
+            wal=WalConfig(segment_bytes=segment_bytes),
+            limits=LimitsConfig(value_bytes_max=VALUE_BYTES_MAX),
+            keyspaces=keyspaces,
+        )
+        self.retain_bytes: Final = retain_bytes
+        self.rng: Final = rng
+        self.now_ms: Final = now_ms
+        self.disk: Final = SimDisk(rng, evicting=False)
+        self.up = False
+        self.jobs: deque[Job] = deque()
+        self._backup: tuple[dict[str, bytes], bytes, bytes] | None = None
+        self.commits = 0
+        """Of LMDB, in all lives."""
+        self.open()
+
+    # -- what others look at
+
+    @property
+    def engine(self) -> Engine:
+        return self.node.engine
+
+    @property
+    def operations(self) -> Operations:
+        return self.node.operations
+
+    @property
+    def actor(self) -> Actor:
+        return self.node.identity.actor
+
+    def keyspace(self, keyspace_id: int = 0) -> Keyspace:
+        return next(keyspace for keyspace in self.engine.keyspaces.all if keyspace.id == keyspace_id)
+
+    def durable(self, keyspace_id: int = 0) -> dict[Actor, int]:
+        """The vector that the node calls durable."""
+        return {actor: head.seq for actor, head in self.keyspace(keyspace_id).vector.items()}
+
+    def first_lsn(self) -> int:
+        """Where the log begins."""
+        return self._log.segments[0].base_lsn
+
+    # -- life
+
+    def open(self) -> None:
+        """Start on what the directory holds."""
+        directory = self.config.data_dir
+        directory.mkdir(exist_ok=True)
+        who = identity.load_or_create(directory, name=self.name, site="site-1", entropy=self.rng.randbytes)
+        policies = keyspace_file.load_or_seed(directory, self.config.all_keyspaces())
+        self.jobs = deque()
+        self.store = LmdbStore.open(directory / "store", readonly=False)
+        self._applier = InlineApplier(Applier(self.store, self.disk))
+        self.node = Node.recover(
+            self.config,
+            identity=who,
+            policies=policies,
+            disk=self.disk,
+            store=self.store,
+            effects=_Effects(self),
+            now_ms=self.now_ms,
+            entropy=self.rng.randbytes,
+        )
+        assert self.node.log is not None, self.engine.admission.read_only
+        self.engine.checkpoints.lone = False
+        (directory / "wal").mkdir(exist_ok=True)
+        (
+            directory / "wal" / segment_name(1)
+        ).touch()  # identity.py asks whether there is a log; it lies on the simulated disk
+        self._make_spares()
+        self.up = True
+
+    def crash(self, *, power: bool) -> None:
+        """kill -9, or the whole machine without power, at any moment: also within the flush that is under way, or after it."""
+        assert self.up
+        self.up = False
+        if self.jobs and self.rng.random() < 0.7:
+            if self.rng.random() < 0.7:
+                self.disk.crash_at = self.disk.operations + self.rng.randint(1, 3)
+            with suppress(Crash):
+                execute(self._log, self.jobs[0])
+        self.disk.crash_at = None
+        self.store.close()
+        if power:
+            self.disk.power()
+            if self._before_commit.exists() and self.rng.random() < 0.5:
+                shutil.copyfile(self._before_commit, self._data)
+
+    def back_up(self) -> None:
+        """Copy the directory as it is at this moment."""
+        self._backup = (
+            {name: bytes(inode.cache) for name, inode in self.disk.entries.items()},
+            self._data.read_bytes(),
+            (self.config.data_dir / identity.FILE).read_bytes(),
+        )
+
+    @property
+    def has_backup(self) -> bool:
+        return self._backup is not None
+
+    def restore(self) -> None:
+        """The process dies, and the directory is that of the backup, as another copy of it: `open` takes a new incarnation."""
+        assert self.up and self._backup is not None
+        self.up = False
+        self.store.close()
+        files, data, who = self._backup
+        self.disk.replace(files)
+        self._data.write_bytes(data)
+        self._before_commit.unlink(missing_ok=True)
+        file = self.config.data_dir / identity.FILE
+        copy = file.with_suffix(".copy")
+        copy.write_bytes(who)
+        copy.replace(file)
+        self._backup = None
+
+    def stop(self) -> None:
+        """The end of the simulation for this node."""
+        if self.up:
+            self.up = False
+            self.store.close()
+
+    # -- the shell's work, a step at a time
+
+    def request(self, lsn: Lsn, stable: Stable | None) -> None:
+        """What the engine asks of the applier."""
+        self._applier.request(lsn, stable)
+
+    def flush(self) -> bool:
+        """Carry out the oldest job of the flusher; False when there is none."""
+        if not self.jobs:
+            return False
+        job = self.jobs.popleft()
+        outcome = execute(self._log, job)
+        assert isinstance(outcome, Written), outcome
+        if isinstance(job.token, Frame):
+            self.engine.written(job.token)
+        elif job.token is _SYNC:
+            self.engine.synced()
+        self._make_spares()
+        return True
+
+    def settle(self) -> None:
+        """Write and sync everything."""
+        self.engine.kick()
+        while self.flush():
+            self.engine.kick()
+        if self.engine.commit.needs_sync:
+            self.jobs.append(SyncJob(_SYNC))
+            self.flush()
+
+    def apply(self) -> bool:
+        """One transaction of the applier; False when it has nothing to do."""
+        before = self._data.read_bytes() if self._data.exists() else b""
+        progress = self._applier.step()
+        if progress is None:
+            return False
+        self._before_commit.write_bytes(before)
+        self.commits += 1
+        self.engine.applied(progress)
+        return True
+
+    @property
+    def wants_apply(self) -> bool:
+        return bool(self.engine.checkpoints.requests)
+
+    def tick(self) -> None:
+        """The timer: freezes, flushes, and the sync of what is buffered."""
+        self.store.renew()
+        self.engine.tick()
+        if self.engine.commit.needs_sync:
+            self.jobs.append(SyncJob(_SYNC))
+
+    @property
+    def _log(self) -> Log:
+        assert self.node.log is not None
+        return self.node.log
+
+    @property
+    def _data(self) -> Path:
+        return self.config.data_dir / "store" / "data.mdb"
+
+    @property
+    def _before_commit(self) -> Path:
+        return self.config.data_dir / "store.before"
+
+    def _make_spares(self) -> None:
+        while self._log.spares < SPARE_SEGMENTS:
+            name = SPARE_PREFIX + self.rng.randbytes(8).hex()
+            self.disk.create(name, self.config.wal.segment_bytes).close()
+            self._log.add_spare(name)

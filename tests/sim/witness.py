@@ -1,0 +1,329 @@
+"""What watches a simulated cluster from outside: it knows every change and every promise, and what each step may show.
+
+After each step that it is asked about, of the node that moved:
+- readers are shown exactly what the changes say that the node has seen (`oracle.History.truth`);
+- a run that was taken in is, byte for byte, what its maker made; no change of its actor was left out before it; everything its maker
+  had seen is there (causality), whatever the way it came by;
+- what the node calls durable never becomes less, over a crash either, and holds every change that was acknowledged to a client and
+  every one that another node has got;
+- a reply to a reader leaves when all that it showed is durable here.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final, NamedTuple
+
+from edgekv.crdt.counter import Part
+from edgekv.crdt.elements import Clear, Element
+from edgekv.crdt.operation import EXPIRE, Row
+from edgekv.crdt.register import Cell
+from edgekv.crdt.siblings import Siblings
+from edgekv.engine.frame import Run
+from edgekv.engine.keyspaces import Head, Keyspace, successor
+from edgekv.ids import Actor, KeyspaceId
+from edgekv.node.node import Node
+from edgekv.store import layout
+from edgekv.wal.record import Changes
+from tests.sim.oracle import Change, History, changes_of, changes_of_run, replayed, shown
+from tests.sim.sim_node import SimNode
+
+Vector = dict[Actor, int]
+Dot = tuple[KeyspaceId, Actor, int]
+
+
+class Violation(Exception):
+    """The cluster broke a promise."""
+
+
+class Promise(NamedTuple):
+    """What the reply to one call rests on, by keyspace: the own changes it made, and what could be read at that time."""
+
+    made: dict[KeyspaceId, int]
+    seen: dict[KeyspaceId, Vector]
+    keys: Sequence[bytes]
+    ttl_ms: int
+
+
+class Witness:
+    """Of one cluster. ``keys``: what is looked at."""
+
+    def __init__(self, keyspaces: Iterable[KeyspaceId]) -> None:
+        self.histories: Final = {keyspace: History() for keyspace in keyspaces}
+        self.acknowledged: Final[dict[tuple[KeyspaceId, Actor], int]] = {}
+        self.checks = 0
+        self._seen_by_maker: Final[dict[Dot, Vector]] = {}
+        self._durable: Final[dict[tuple[str, KeyspaceId], Vector]] = {}
+        self._got: Final[dict[tuple[KeyspaceId, Actor], int]] = {}
+        """How far anybody else has an actor's changes."""
+        self._touched: Final[dict[str, dict[bytes, None]]] = {}
+        self._set_back: Final[set[str]] = set()
+        self._left: Final[dict[tuple[KeyspaceId, Actor], int]] = {}
+        """By actors whose disk is gone, how far others had them durably: no more must be left of them."""
+        self._system: Final[dict[Dot, Change]] = {}
+
+    # -- what is made
+
+    def made(self, node: SimNode, *, system: bool = False) -> None:
+        """The node may have made changes; those that are new are written down. ``system``: no client asked for them."""
+        for frame in reversed(node.engine.commit.overlays):
+            for run in frame.runs:
+                if isinstance(run, Run) and run.keyspace.id in self.histories:
+                    self._take(node, run, system=system)
+
+    def _take(self, node: SimNode, run: Run, *, system: bool) -> None:
+        history = self.histories[run.keyspace.id]
+        known = len(history.made.get(node.actor, ()))
+        if run.first_seq + run.count - 1 <= known:
+            return
+        before = {actor: head.seq for actor, head in _seen(run.keyspace, node.actor).items() if actor != node.actor}
+        for change in changes_of_run(run, node.actor):
+            if change.seq > known:
+                history.add(change)
+                self._touch(node, change)
+                if system:
+                    self._system[run.keyspace.id, node.actor, change.seq] = change
+                self._seen_by_maker[run.keyspace.id, node.actor, change.seq] = before
+
+    # -- what is taken in
+
+    def watch_intake(self, node: SimNode) -> None:
+        """Every run that the node takes in is judged from now on, until it is started again."""
+        intake = node.engine.intake
+        receive: Callable[[Changes], bool] = intake.receive
+
+        def judged(run: Changes) -> bool:
+            taken = receive(run)
+            if taken and run.keyspace in self.histories:
+                self._judge(node, run)
+            return taken
+
+        intake.receive = judged  # type: ignore[method-assign] # a spy
+
+    def _judge(self, node: SimNode, run: Changes) -> None:
+        keyspace = KeyspaceId(run.keyspace)
+        made = self.histories[keyspace].made.get(run.actor, [])
+        last = run.first_seq + run.changes - 1
+        if last > len(made):
+            raise Violation(f"{node.name} got changes up to {last} that their maker does not remember")
+        seen = {actor: head.seq for actor, head in _seen(node.keyspace(keyspace), node.actor).items()}
+        for change in changes_of(run):
+            original = made[change.seq - 1]
+            if _plain(change.operations) != _plain(original.operations) or change.hlc != original.hlc:
+                raise Violation(f"{node.name} got another change {change.seq} than its maker made")
+            self._touch(node, change)
+            lacking = _lacking(seen, self._seen_by_maker[keyspace, run.actor, change.seq])
+            if lacking:
+                raise Violation(f"causality: {node.name} got a change whose maker had seen {lacking} changes more")
+        self._got[keyspace, run.actor] = max(self._got.get((keyspace, run.actor), 0), last)
+
+    def _touch(self, node: SimNode, change: Change) -> None:
+        self._touched.setdefault(node.name, {}).update((operation[1], None) for operation in change.operations)
+
+    def touched(self, node: SimNode) -> list[bytes]:
+        """The keys that changes have touched at the node since it was asked last."""
+        return list(self._touched.pop(node.name, ()))
+
+    # -- what is promised
+
+    def seqs(self, node: SimNode) -> dict[KeyspaceId, int]:
+        """How many changes the node has made."""
+        return {number: node.keyspace(number).seq for number in self.histories}
+
+    def promise(self, node: SimNode, keys: Sequence[bytes], before: dict[KeyspaceId, int]) -> Promise:
+        """Taken when a call returns, ``before`` it began; its reply is held by the node's barrier."""
+        keyspaces = [node.keyspace(number) for number in self.histories]
+        return Promise(
+            {keyspace.id: keyspace.seq for keyspace in keyspaces if keyspace.seq != before[keyspace.id]},
+            {k.id: {actor: head.seq for actor, head in _seen(k, node.actor).items()} for k in keyspaces},
+            keys,
+            node.engine.ttl_now_ms(),
+        )
+
+    def replied(self, node: SimNode, promise: Promise) -> None:
+        """The reply left."""
+        for number, history in self.histories.items():
+            if not node.keyspace(number).fsync:
+                continue
+            durable, made = node.durable(number), promise.made.get(number, 0)
+            self.acknowledged[number, node.actor] = max(self.acknowledged.get((number, node.actor), 0), made)
+            seen = promise.seen[number]
+            both = {actor: min(seq, durable.get(actor, 0)) for actor, seq in seen.items()}
+            for key in promise.keys:
+                was_shown = history.truth(key, seen, promise.ttl_ms)
+                if was_shown != history.truth(key, both, promise.ttl_ms):
+                    raise Violation(f"{node.name} replied with what is not durable here of {key!r}:\n  {was_shown}")
+
+    # -- what must be so
+
+    def check(self, node: SimNode, keys: Iterable[bytes]) -> None:
+        """Readers of these keys are shown what they must be."""
+        self.check_durable(node)
+        operations = node.node
+        for key in keys:
+            self.check_key(operations, key, node)
+
+    def check_key(self, running: Node, key: bytes, node: SimNode) -> None:
+        """One key."""
+        self.checks += 1
+        engine = running.engine
+        keyspace = engine.keyspaces.of(key)
+        now_ms = engine.ttl_now_ms()
+        vector = {actor: head.seq for actor, head in _seen(keyspace, node.actor).items()}
+        try:
+            must = self.histories[keyspace.id].truth(key, vector, now_ms)
+            is_shown = shown(running, key)
+        except AssertionError as contradiction:
+            raise Violation(f"{node.name}: {key!r}: {contradiction}") from contradiction
+        if is_shown != must:
+            raise Violation(f"{node.name} shows of {key!r}\n  {is_shown}\nby the changes it has seen it is\n  {must}")
+
+    def check_durable(self, node: SimNode) -> None:
+        """What is durable never becomes less, and not more than its maker has."""
+        for number, history in self.histories.items():
+            durable = node.durable(number)
+            before = self._durable.get((node.name, number), {})
+            if lacking := _lacking(durable, before):
+                raise Violation(f"{node.name} called {lacking} changes durable that it does not have any more")
+            if lacking := _lacking(history.heads(), durable):
+                raise Violation(f"{node.name} has {lacking} changes that nobody made")
+            self._durable[node.name, number] = durable
+            for actor, seq in durable.items():
+                if actor != node.actor:
+                    self._got[number, actor] = max(self._got.get((number, actor), 0), seq)
+
+    def check_acks(self, node: SimNode) -> None:
+        """What the node believes others to have durably of its changes, they have."""
+        for number, history in self.histories.items():
+            for seq in range(len(history.made.get(node.actor, ())), 0, -1):
+                peers = node.node.acks.covered_by({number: seq})
+                believed = [peer.name for peer in peers if peer.name not in self._set_back]
+                for name in believed:
+                    if self._durable.get((name, number), {}).get(node.actor, 0) < seq:
+                        raise Violation(f"{node.name} believes that {name} has its change {seq} durably")
+                if believed:
+                    break
+
+    def check_system_clears(self) -> None:
+        """What the cluster itself cleared was hidden already: without that change readers are shown the same.
+
+        Asked of keys to which nobody wrote who had seen the clear: what such a one writes rests on it.
+        """
+        for (number, actor, seq), change in self._system.items():
+            history = self.histories[number]
+            for key in {operation[1] for operation in change.operations}:
+                others = [other for other in history.of_key(key) if (other.actor, other.seq) != (actor, seq)]
+                if any(self._has_seen(number, other, actor, seq) for other in others):
+                    continue
+                ends = [o[2] for other in others for o in other.operations if (o[0], o[1]) == (EXPIRE, key)]
+                end = max(ends)  # of what it has seen: whoever wrote another one later had seen this one pass
+                if replayed(key, others).shown(end) != replayed(key, [*others, change]).shown(end):
+                    raise Violation(f"a clear of {key!r} that nobody asked for removed what it had not seen")
+
+    def _has_seen(self, number: KeyspaceId, change: Change, actor: Actor, seq: int) -> bool:
+        if change.actor == actor:
+            return change.seq > seq
+        return self._seen_by_maker[number, change.actor, change.seq].get(actor, 0) >= seq
+
+    def restarted(self, node: SimNode) -> None:
+        """The node is back: all it forgets of its own are changes that nobody was told of."""
+        for number, history in self.histories.items():
+            seq = node.keyspace(number).seq
+            acknowledged = self.acknowledged.get((number, node.actor), 0)
+            if seq < acknowledged:
+                raise Violation(f"{node.name} lost {acknowledged - seq} acknowledged changes in keyspace {number}")
+            got = self._got.get((number, node.actor), 0)
+            if seq < got:
+                raise Violation(f"{node.name} lost {got - seq} changes in keyspace {number} that others have got")
+            for change in history.forget_above(node.actor, seq):
+                self._seen_by_maker.pop((number, node.actor, change.seq), None)
+                self._system.pop((number, node.actor, change.seq), None)
+        self._touched.pop(node.name, None)
+        self.check_durable(node)
+
+    def set_back(self, node: SimNode, nodes: Sequence[SimNode]) -> None:
+        """The node is about to lose its disk, and goes on under another actor: of this one is left what others have."""
+        self._set_back.add(node.name)
+        for number in self.histories:
+            self._left[number, node.actor] = 1 << 60
+            self._durable.pop((node.name, number), None)
+        for (number, actor), left in self._left.items():
+            others = [self._durable.get((other.name, number), {}) for other in nodes if other is not node]
+            self._left[number, actor] = min(left, max(vector.get(actor, 0) for vector in others))
+
+    def agreed(self, nodes: Sequence[SimNode]) -> bool:
+        """Whether everybody has durably all that there is."""
+        return all(node.durable(number) == self._all(number, nodes) for number in self.histories for node in nodes)
+
+    def _all(self, number: KeyspaceId, nodes: Sequence[SimNode]) -> Vector:
+        """All changes; of actors whose disk is gone, those that anybody has."""
+        heads = self.histories[number].heads()
+        vectors = [node.durable(number) for node in nodes]
+        for ks, actor in self._left:
+            if ks == number and actor in heads:
+                heads[actor] = max(vector.get(actor, 0) for vector in vectors)
+        return {actor: seq for actor, seq in heads.items() if seq}
+
+    def agree(self, nodes: Sequence[SimNode], keys: Iterable[bytes]) -> None:
+        """In the end: everybody has everything, and shows it."""
+        for number, history in self.histories.items():
+            everything = self._all(number, nodes)
+            for node in nodes:
+                if node.durable(number) != everything:
+                    raise Violation(f"{node.name} never got all: {node.durable(number)} of {everything}")
+            for (ks, actor), left in self._left.items():
+                if ks == number:
+                    if everything.get(actor, 0) < left:
+                        raise Violation(
+                            f"{left} changes of an actor that is gone were durable elsewhere; now {everything}"
+                        )
+                    history.forget_above(actor, everything.get(actor, 0))
+        for node in nodes:
+            self.check(node, keys)
+
+
+def garbage(node: SimNode) -> list[str]:
+    """Rows in LMDB that show nothing to anybody, but for those of meta."""
+    if not node.up:
+        return [f"{node.name} is down"]
+    node.store.renew()
+    found: list[str] = []
+    for keyspace in node.engine.keyspaces.all:
+        if keyspace.policy.system:
+            continue
+        low = keyspace.row_prefix
+        for lmdb_key, data in node.store.range(low, successor(low)):
+            if not layout.is_count(data):
+                row = layout.decode_row(data, node.store.actor_of)
+                if _shows_nothing(row, node.engine.ttl_now_ms()):
+                    found.append(f"{lmdb_key!r}: {row}")
+    return found
+
+
+def _shows_nothing(row: Row, ttl_ms: int) -> bool:
+    match row:
+        case Cell(value=None) | Element(dots=()) | Siblings(values=()) | Clear():
+            return True
+        case Cell(expiry_ms=end):
+            return 0 < end <= ttl_ms
+        case Part(seq=seq, base_seq=base_seq):
+            return seq <= base_seq
+        case Siblings(values=values):
+            return any(0 < sibling.expiry_ms <= ttl_ms for sibling in values)
+    return False
+
+
+def _seen(keyspace: Keyspace, own: Actor) -> dict[Actor, Head]:
+    """All that readers of the node see, durable or not."""
+    heads = {**keyspace.vector, **keyspace.observed}
+    if keyspace.seq:
+        heads[own] = Head(keyspace.seq, 0)
+    return heads
+
+
+def _lacking(vector: Vector, wanted: Vector) -> int:
+    """How many of the wanted changes the vector does not cover."""
+    return sum(max(0, seq - vector.get(actor, 0)) for actor, seq in wanted.items())
+
+
+def _plain(item: object) -> object:
+    """Without the difference between lists and tuples."""
+    return [_plain(part) for part in item] if isinstance(item, (list, tuple)) else item

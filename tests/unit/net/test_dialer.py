@@ -1,0 +1,106 @@
+"""Upstreams: one for an edge, in order; each for a hub; and patience in between."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgekv.config import Address
+from edgekv.limits import PEER_BACK_OFF_S_MAX, PEER_BACK_OFF_S_MIN
+from edgekv.net import dialer
+from edgekv.net.dialer import back_off_s, lines
+from tests.unit.net.sites import LOOPBACK, Site, run, until
+
+pytestmark = pytest.mark.usefixtures("each_loop")
+
+A, B = Address("127.0.0.1", 1), Address("127.0.0.1", 2)
+NOBODY = Address(LOOPBACK, 1)
+
+
+@pytest.fixture(autouse=True)
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dialer, "PEER_BACK_OFF_S_MIN", 0.001)
+
+
+def test_a_hub_has_a_link_to_each_and_an_edge_to_one() -> None:
+    assert lines([A, B], "hub") == [[A], [B]]
+    assert lines([A, B], "edge") == [[A, B]]
+    assert lines([], "hub") == lines([], "edge") == []
+
+
+@given(st.integers(1, 10_000), st.floats(0, 1, exclude_max=True))
+def test_pauses_stay_within_their_bounds(failures: int, chance: float) -> None:
+    assert back_off_s(failures, 0) <= back_off_s(failures, chance) <= PEER_BACK_OFF_S_MAX
+
+
+def test_pauses_grow_to_the_greatest_and_are_spread_by_chance(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dialer, "PEER_BACK_OFF_S_MIN", PEER_BACK_OFF_S_MIN)
+    longest = [back_off_s(failures, 0.999999) for failures in range(1, 8)]
+    assert longest == pytest.approx([0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0], abs=0.001)
+    assert back_off_s(7, 0) == 0.1 and back_off_s(7, 0.5) == pytest.approx(2.55)
+
+
+def test_an_edge_takes_the_first_upstream_that_answers() -> None:
+    async def scenario(edge: Site, first: Site, second: Site) -> None:
+        line = edge.dial([NOBODY, first.address, second.address]).lines[0]
+        await until(lambda: first.host.open)
+        assert second.host.events == [] and line.connected == first.address
+        assert "cannot connect to 127.0.0.1:1: " in line.trouble
+
+    run(scenario, 3)
+
+
+def test_an_edge_goes_to_the_next_upstream_when_one_ends_soon_and_to_the_first_after_one_that_lasted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def scenario(edge: Site, first: Site, second: Site) -> None:
+        line = edge.dial([first.address, second.address]).lines[0]
+        await until(lambda: first.host.open)
+        first.links.close(1, "refused")
+        await until(lambda: second.host.open)
+        assert line.connected == second.address and line.trouble.startswith(f"the link to {first.address} ended")
+        monkeypatch.setattr(dialer, "PEER_LASTING_S", 0.0)
+        second.links.close(1, "after a long time")
+        await until(lambda: first.host.open == [2])
+        assert second.host.open == []
+
+    run(scenario, 3)
+
+
+def test_a_hub_dials_each_upstream_for_itself() -> None:
+    async def scenario(hub: Site, first: Site, second: Site) -> None:
+        hub.dial([first.address], [NOBODY], [second.address])
+        await until(lambda: first.host.open and second.host.open)
+        first.links.close(1, "over")
+        await until(lambda: first.host.open == [2])
+        assert second.host.open == [1]
+
+    run(scenario, 3)
+
+
+def test_an_upstream_that_comes_back_is_found_and_its_absence_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
+    async def scenario(edge: Site, hub: Site) -> None:
+        edge.dial([hub.address])
+        await until(lambda: hub.host.open)
+        await hub.listener.close()
+        await hub.links.stop()
+        await until(lambda: "cannot connect" in caplog.text)
+        tried = sum("cannot connect" in line for line in caplog.messages)
+        await hub.listen()
+        await until(lambda: hub.host.open)
+        assert tried == 1
+
+    run(scenario)
+
+
+def test_closing_the_dialer_ends_no_link_and_dials_no_more() -> None:
+    async def scenario(edge: Site, hub: Site) -> None:
+        dialer = edge.dial([hub.address])
+        await until(lambda: hub.host.open)
+        await dialer.close()
+        edge.links.send(1, b"still")
+        await until(lambda: hub.host.messages[1] == [b"still"])
+        hub.links.close(1, "over")
+        await until(lambda: not edge.host.open)
+        assert hub.host.events == [("connected", 1, False), ("disconnected", 1)]
+
+    run(scenario)
