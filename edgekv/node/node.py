@@ -154,6 +154,8 @@ class Node:
                     actor=identity.actor, keyspaces=keyspaces, layer=memtable.active, applied=applied, store=store
                 )
         replay.finish()
+        for keyspace in keyspaces.all:
+            keyspace.absent = not keyspace.policy.held_at(identity.site, config.role)
         engine = Engine(
             actor=identity.actor,
             keyspaces=keyspaces,
