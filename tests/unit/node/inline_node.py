@@ -207,8 +207,11 @@ class InlineNode:
     def spool(self, keyspace: KeyspaceId, file: Path) -> SpoolSummary:
         """All rows of a keyspace, as LMDB has them, in a file."""
         writer = SpoolWriter(self._store, keyspace, file)
-        while writer.step(3):
-            pass
+        try:
+            while writer.step(3):
+                pass
+        finally:
+            writer.close()
         return writer.summary
 
     def contents(self) -> dict[tuple[int, bytes, bytes], Row]:
