@@ -67,6 +67,11 @@ APPLIER_IDLE_MS: Final = 10_000  # then it gives back what a generation took, if
 APPLIER_IDLE_BYTES_MAX: Final = 32 * MIB
 APPLIER_LOG_BYTES_MAX: Final = 1 * MIB  # what the child's stderr may have grown to before it is cut at a start
 
+# Spools (store/spool.py).
+SPOOL_BLOCK_BYTES: Final = 256 * KIB  # of rows under one CRC
+SPOOL_SLICE_ROWS: Final = 5_000  # written between two looks at the event loop: 10 ms
+SPOOL_SLICE_BYTES: Final = 4 * MIB
+
 # Clients.
 CONNECTIONS_MAX: Final = 10_000
 DESCRIPTORS_OWN: Final = (
