@@ -73,6 +73,7 @@ class Keyspace:
     __slots__ = (
         "absent",
         "chain",
+        "flips",
         "fsync",
         "held",
         "hlc",
@@ -109,6 +110,8 @@ class Keyspace:
         """Its data is not at this site: a node of another one answers for it."""
         self.held = False
         """It takes the rows of a spool over (engine/flip.py): no change is made or received."""
+        self.flips = 0
+        """How often it has done so in this process: the vector moved then past the log."""
         self.vector: dict[Actor, Head] = {}
         """Durable: what the log covers."""
         self.observed: dict[Actor, Head] = {}
