@@ -224,6 +224,7 @@ class Server:
             config,
             self.node,
             self._disk,
+            self._store,
             now_ms=now_ms,
             kick=self.kick_soon,
             rolled_back=self._rolled_back,
@@ -236,9 +237,15 @@ class Server:
             )
             self._effects.flusher.start()
             self._spares.start()
+        self._effects.retain_bytes = self._retain_bytes
         self._supervisor.watch(self.engine)
         register_gauges(self.metrics, self.engine, self.node.watches, self._probe)
         self._garbage = self._take_collector()
+
+    def _retain_bytes(self) -> int:
+        """Of the log, for other nodes; a lone node has none, and on a full disk they have to get rows instead."""
+        engine = self.engine
+        return 0 if engine.checkpoints.lone or engine.admission.disk_full else self.config.wal.retain_bytes
 
     def _take_collector(self) -> Garbage | None:
         """Python's garbage collector, if the process is the node's own."""

@@ -144,6 +144,7 @@ class SimNode:
         policies = keyspace_file.load_or_seed(directory, self.config.all_keyspaces())
         self.jobs = deque()
         self.store = LmdbStore.open(directory / "store", readonly=False)
+        sync_path(directory).mkdir(exist_ok=True)
         self._applier = InlineApplier(Applier(self.store, self.disk, sync_path(directory)))
         self.node = Node.recover(
             self.config,

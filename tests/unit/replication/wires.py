@@ -5,10 +5,13 @@ from pathlib import Path
 from typing import Final
 
 from edgekv.config import KeyspaceConfig
+from edgekv.config.settings import Role
 from edgekv.ids import ID_BYTES
 from edgekv.replication.log_source import LogSource
 from edgekv.replication.messages import Applicant
 from edgekv.replication.replication import Replication
+from edgekv.store.applied import sync_path
+from edgekv.store.spool_transfer import SpoolFolder
 from tests.unit.node.inline_node import InlineNode
 
 CLUSTER: Final = b"c" * ID_BYTES
@@ -85,7 +88,7 @@ class Peer(InlineNode):
         name: str,
         *,
         site: str = "cloud",
-        role: str = "hub",
+        role: Role = "hub",
         founder: bool = False,
         seed: int,
         keyspaces: tuple[KeyspaceConfig, ...] = (),
@@ -97,7 +100,9 @@ class Peer(InlineNode):
         self.role: Final = role
         self.founder: Final = founder
         self.rolled_back = False
-        super().__init__(path, keyspaces=keyspaces, memory_bytes=8 << 20, seed=seed, retain_bytes=retain_bytes)
+        super().__init__(
+            path, keyspaces=keyspaces, memory_bytes=8 << 20, seed=seed, retain_bytes=retain_bytes, site=site, role=role
+        )
 
     def open(self) -> None:
         super().open()
@@ -114,6 +119,9 @@ class Peer(InlineNode):
             kick=lambda: None,
             rolled_back=self._roll_back,
             acks=self.node.acks,
+            store=self._store,
+            folder=SpoolFolder(sync_path(self.config.data_dir)),
+            entropy=self._dice.randbytes,
         )
 
     def send(self, link: int, message: bytes) -> None:
