@@ -1,11 +1,11 @@
 """Row sync, storage side: how fast a keyspace becomes a spool, and how fast a spool joins another store.
 
-Plain rows, 100-byte values, all in the page cache. Each fold is a process of its own, with its own store, and one LMDB transaction with
-its fdatasync. *take over*: the keyspace is empty, actors have the same numbers or others. *join*: the store has as many rows of another
-actor, half of the keys the same. *equal*: both sides have the same rows.
+Plain rows, 100-byte values, all in the page cache. Each fold is a process of its own, with its own store, and one LMDB
+transaction with its fdatasync. *take over*: the keyspace is empty, actors have the same numbers or others. *join*: the
+store has as many rows of another actor, half of the keys the same. *equal*: both sides have the same rows.
 
-Expected: writing is a copy and a CRC per row, so several hundred thousand rows a second; a join walks two rows for each of the
-spool's. A transaction of a million rows holds its dirty pages in memory: the table says how much the process had.
+Expected: writing is a copy and a CRC per row, so several hundred thousand rows a second; a join walks two rows for each
+of the spool's. A transaction of a million rows holds its dirty pages in memory: the table says how much that was.
 """
 
 import multiprocessing
