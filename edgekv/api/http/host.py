@@ -8,6 +8,7 @@ from typing import Protocol
 
 from edgekv.api.watch import Watches
 from edgekv.config import Config
+from edgekv.engine.conflicts import Conflicts
 from edgekv.engine.frame import Frame
 from edgekv.errors import EdgeKVError
 from edgekv.ids import Actor, KeyspaceId
@@ -62,6 +63,9 @@ class Engine(Protocol):
 
     @property
     def admission(self) -> Admission: ...
+
+    @property
+    def conflicts(self) -> Conflicts: ...
 
 
 class Sets(Protocol):
@@ -139,6 +143,12 @@ class Operations(Protocol):
     def keyspaces(self) -> list[dict[str, object]]: ...
 
 
+class Replication(Protocol):
+    """Other nodes (edgekv/replication/replication.py)."""
+
+    def status(self) -> dict[str, object]: ...
+
+
 class Host(Protocol):
     """The node and the loop that serve HTTP."""
 
@@ -153,6 +163,10 @@ class Host(Protocol):
 
     @property
     def sessions(self) -> Sessions: ...
+
+    @property
+    def replication(self) -> Replication | None:
+        """None: a node that has nothing to do with others."""
 
     @property
     def metrics(self) -> Metrics: ...

@@ -229,6 +229,14 @@ PATHS: Final[Part] = {
             (400, 406, *_EVERY),
         )
     ),
+    "/v1/admin/conflicts": _with_head(
+        _operation(
+            "getConflicts",
+            "Values that were lost to concurrent writes, as far as this node is certain of it",
+            {"200": shown("Conflicts", "Since the node started.")},
+            (400, 406, *_EVERY),
+        )
+    ),
     "/v1/openapi.json": _with_head(
         _operation(
             "getOpenapi",

@@ -4,6 +4,7 @@ from typing import Final
 
 from edgekv.api.http.openapi.reference import Part, ref
 from edgekv.config import TTL_S_MAX
+from edgekv.engine.conflicts import CONFLICTS_KEPT, VALUE_BYTES_SHOWN
 from edgekv.limits import CONTEXT_CHARS_MAX, KEY_BYTES_MAX, SESSION_TOKEN_CHARS_MAX
 
 _BASE64: Final = "([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?"
@@ -143,6 +144,53 @@ SCHEMAS: Final[Part] = {
             },
         },
         "required": ["name", "prefix", "consistency", "conflict", "durability", "ttl_s", "system", "sites"],
+        "additionalProperties": False,
+    },
+    "Conflicts": {
+        "type": "object",
+        "properties": {
+            "totals": {
+                "type": "object",
+                "description": "How many, by the name of the keyspace.",
+                "additionalProperties": {"type": "integer", "minimum": 1},
+            },
+            "conflicts": {
+                "type": "array",
+                "items": ref("schemas", "Conflict"),
+                "description": "The newest first.",
+                "maxItems": CONFLICTS_KEPT,
+            },
+        },
+        "required": ["totals", "conflicts"],
+        "additionalProperties": False,
+    },
+    "Conflict": {
+        "type": "object",
+        "properties": {
+            "keyspace": {"type": "string"},
+            "key": ref("schemas", "Bytes"),
+            "field": {
+                "oneOf": [ref("schemas", "Bytes"), {"type": "null"}],
+                "description": "Of the map; null: the key's value.",
+            },
+            "kept": ref("schemas", "ConflictVersion"),
+            "discarded": ref("schemas", "ConflictVersion"),
+        },
+        "required": ["keyspace", "key", "field", "kept", "discarded"],
+        "additionalProperties": False,
+    },
+    "ConflictVersion": {
+        "type": "object",
+        "properties": {
+            "value": {
+                "oneOf": [ref("schemas", "Bytes"), {"type": "null"}],
+                "description": f"Its first {VALUE_BYTES_SHOWN} bytes; null: a deletion.",
+            },
+            "value_bytes": {"type": "integer", "minimum": 0},
+            "actor": {"type": "string", "description": "Who wrote it: the actor of a node, as status shows it."},
+            "wall_ms": {"type": "integer", "minimum": 0, "description": "When, by its stamp."},
+        },
+        "required": ["value", "value_bytes", "actor", "wall_ms"],
         "additionalProperties": False,
     },
     "Cursor": {"type": ["string", "null"], "description": "Of the next page; null: this is the last one."},

@@ -15,6 +15,7 @@ from edgekv.api.http.body import Bound
 from edgekv.api.http.server import HttpServer
 from edgekv.config import Config
 from edgekv.crdt.decimals import text_of
+from edgekv.engine.conflicts import Conflicts
 from edgekv.engine.frame import Frame
 from edgekv.engine.keyspaces import Keyspace, KeyspacePolicy, Keyspaces
 from edgekv.errors import EdgeKVError, InvalidRequest, NotANumber, ReadOnly, TooLarge, WrongType
@@ -68,6 +69,7 @@ class FakeEngine:
         self.on_room: list[Callable[[], None]] = []
         self.keyspaces = FakeKeyspaces()
         self.admission = FakeAdmission()
+        self.conflicts = Conflicts()
 
 
 class FakeOperations:
@@ -238,6 +240,11 @@ class FakeCommit:
         return keyspace.seq
 
 
+class FakeReplication:
+    def status(self) -> dict[str, object]:
+        return {"members": [{"name": "hub"}]}
+
+
 class FakeNode:
     """The Host."""
 
@@ -251,6 +258,7 @@ class FakeNode:
         self.config = Config(data_dir=Path("unused"), memory_bytes=memory_bytes)
         self.node_name, self.site_name, self.version, self.started_ms = "n", "s", "0", NOW_MS
         self.is_ready = True
+        self.replication: FakeReplication | None = None
         self.log_stuck = False
         self.frames_flushed = 0
 
