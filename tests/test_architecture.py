@@ -65,6 +65,7 @@ PURE = [
 SYNCHRONOUS = [
     "engine",
     "replication",
+    "node.digest",
     "node.operations",
     "node.watch",
     "node.watch_cursor",

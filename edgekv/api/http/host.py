@@ -100,6 +100,14 @@ class Siblings(Protocol):
     def delete(self, key: bytes, context: str) -> int: ...
 
 
+class Digest(Protocol):
+    """What a keyspace holds, digested in steps (edgekv/node/digest.py)."""
+
+    def step(self) -> bool: ...
+
+    def figures(self) -> dict[str, object]: ...
+
+
 class Operations(Protocol):
     """The verbs that HTTP offers (edgekv/node/operations.py). What changes sets and maps goes through `batch`."""
 
@@ -141,6 +149,10 @@ class Operations(Protocol):
     def status(self) -> dict[str, object]: ...
 
     def keyspaces(self) -> list[dict[str, object]]: ...
+
+    def vectors(self) -> dict[str, dict[str, int]]: ...
+
+    def digest(self, keyspace: str, ttl_ms: int | None = None, prefix: bytes = b"") -> Digest: ...
 
 
 class Replication(Protocol):

@@ -146,6 +146,53 @@ SCHEMAS: Final[Part] = {
         "required": ["name", "prefix", "consistency", "conflict", "durability", "ttl_s", "system", "sites"],
         "additionalProperties": False,
     },
+    "Vector": {
+        "type": "object",
+        "description": "The sequence number of the last change of each actor.",
+        "additionalProperties": {"type": "integer", "minimum": 1},
+    },
+    "Vectors": {
+        "type": "object",
+        "properties": {
+            "ttl_ms": {"type": "integer", "description": "The TTL time, by which expiries are judged."},
+            "vectors": {
+                "type": "object",
+                "description": "By the name of the keyspace.",
+                "additionalProperties": ref("schemas", "Vector"),
+            },
+        },
+        "required": ["ttl_ms", "vectors"],
+        "additionalProperties": False,
+    },
+    "Digest": {
+        "type": "object",
+        "properties": {
+            "keyspace": {"type": "string"},
+            "ttl_ms": {"type": "integer", "description": "The TTL time, by which expiries were judged."},
+            "moved": {"type": "boolean", "description": "Whether what readers see changed meanwhile."},
+            "vector": ref("schemas", "Vector"),
+            "vector_after": ref("schemas", "Vector"),
+            "keys": {"type": "integer", "minimum": 0},
+            "digest": ref("schemas", "DigestValue"),
+            "ranges": {"type": "array", "items": ref("schemas", "DigestRange")},
+        },
+        "required": ["keyspace", "ttl_ms", "moved", "vector", "vector_after", "keys", "digest", "ranges"],
+        "additionalProperties": False,
+    },
+    "DigestRange": {
+        "type": "object",
+        "description": "The keys with one first byte behind the prefix.",
+        "properties": {
+            "prefix": ref("schemas", "Bytes"),
+            "digest": ref("schemas", "DigestValue"),
+            "keys": {"type": "integer", "minimum": 1},
+            "first": ref("schemas", "Bytes"),
+            "last": ref("schemas", "Bytes"),
+        },
+        "required": ["prefix", "digest", "keys", "first", "last"],
+        "additionalProperties": False,
+    },
+    "DigestValue": {"type": "string", "pattern": "^[0-9a-f]{32}$"},
     "Conflicts": {
         "type": "object",
         "properties": {

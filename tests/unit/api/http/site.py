@@ -72,6 +72,37 @@ class FakeEngine:
         self.conflicts = Conflicts()
 
 
+class FakeDigest:
+    """Of all rows; read in two steps."""
+
+    def __init__(self, operations: "FakeOperations", keyspace: str, ttl_ms: int | None, prefix: bytes) -> None:
+        if keyspace != "default":
+            raise InvalidRequest("there is no keyspace of that name here.")
+        self.operations = operations
+        self.asked = ttl_ms, prefix
+        self.steps = 0
+
+    def step(self) -> bool:
+        self.operations.page(b"", b"", 100)
+        self.steps += 1
+        return self.steps < 2
+
+    def figures(self) -> dict[str, object]:
+        ttl_ms, prefix = self.asked
+        vector, digest = {"node-1": 7}, "0" * 32
+        ranges = [{"prefix": prefix, "digest": digest, "keys": 1, "first": b"k", "last": b"k"}]
+        return {
+            "keyspace": "default",
+            "ttl_ms": NOW_MS if ttl_ms is None else ttl_ms,
+            "moved": False,
+            "vector": vector,
+            "vector_after": vector,
+            "keys": self.steps,
+            "digest": digest,
+            "ranges": ranges,
+        }
+
+
 class FakeOperations:
     """node.operations over a dict."""
 
@@ -206,6 +237,12 @@ class FakeOperations:
             "sites": [],
         }
         return [{"name": "default", "prefix": b"", **figures}, {"name": "odd", "prefix": b"\xff", **figures}]
+
+    def vectors(self) -> dict[str, dict[str, int]]:
+        return {"default": {"node-1": 7}}
+
+    def digest(self, keyspace: str, ttl_ms: int | None = None, prefix: bytes = b"") -> FakeDigest:
+        return FakeDigest(self, keyspace, ttl_ms, prefix)
 
     def status(self) -> dict[str, object]:
         return {"durable_lsn": 7, "actor": "node-1"}

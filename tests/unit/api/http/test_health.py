@@ -64,3 +64,13 @@ async def test_conflicts_are_shown_with_both_values(site: Site) -> None:
     assert (conflict["key"], conflict["kept"]["value"]) == ("k", "kept")
     assert conflict["discarded"]["value"] == {"base64": "/w=="}
     assert (await site.call("GET", "/v1/admin/conflicts?x=1")).status == 400
+
+
+@served()
+async def test_a_digest_is_read_in_steps_of_the_keyspace_and_time_that_are_named(site: Site) -> None:
+    answer = (await site.call("GET", "/v1/admin/digest?keyspace=default&ttl_ms=5&prefix=%ff")).json()
+    assert (answer["ttl_ms"], answer["keys"], answer["ranges"][0]["prefix"]) == (5, 2, {"base64": "/w=="})
+    assert (await site.call("GET", "/v1/admin/digest?keyspace=none")).status == 400
+    assert (await site.call("GET", "/v1/admin/digest?ttl_ms=x")).status == 400
+    vectors = (await site.call("GET", "/v1/admin/vectors")).json()
+    assert vectors["vectors"] == {"default": {"node-1": 7}} and vectors["ttl_ms"] > 0
