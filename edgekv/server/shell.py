@@ -213,6 +213,7 @@ class Server:
             disk=self._disk,
             store=self._store,
             effects=self._effects,
+            apply_now=self._supervisor.apply_now,
             now_ms=now_ms,
             entropy=os.urandom,
         )

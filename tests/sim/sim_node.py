@@ -103,6 +103,7 @@ class SimNode:
         self.disk: Final = SimDisk(rng, evicting=False)
         self.up = False
         self.jobs: deque[Job] = deque()
+        self._backup: tuple[dict[str, bytes], bytes, bytes] | None = None
         self.commits = 0
         """Of LMDB, in all lives."""
         self.open()
@@ -177,6 +178,33 @@ class SimNode:
             self.disk.power()
             if self._before_commit.exists() and self.rng.random() < 0.5:
                 shutil.copyfile(self._before_commit, self._data)
+
+    def back_up(self) -> None:
+        """Copy the directory as it is at this moment."""
+        self._backup = (
+            {name: bytes(inode.cache) for name, inode in self.disk.entries.items()},
+            self._data.read_bytes(),
+            (self.config.data_dir / identity.FILE).read_bytes(),
+        )
+
+    @property
+    def has_backup(self) -> bool:
+        return self._backup is not None
+
+    def restore(self) -> None:
+        """The process dies, and the directory is that of the backup, as another copy of it: `open` takes a new incarnation."""
+        assert self.up and self._backup is not None
+        self.up = False
+        self.store.close()
+        files, data, who = self._backup
+        self.disk.replace(files)
+        self._data.write_bytes(data)
+        self._before_commit.unlink(missing_ok=True)
+        file = self.config.data_dir / identity.FILE
+        copy = file.with_suffix(".copy")
+        copy.write_bytes(who)
+        copy.replace(file)
+        self._backup = None
 
     def stop(self) -> None:
         """The end of the simulation for this node."""

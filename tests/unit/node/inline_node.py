@@ -20,7 +20,7 @@ from edgekv.limits import SPARE_SEGMENTS
 from edgekv.node import identity, keyspace_file
 from edgekv.node.node import Node
 from edgekv.node.operations import Operations
-from edgekv.store.applied import Stable
+from edgekv.store.applied import Stable, sync_path
 from edgekv.store.applier import Applier
 from edgekv.store.applier_process import InlineApplier
 from edgekv.store.layout import decode_row, lmdb_key
@@ -111,7 +111,8 @@ class InlineNode:
     def open(self) -> None:
         """Start on what the directory holds."""
         directory = self.config.data_dir
-        directory.mkdir(exist_ok=True)
+        for folder in (directory, sync_path(directory)):
+            folder.mkdir(exist_ok=True)
         who = identity.load_or_create(directory, name="node-1", site="site-1", entropy=self._dice.randbytes)
         policies = keyspace_file.load_or_seed(directory, self.config.all_keyspaces())
         self._jobs: deque[Job] = deque()
@@ -119,7 +120,7 @@ class InlineNode:
         """The number of the last frame that is in the files, in this life."""
         self._disk = RealDisk(directory / "wal")
         self._store = LmdbStore.open(directory / "store", readonly=False)
-        self._applier = InlineApplier(Applier(self._store, self._disk))
+        self._applier = InlineApplier(Applier(self._store, self._disk, sync_path(directory)))
         self.node = Node.recover(
             self.config,
             identity=who,
@@ -127,6 +128,7 @@ class InlineNode:
             disk=self._disk,
             store=self._store,
             effects=_Effects(self._jobs, self._applier, self._retain_bytes),
+            apply_now=self._apply_now,
             now_ms=lambda: self.now_ms,
             entropy=self._dice.randbytes,
         )
@@ -203,6 +205,11 @@ class InlineNode:
         if progress is not None:
             self.engine.applied(progress)
         return progress is not None
+
+    def _apply_now(self, lsn: int) -> None:
+        self._applier.request(lsn, None)
+        while self._applier.step() is not None:
+            pass
 
     def tick(self) -> None:
         """The timer: freezes, flushes, and the sync of what is buffered."""
