@@ -21,6 +21,7 @@ from edgekv.cli.demo_cluster import DemoCluster, Kill
 from edgekv.cli.demo_screen import Screen
 from edgekv.cli.demo_site import Site
 from edgekv.cli.demo_weather import SITES, Holdings, Row, difference, expected, operations, raw_bytes, rows
+from edgekv.cli.dev_layout import CLOUD
 from edgekv.cli.options import PathType
 from edgekv.cli.progress import progress
 from edgekv.errors import EdgeKVError, Unavailable
@@ -84,7 +85,7 @@ class Story:
 
     def tell_cluster(self, seconds: float) -> None:
         """Who plays."""
-        self.screen.act("A cloud hub and three airports, each node a process, each link one that can be cut")
+        self.screen.act("A cloud hub and three airports, each a process of its own")
         self.screen.tell("ready", f"{', '.join(site.node for site in self._sites.values())} after {seconds:.1f} s")
 
     def first_act(self) -> None:
@@ -94,7 +95,7 @@ class Story:
         self._ingest(0)
         self._mark(0)
         seconds = self._wait_marks(0, self._sites, self._sites)
-        self.screen.tell("converged", f"{_milliseconds(seconds)} after the last write, all four nodes had everything")
+        self.screen.tell("converged", f"all four nodes had everything {_milliseconds(seconds)} after the last write")
         self._check_all(self._everything(1, 0, demo_conflicts.AFTER_BEFORE))
 
     def second_act(self) -> None:
@@ -106,15 +107,13 @@ class Story:
         self._mark(1)
         connected = {name: site for name, site in self._sites.items() if name != CUT_SITE}
         self._wait_marks(1, connected, connected)
-        for name, side in (("connected", connected), (CUT_SITE, {CUT_SITE: self._sites[CUT_SITE]})):
+        for name, side in ((CLOUD, connected), (CUT_SITE, {CUT_SITE: self._sites[CUT_SITE]})):
             count = self._check(side, self._one_side(side))
             self.screen.tell(
-                f"checked, {name}", f"{count:,} keys: all that its own side wrote, nothing of the other side"
+                f"side of {name}", f"{count:,} keys: all that its own side wrote, nothing of the other side"
             )
         self._write_common(demo_conflicts.DURING)
-        self.screen.tell(
-            "both sides wrote", "a counter, a set, a map, a value, and one side deleted a key: all the same keys"
-        )
+        self.screen.tell("both sides write", "the same counter, set, map and value; one deletes a key")
         passed = self._cluster.link_bytes()[CUT_SITE]
         if passed != before:
             raise DemoFailed(f"{passed - before} bytes passed the link of {CUT_SITE} while it was cut")
@@ -123,21 +122,19 @@ class Story:
         seconds = self._wait_marks(2, self._sites, self._sites)
         caught_up = self._cluster.link_bytes()[CUT_SITE] - passed
         self.screen.tell(
-            "healed", f"{_milliseconds(seconds)} until all four nodes had everything, {_size(caught_up)} on the link"
+            "healed", f"all four nodes had everything after {_milliseconds(seconds)}, {_size(caught_up)} on the link"
         )
         self._check_all(self._everything(2, 2, demo_conflicts.AFTER_DURING))
-        for sentence in demo_conflicts.OUTCOMES:
-            self.screen.tell("reconciled", sentence)
+        for key, outcome in demo_conflicts.OUTCOMES:
+            self.screen.tell(key, outcome)
 
     def third_act(self, kill_at: float) -> None:
         """A node is killed when it has written the fraction ``kill_at`` of its part."""
-        self.screen.act(
-            f"September to December: all links are up, and {KILLED_SITE} is killed by kill -9 while it writes"
-        )
+        self.screen.act(f"September to December: kill -9 of {KILLED_SITE} while it writes")
         self._ingest(2, kill_at)
         self._mark(3)
         seconds = self._wait_marks(3, self._sites, self._sites)
-        self.screen.tell("converged", f"{_milliseconds(seconds)} after the last write, all four nodes had everything")
+        self.screen.tell("converged", f"all four nodes had everything {_milliseconds(seconds)} after the last write")
         self._check_all(self._everything(3, 3, demo_conflicts.AFTER_DURING))
 
     def tell_figures(self) -> None:
@@ -146,7 +143,7 @@ class Story:
         raw = sum(raw_bytes(operations(row)) for row in self._year)
         passed = self._cluster.link_bytes()
         self.screen.table(
-            ("node", "strings and counters", "sets", "maps", "equal to the file", "on its link", "of the raw bytes"),
+            ("node", "values and counters", "sets", "maps", "equal", "on its link", "of keys and values"),
             [
                 (
                     self._sites[name].node,
@@ -189,11 +186,11 @@ class Story:
             _all_at_once(write, SITES)
         if kill is not None:
             kill.revive()  # where its writer had finished before the kill came
-            self.screen.tell(f"{KILLED_SITE} was killed and started", kill.story())
+            self.screen.tell("killed, started", kill.story())
         count, seconds = sum(done.values()), time.monotonic() - started
         self.screen.tell(
             "ingested",
-            f"{count:,} readings at three nodes, each durable when acknowledged, {count / seconds:,.0f} a second",
+            f"{count:,} readings at three nodes, {count / seconds:,.0f} a second, acknowledged when durable",
         )
 
     def _write_common(self, commands: Iterable[tuple[str, tuple[bytes, ...]]]) -> None:
@@ -242,7 +239,7 @@ class Story:
         count = self._check(self._sites, right)
         self.screen.tell(
             "checked",
-            f"{count:,} keys at each of {len(self._sites)} nodes, all equal to what the file says, and no others",
+            f"{count:,} keys at each of {len(self._sites)} nodes, all equal to the file, and no others",
         )
 
     def _check(self, sites: dict[str, Site], right: Holdings) -> int:

@@ -113,6 +113,6 @@ class Kill:
     def story(self) -> str:
         """What happened, for people."""
         return (
-            f"with {self._acknowledged:,} of its readings acknowledged; ready again after {self._start_s:.1f} s; "
-            "what was on its way was sent again, and counts once"
+            f"{self._acknowledged:,} of its readings were acknowledged; ready again after {self._start_s:.1f} s; what was on its "
+            "way is sent again, and counts once"
         )

@@ -43,8 +43,10 @@ AFTER_DURING: Final = Holdings(
     maps={b"gate/7": {b"state": b"closed", b"crew": b"eva", b"departures": b"6"}},
 )
 OUTCOMES: Final = (
-    "visitors 10, +5 at JFK, +7 at LGA: 22",
-    "alerts fog and ice, both removed at JFK, fog added again at EWR: fog",
-    "gate/7 closed at JFK, its crew named at LGA, departures 1 +2 at JFK +3 in the cloud: all of it, and 6",
-    "notice at EWR, later at JFK: the later one; plan deleted at JFK: gone everywhere",
+    ("visitors", "10, then +5 at JFK and +7 at LGA: 22"),
+    ("alerts", "fog and ice removed at JFK, fog added again at EWR: fog"),
+    ("gate/7", "closed at JFK, its crew named at LGA, departures 1, +2 at JFK, +3 in the cloud: all of it, and 6"),
+    ("notice", "set at EWR, later at JFK: the later one"),
+    ("plan", "deleted at JFK: gone everywhere"),
 )
+"""What became of each key, for people."""

@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import click
 
@@ -10,6 +10,9 @@ from edgekv.cli.options import print_table
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+WHAT_CHARACTERS: Final = 16
+"""Of the first column: details begin below each other."""
 
 
 class Screen:
@@ -30,17 +33,24 @@ class Screen:
         """Something was done and is as it should be."""
         if self._console is None:
             click.echo(f"ok  {what}: {detail}")
-        else:
-            self._console.print(f"[green]✓[/green] [bold]{what}[/bold]  {detail}")
+            return
+        from rich.table import Table  # noqa: PLC0415 - as for the console
+
+        line = Table.grid(padding=(0, 1))
+        line.add_column(width=1, style="green")
+        line.add_column(width=WHAT_CHARACTERS, style="bold")
+        line.add_column()
+        line.add_row("✓", what, detail)
+        self._console.print(line)
 
     def table(self, headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         """Figures, the first column names them."""
         if self._console is None:
             print_table([heading.upper() for heading in headings], rows)
             return
-        from rich.table import Table  # noqa: PLC0415 - as above
+        from rich.table import Table  # noqa: PLC0415 - as for the console
 
-        table = Table(title_justify="left", header_style="bold")
+        table = Table(header_style="bold")
         for number, heading in enumerate(headings):
             table.add_column(heading, justify="right" if number else "left")
         for row in rows:

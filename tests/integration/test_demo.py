@@ -20,8 +20,8 @@ def test_the_story_comes_out_right_over_a_cut_and_a_kill(tmp_path: Path, capsys:
         story.third_act(kill_at=0.5)
         story.tell_figures()
     told = capsys.readouterr().out
-    assert "LGA was killed and started: with" in told
-    assert told.count("at each of 4 nodes, all equal to what the file says, and no others") == 3
+    assert "of its readings were acknowledged; ready again after" in told
+    assert told.count("at each of 4 nodes, all equal to the file, and no others") == 3
 
 
 def test_the_story_fails_where_a_node_holds_something_else(tmp_path: Path) -> None:
