@@ -159,6 +159,7 @@ PEER_MESSAGES_AT_ONCE: Final = 4  # that one link sends in a turn of the loop
 PEER_ACK_BYTES: Final = 128 * KIB  # taken in, after which the peer is told although nothing is durable yet
 PEER_HEARTBEAT_MS: Final = 1_000
 SEEN_INTERVAL_MS: Final = 1_000
+SPOOL_KEEP_MS: Final = 600_000  # a spool that nobody asks for goes
 # Watches (node/watch.py, api/watch.py).
 WATCHES_MAX: Final = 512  # of one node; each may hold a frame, and a window of the log while it lags
 WATCH_READ_BYTES: Final = 256 * KIB  # of the log, or of rows, per step; and the window in which a watch reads files

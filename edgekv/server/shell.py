@@ -224,6 +224,7 @@ class Server:
             config,
             self.node,
             self._disk,
+            self._store,
             now_ms=now_ms,
             kick=self.kick_soon,
             rolled_back=self._rolled_back,

@@ -6,8 +6,8 @@ least of the two last keys in sight. So memory is bounded by windows, besides th
 
 1. The clears of this side are carried out (store/sweep.py); the spool's were when it was written.
 2. Windows. Rows that are equal, and those that only this side has and keeps, are not touched; plain rows are not even decoded for it.
-3. The count of each set and map of which a row changed is made anew, behind its last row. The clear of a map that came with the spool
-   hides fields here at once; it is in DB_SWEEPS like any other, and they go when the sweep comes to them.
+3. The count of each set and map of which a row changed is made anew, behind its last row. A clear of a map hides fields of the other
+   side at once; it gets into DB_SWEEPS like any other, and they go when the sweep comes to them.
 
 A keyspace without rows and vector takes the spool's rows over as they are, but for the numbers of actors. Index entries are added as
 they are for any row that is written; those of rows that went are recognised as stale by whoever meets them (store/purge.py).
@@ -20,7 +20,7 @@ from typing import Final
 
 from edgekv.checksum import crc32c
 from edgekv.crdt.joins import join_row
-from edgekv.crdt.operation import TAG_ELEMENT, TAG_REGISTER, TAG_SIBLINGS, Row
+from edgekv.crdt.operation import SUFFIX_MAP_CLEAR, TAG_ELEMENT, TAG_REGISTER, TAG_SIBLINGS, Row
 from edgekv.errors import Corruption
 from edgekv.ids import Actor, KeyspaceId, actor_text
 from edgekv.limits import SPOOL_SLICE_BYTES, SPOOL_SLICE_ROWS
@@ -258,6 +258,9 @@ class _Fold:
         stored = StoredRows(self._transaction, checked=False)
         rows = CollectionRows(stored, self._keyspace, key, [], self._joined)
         count = layout.Count(rows.count_elements(), rows.count_fields())
+        if rows.header.map_clear is not None:  # it may hide what came: that has to go before the clear does
+            clear_key = layout.lmdb_key(self._keyspace, key, SUFFIX_MAP_CLEAR)
+            self._transaction.index_put(layout.DB_SWEEPS, [(clear_key, b"")])
         row_key = layout.row_key(self._keyspace, key, layout.SUFFIX_COUNT)
         lmdb_key = layout.lmdb_key_of(row_key)
         if any(count):

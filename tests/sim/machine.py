@@ -14,6 +14,8 @@ from edgekv.config import KeyspaceConfig
 from edgekv.replication.log_source import LogSource
 from edgekv.replication.messages import Applicant
 from edgekv.replication.replication import Replication
+from edgekv.store.applied import sync_path
+from edgekv.store.spool_transfer import SpoolFolder
 from tests.sim.clients import Clients
 from tests.sim.sim_node import Reply, SimNode
 from tests.sim.witness import Promise, Violation
@@ -93,6 +95,9 @@ class Machine:
             kick=lambda: None,  # every event ends with a flush
             rolled_back=self._rolled_back,
             acks=self.node.node.acks,
+            store=self.node.store,
+            folder=SpoolFolder(sync_path(self.node.config.data_dir)),
+            entropy=self.node.rng.randbytes,
         )
         self._at(self._rng.randrange(TICK_US), self._tick)
         self._at(self._pause_us(), self._call)

@@ -24,7 +24,7 @@ from edgekv.limits import SPARE_SEGMENTS
 from edgekv.node import identity, keyspace_file
 from edgekv.node.node import Node
 from edgekv.node.operations import Operations
-from edgekv.store.applied import Stable
+from edgekv.store.applied import Stable, sync_path
 from edgekv.store.applier import Applier
 from edgekv.store.applier_process import InlineApplier
 from edgekv.store.lmdb_store import LmdbStore
@@ -143,7 +143,8 @@ class SimNode:
         policies = keyspace_file.load_or_seed(directory, self.config.all_keyspaces())
         self.jobs = deque()
         self.store = LmdbStore.open(directory / "store", readonly=False)
-        self._applier = InlineApplier(Applier(self.store, self.disk))
+        sync_path(directory).mkdir(exist_ok=True)
+        self._applier = InlineApplier(Applier(self.store, self.disk, sync_path(directory)))
         self.node = Node.recover(
             self.config,
             identity=who,
@@ -151,6 +152,7 @@ class SimNode:
             disk=self.disk,
             store=self.store,
             effects=_Effects(self),
+            apply_now=self._apply_now,
             now_ms=self.now_ms,
             entropy=self.rng.randbytes,
         )
@@ -162,6 +164,11 @@ class SimNode:
         ).touch()  # identity.py asks whether there is a log; it lies on the simulated disk
         self._make_spares()
         self.up = True
+
+    def _apply_now(self, lsn: int) -> None:
+        self._applier.request(lsn, None)
+        while self._applier.step() is not None:
+            pass
 
     def crash(self, *, power: bool) -> None:
         """kill -9, or the whole machine without power, at any moment: also within the flush that is under way, or after it."""
