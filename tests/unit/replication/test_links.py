@@ -141,7 +141,7 @@ def test_silence_ends_a_link(net: Net, make: Make) -> None:
         hub.now_ms += 100
         hub.replication.tick()
     assert not hub.replication.links
-    assert "said nothing" in hub.replication.events[-1]
+    assert "said nothing" in hub.replication.figures.events[-1].sentence
     assert edge is not None
 
 
@@ -150,7 +150,7 @@ def test_garbage_ends_its_link_only(net: Net, make: Make) -> None:
     hub.replication.received(wires[0].number, b"\xc1garbage")
     assert wires[0].number not in hub.replication.links
     assert wires[1].number in hub.replication.links
-    assert "cannot be read" in first.replication.events[-1], "the peer is told why"
+    assert "cannot be read" in first.replication.figures.events[-1].sentence, "the peer is told why"
     second.operations.set(b"k", b"v")
     run(net, [hub, first, second], rounds=2)
     assert hub.operations.get(b"k") == b"v"
