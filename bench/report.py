@@ -18,9 +18,6 @@ DOCUMENT: Final = machine.REPOSITORY / "docs" / "BENCHMARKS.md"
 BEGIN: Final = "<!-- results: written by python -m bench.report -->"
 END: Final = "<!-- results end -->"
 ORDER: Final = (
-    *("vs_redis", "vs_etcd_http", "write_path", "recovery", "idle", "loop_latency", "data_types", "clients"),
-    *("replication", "row_sync"),
-)
     "vs_redis",
     "vs_etcd_http",
     "write_path",
@@ -29,7 +26,12 @@ ORDER: Final = (
     "loop_latency",
     "data_types",
     "clients",
+    "replication",
     "row_sync",
+    "keyspaces",
+    "couch",
+    "fleet",
+    "departures",
 )
 
 
