@@ -18,8 +18,8 @@ from bench.samples import verdict
 from bench.servers import ServerError
 from bench.workload import Workload
 
-VALUE_BYTES: Final = 1_000
-KEYS: Final = 102_000
+VALUE_BYTES: Final = 800
+KEYS: Final = 128_000
 """A little more than 100 MB."""
 QUICK_KEYS: Final = 5_000
 SHARE: Final = 100
@@ -126,8 +126,8 @@ def _table(passed: dict[str, int], keys: int) -> Table:
         ),
     )
     note = (
-        "Values that do not compress. Both directions at the socket, HELLO and the first meta aside; heartbeats and acknowledgements are "
-        "included. The files of the edge that holds 1 % were searched for values of the rest: none."
+        "Values that do not compress. Both directions at the socket, HELLO and the first meta aside; heartbeats and acknowledgements "
+        "are included. The files of the edge that holds 1 % were searched for values of the rest: none."
     )
     columns = ("edge", "its data, MB", "bytes on its link", "share", "bar")
     return Table(f"A keyspace of 1 % of {megabytes:.0f} MB", columns, rows, (note,))

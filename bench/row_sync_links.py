@@ -65,21 +65,21 @@ class Found:
 
 
 def measure(run: Run, rows: int, cut_s: float) -> Found:
-    with run.data_directory("hub") as directory:
-        with servers.node(directory, settings=pairs.node_settings("cloud", "cloud", HUB_SETTINGS)) as hub:
-            _load(hub, rows)
-            status.wait_applied(hub)
-            step(f"{rows:,} rows applied")
-            syncs = [_sync(run, hub, 0, 0.0, 0.0)]
-            for cut_at in CUTS:
-                syncs.append(_sync(run, hub, syncs[0].bytes, cut_at, cut_s))
-            latencies = _latencies(run, hub, rows)
-            hub.check_alive()
+    settings = pairs.node_settings("cloud", "cloud", HUB_SETTINGS)
+    with run.data_directory("hub") as directory, servers.node(directory, settings=settings) as hub:
+        _load(hub, rows)
+        status.wait_applied(hub)
+        step(f"{rows:,} rows applied")
+        syncs = [_sync(run, hub, 0, 0.0, 0.0)]
+        for cut_at in CUTS:
+            syncs.append(_sync(run, hub, syncs[0].bytes, cut_at, cut_s))
+        latencies = _latencies(run, hub, rows)
+        hub.check_alive()
     return Found(rows, syncs, latencies, _redis(run, rows))
 
 
 def _sync(run: Run, hub: Server, whole_bytes: int, cut_at: float, cut_s: float) -> Sync:
-    with link_to(hub.peer_address()) as link, _newcomer(run, link) as edge:
+    with link_to(hub.peer_address()) as link, _newcomer(run, link, f"edge-{cut_at * 100:.0f}") as edge:
         connected = link.wait_connected(0.0)
         if cut_at:
             _cut(link, whole_bytes * cut_at, cut_s)
@@ -103,7 +103,7 @@ def _cut(link: Link, at_bytes: float, cut_s: float) -> None:
 
 
 def _latencies(run: Run, hub: Server, rows: int) -> Latencies:
-    with link_to(hub.peer_address()) as link, _newcomer(run, link) as edge:
+    with link_to(hub.peer_address()) as link, _newcomer(run, link, "edge-probed") as edge:
         with ExitStack() as stack:
             reads, writes = (stack.enter_context(probing(edge.resp_address(), word, rows)) for word in ("get", "set"))
             resp_client.wait_value(edge.resp_address(), _LAST, _LAST, TIMEOUT_S, 0.05)
@@ -113,9 +113,9 @@ def _latencies(run: Run, hub: Server, rows: int) -> Latencies:
 
 
 @contextmanager
-def _newcomer(run: Run, link: Link) -> Iterator[Server]:
-    """An edge with an empty directory."""
-    settings = pairs.node_settings("edge", "shop", upstream=link.address)
+def _newcomer(run: Run, link: Link, name: str) -> Iterator[Server]:
+    """An edge with an empty directory. Those before it are members still, so its name is its own."""
+    settings = pairs.node_settings(name, "shop", upstream=link.address)
     with run.data_directory("edge") as directory, servers.node(directory, settings=settings) as edge:
         yield edge
 
@@ -159,8 +159,8 @@ def _sync_table(found: Found) -> Table:
     cells = f"{theirs.seconds:.1f}", f"{found.rows / theirs.seconds:,.0f}", f"{theirs.bytes / 1e6:.1f}", "", ""
     rows.append(("Redis, full resync", *cells))
     note = (
-        "100-byte values that do not compress. From the first connection of an empty edge until it shows the last row, without the time "
-        f"of the cut ({found.syncs[-1].cut_s:g} s) and with that of reconnecting; then both nodes are compared, whole."
+        "100-byte values that do not compress. From the first connection of an empty edge until it shows the last row, without "
+        f"the time of the cut ({found.syncs[-1].cut_s:g} s) and with that of reconnecting; then both nodes are compared, whole."
     )
     columns = ("", "seconds", "rows/s", "MB on the link", "of uncut", "bar")
     return Table(f"Row sync of {found.rows:,} rows between processes", columns, tuple(rows), (note,))
@@ -176,8 +176,8 @@ def _latency_table(found: Latencies) -> Table:
         bar = f"<= {bar_ms:g} {verdict(p99, below=bar_ms)}"
         rows.append((label, f"{len(times_s):,}", f"{p50:.1f}", f"{p99:.1f}", bar, f"{worst:,.0f}"))
     note = (
-        f"A command each {INTERVAL_S * 1e3:g} ms, from its admission until {_AFTER_S:g} s after it shows the rows, timed from when it was "
-        f"due. {found.refused} were refused."
+        f"A command each {INTERVAL_S * 1e3:g} ms, from its admission until {_AFTER_S:g} s after it shows the rows, timed from when "
+        f"it was due. {found.refused} were refused."
     )
     columns = ("", "commands", "p50, ms", "p99, ms", "bar", "longest, ms")
     return Table("At the receiver during row sync and flip", columns, tuple(rows), (note,))

@@ -119,6 +119,23 @@ def node(directory: Path, *, memory_bytes: int | None = None, settings: str = ""
         yield Server("edgekv", process, output, resp, http_address, ready_s, peer)
 
 
+@contextmanager
+def http_program(name: str, command: Sequence[str], directory: Path, ready_path: str) -> Iterator[Server]:
+    """A server that takes `--port` and `--host`, ready when a GET of `ready_path` is answered with 200."""
+    address = Address("127.0.0.1", _free_port())
+    command = [*command, "--host", address.host, "--port", str(address.port)]
+
+    def answers() -> bool:
+        try:
+            return bool(get_text(address, ready_path))
+        except (OSError, ServerError, http.client.HTTPException):
+            return False
+
+    with _started(command, directory) as (process, output, started):
+        _wait_until(answers, name, process, output)
+        yield Server(name, process, output, None, address, time.monotonic() - started)
+
+
 def get_json(address: Address, path: str) -> dict[str, object]:
     """The JSON object at an HTTP path of a server."""
     document = json.loads(get_text(address, path))
