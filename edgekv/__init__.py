@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from edgekv import sync
-    from edgekv.client.asynchronous import Client, connect
+    from edgekv.client.asynchronous import Client, Session, connect
     from edgekv.client.commands import Codec, Values
     from edgekv.client.watch import WatchEvent
     from edgekv.embedded import open  # noqa: A004 - as gzip.open
@@ -47,6 +47,7 @@ _ERRORS: Final = (
 )
 _HOMES: Final = {
     "Client": "edgekv.client.asynchronous",
+    "Session": "edgekv.client.asynchronous",
     "connect": "edgekv.client.asynchronous",
     "Codec": "edgekv.client.commands",
     "Values": "edgekv.client.commands",
@@ -65,6 +66,7 @@ __all__ = [
     "OutcomeUnknown",
     "Overloaded",
     "ReadOnly",
+    "Session",
     "SessionBehind",
     "TooLarge",
     "Unavailable",

@@ -67,6 +67,11 @@ APPLIER_IDLE_MS: Final = 10_000  # then it gives back what a generation took, if
 APPLIER_IDLE_BYTES_MAX: Final = 32 * MIB
 APPLIER_LOG_BYTES_MAX: Final = 1 * MIB  # what the child's stderr may have grown to before it is cut at a start
 
+# Spools (store/spool.py).
+SPOOL_BLOCK_BYTES: Final = 256 * KIB  # of rows under one CRC
+SPOOL_SLICE_ROWS: Final = 5_000  # written between two looks at the event loop: 10 ms
+SPOOL_SLICE_BYTES: Final = 4 * MIB
+
 # Clients.
 CONNECTIONS_MAX: Final = 10_000
 DESCRIPTORS_OWN: Final = (
@@ -154,6 +159,7 @@ PEER_MESSAGES_AT_ONCE: Final = 4  # that one link sends in a turn of the loop
 PEER_ACK_BYTES: Final = 128 * KIB  # taken in, after which the peer is told although nothing is durable yet
 PEER_HEARTBEAT_MS: Final = 1_000
 SEEN_INTERVAL_MS: Final = 1_000
+SPOOL_KEEP_MS: Final = 600_000  # a spool that nobody asks for goes
 # Watches (node/watch.py, api/watch.py).
 WATCHES_MAX: Final = 512  # of one node; each may hold a frame, and a window of the log while it lags
 WATCH_READ_BYTES: Final = 256 * KIB  # of the log, or of rows, per step; and the window in which a watch reads files
@@ -162,7 +168,9 @@ WATCH_PAGE_KEYS: Final = 64  # per read of current rows
 WATCH_BODIES_BYTES_MAX: Final = 8 * MIB  # of the log's newest runs, unpacked and shared by all watches
 WATCH_CURSOR_CHARS_MAX: Final = 48 * KIB  # about a thousand actors
 WATCH_HEARTBEAT_S: Final = 15  # of silence; a proxy drops a connection on which nothing moves
-WATCH_PAUSE_MS: Final = 5  # between two steps of a watch that has caught up: a busy node wakes it no oftener
+WATCH_PAUSE_MS: Final = (
+    10  # between two steps of a watch that has caught up, when there are WATCHES_MAX; of fewer, less
+)
 
 # Siblings (crdt/siblings.py).
 SIBLINGS_MAX: Final = 64  # concurrent values of one key that this node's clients may make; merging may bring more

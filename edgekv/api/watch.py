@@ -9,11 +9,12 @@ import asyncio
 from collections.abc import Callable
 from typing import Final, Protocol
 
-from edgekv.limits import WATCH_HEARTBEAT_S, WATCH_PAUSE_MS
+from edgekv.limits import WATCH_HEARTBEAT_S, WATCH_PAUSE_MS, WATCHES_MAX
 from edgekv.node.watch import Step
 from edgekv.node.watch_events import Event
 
-_PAUSE_S: Final = WATCH_PAUSE_MS / 1000
+_PAUSE_S: Final = WATCH_PAUSE_MS / 1000 / WATCHES_MAX
+"""Per watch that is open. A busy node wakes all of them with each frame, and each looks at all that was written."""
 
 
 class Watch(Protocol):
@@ -33,6 +34,8 @@ class Watch(Protocol):
 class Watches(Protocol):
     """All watches of a node."""
 
+    @property
+    def count(self) -> int: ...
     def open(self, prefix: bytes, cursor: str = "") -> Watch: ...
     def when_durable(self, callback: Callable[[], None]) -> None: ...
 
@@ -94,7 +97,7 @@ class Follower:
 
     async def _more_durable(self, due_s: float) -> bool:
         """Wait until there is something to look at; False: ``due_s`` has come first."""
-        pause_s = self._looked_s + _PAUSE_S - self._loop.time()
+        pause_s = self._looked_s + _PAUSE_S * self._watches.count - self._loop.time()
         self._signal.clear()
         if not self._called:
             self._called = True

@@ -8,23 +8,30 @@ from typing import Any, Final
 import click
 
 from edgekv.cli import dev_layout
-from edgekv.cli.dev_layout import short_path
+from edgekv.cli.dev_layout import Layout, short_path
 from edgekv.cli.options import Output, PathType, output_option, print_json, print_table
-from edgekv.errors import EdgeKVError, InvalidRequest, Unavailable
+from edgekv.errors import ConfigError, EdgeKVError, InvalidRequest, Unavailable
 
 DIRECTORY: Final = Path("edgekv-dev")
 ANSWER_S: Final = 90.0
+_REFUSALS: Final = {kind.code: kind for kind in (InvalidRequest, ConfigError, Unavailable)}
 _COLUMNS: Final = ("NAME", "SITE", "ROLE", "HTTP", "RESP", "PEER", "PID", "STATE")
 
-dir_option = click.option(
+
+def _cluster(context: click.Context, _: click.Parameter, value: Path | None) -> Path:
+    """The directory of an order: its own --dir, else that of ``edgekv dev``."""
+    return value or context.find_object(Path) or DIRECTORY
+
+
+_dir = PathType(path_type=Path, file_okay=False)
+cluster_option = click.option(
     "--dir",
     "directory",
-    type=PathType(path_type=Path, file_okay=False),
-    default=DIRECTORY,
-    show_default=True,
+    type=_dir,
     envvar="EDGEKV_DEV_DIR",
     show_envvar=True,
-    help="Where the cluster lives.",
+    callback=_cluster,
+    help=f"Where the cluster lives.  [default: {DIRECTORY}]",
 )
 
 
@@ -32,7 +39,16 @@ dir_option = click.option(
 @click.option("--edges", type=click.IntRange(0, 50), default=None, help="How many edge sites.  [default: 2]")
 @click.option("--hubs", type=click.IntRange(1, 5), default=None, help="How many hubs the cloud has.  [default: 1]")
 @click.option("--site", "sites", multiple=True, help="Name an edge site; repeat for each, instead of --edges.")
-@dir_option
+@click.option(
+    "--dir",
+    "directory",
+    type=_dir,
+    default=DIRECTORY,
+    show_default=True,
+    envvar="EDGEKV_DEV_DIR",
+    show_envvar=True,
+    help="Where the cluster lives; created when absent.",
+)
 @click.pass_context
 def dev(context: click.Context, edges: int | None, hubs: int | None, sites: tuple[str, ...], directory: Path) -> None:
     """Run a cluster on this machine: a cloud and edge sites, with links between them that can be cut.
@@ -63,13 +79,13 @@ def dev(context: click.Context, edges: int | None, hubs: int | None, sites: tupl
         names = sites or tuple(f"edge-{i + 1}" for i in range(2 if edges is None else edges))
         layout = dev_layout.create(names, hubs or 1)
     elif sites or edges is not None or hubs is not None:
-        _check_same(directory, len(layout.edges), len(layout.hubs), sites, edges, hubs)
-    asyncio.run(DevCluster(directory, layout).run(click.echo))
+        _check_same(directory, layout, sites, edges, hubs)
+    asyncio.run(DevCluster(directory, layout, click.echo).run())
 
 
 @dev.command()
 @output_option
-@dir_option
+@cluster_option
 def nodes(output: Output, directory: Path) -> None:
     """List the nodes of a running cluster.
 
@@ -86,7 +102,7 @@ def nodes(output: Output, directory: Path) -> None:
 
 @dev.command()
 @output_option
-@dir_option
+@cluster_option
 def links(output: Output, directory: Path) -> None:
     """List the links between sites: whether they are cut, and how many bytes have passed.
 
@@ -104,9 +120,11 @@ def links(output: Output, directory: Path) -> None:
 @dev.command()
 @click.argument("site")
 @click.argument("other_site")
-@dir_option
+@cluster_option
 def cut(site: str, other_site: str, directory: Path) -> None:
     """Cut the link between two sites: nothing passes, and nobody is told.
+
+    Connections stay open and silent, new ones too. Each node finds out by itself.
 
     \b
     edgekv dev cut edge-1 cloud
@@ -118,9 +136,9 @@ def cut(site: str, other_site: str, directory: Path) -> None:
 @dev.command()
 @click.argument("site")
 @click.argument("other_site")
-@dir_option
+@cluster_option
 def heal(site: str, other_site: str, directory: Path) -> None:
-    """Let the link between two sites pass again.
+    """Let the link between two sites pass again: what was silent is reset, and the nodes connect anew.
 
     \b
     edgekv dev heal edge-1 cloud
@@ -131,7 +149,7 @@ def heal(site: str, other_site: str, directory: Path) -> None:
 
 @dev.command()
 @click.argument("node")
-@dir_option
+@cluster_option
 def kill(node: str, directory: Path) -> None:
     """Kill a node by SIGKILL, as a power switch would its process.
 
@@ -144,7 +162,7 @@ def kill(node: str, directory: Path) -> None:
 
 @dev.command()
 @click.argument("node")
-@dir_option
+@cluster_option
 def start(node: str, directory: Path) -> None:
     """Start a node that was killed, and wait until it is ready.
 
@@ -168,26 +186,15 @@ def order(directory: Path, *words: str) -> Any:
             f"no development cluster runs in {directory}. Start one: edgekv dev --dir {directory}"
         ) from error
     if "error" in answer:
-        raise _Refused(answer["code"], answer["error"])
+        raise _REFUSALS.get(answer["code"], EdgeKVError)(answer["error"])
     return answer["ok"]
 
 
-class _Refused(EdgeKVError):
-    """What the cluster answered instead."""
-
-    def __init__(self, code: str, sentence: str) -> None:
-        super().__init__(sentence)
-        self.code = code  # type: ignore[misc] # one class for every code that may come
-        kinds = {kind.code: kind for kind in (InvalidRequest, Unavailable)}
-        self.exit_status = kinds.get(code, InvalidRequest).exit_status  # type: ignore[misc] # the same
-
-
-def _check_same(
-    directory: Path, edges_held: int, hubs_held: int, sites: tuple[str, ...], edges: int | None, hubs: int | None
-) -> None:
+def _check_same(directory: Path, layout: Layout, sites: tuple[str, ...], edges: int | None, hubs: int | None) -> None:
     """A cluster that is there keeps its shape."""
-    if (edges if edges is not None else len(sites) or edges_held) != edges_held or (hubs or hubs_held) != hubs_held:
+    held = [node.site for node in layout.edges]
+    if (sites and list(sites) != held) or edges not in (None, len(held)) or hubs not in (None, len(layout.hubs)):
         raise InvalidRequest(
-            f"{directory} holds a cluster of {hubs_held} hubs and {edges_held} edge sites. Start it without --edges, --hubs and "
-            "--site, or choose another --dir."
+            f"{directory} holds a cluster with --hubs {len(layout.hubs)} and the edge sites {', '.join(held) or '(none)'}. Start it "
+            "without --edges, --hubs and --site, or choose another --dir."
         )

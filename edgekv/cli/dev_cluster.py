@@ -1,212 +1,140 @@
-"""A development cluster while it runs: every node its own process, every link between sites through a proxy that can be cut."""
+"""A development cluster while it runs: every node its own process, every link between sites through a proxy that can be cut.
+
+Orders come over a unix socket below the directory, one per connection: a line of JSON, ``["cut", "edge-1", "cloud"]``, answered by a
+line with ``ok`` (what the order gives) or with ``code`` and ``error``. They are taken from the beginning, so that a cluster that does
+not become ready can be looked at. Only who may write to the directory can connect.
+"""
 
 import asyncio
 import fcntl
 import json
-import os
 import signal
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import IO, Any, Final
 
 from edgekv.cli import dev_layout
-from edgekv.cli.dev_layout import HOST, SOCKET, DevNode, Layout, short_path
+from edgekv.cli.dev_layout import HOST, SOCKET, Layout, short_path
+from edgekv.cli.dev_process import DevProcess
 from edgekv.cli.dev_proxy import Proxy
 from edgekv.config import Address
-from edgekv.errors import DirectoryInUse, EdgeKVError, InvalidRequest, Unavailable
+from edgekv.errors import DirectoryInUse, EdgeKVError, InvalidRequest
 
-READY_S: Final = 60.0
-STOP_S: Final = 20.0
-ORDER_BYTES_MAX: Final = 1 << 16
-LAST_WORDS_BYTES: Final = 4096
-
-
-class DevProcess:
-    """One node's process."""
-
-    def __init__(self, directory: Path, node: DevNode, upstreams: Sequence[Address]) -> None:
-        self.node: Final = node
-        self._directory: Final = directory
-        self._upstreams: Final = upstreams
-        self._process: asyncio.subprocess.Process | None = None
-        self._output: asyncio.Task[None] | None = None
-        self._ready = asyncio.Event()
-
-    @property
-    def log(self) -> Path:
-        """What it wrote to stderr, of all its lives."""
-        return self._directory / f"{self.node.name}.log"
-
-    @property
-    def state(self) -> str:
-        if self._process is None or self._process.returncode is not None:
-            return "stopped"
-        return "ready" if self._ready.is_set() else "starting"
-
-    @property
-    def pid(self) -> int | None:
-        return self._process.pid if self._process is not None and self.state != "stopped" else None
-
-    async def start(self) -> None:
-        """Start it, and wait until it says ``ready``. Unavailable when it does not."""
-        if self.state != "stopped":
-            raise InvalidRequest(f'node "{self.node.name}" runs already (pid {self.pid})')
-        config = self._write_config()
-        environment = {name: text for name, text in os.environ.items() if not name.startswith("EDGEKV_")}
-        command = [sys.executable, "-m", "edgekv.cli.dev_child", str(os.getpid()), "serve", "--config", str(config)]
-        self._ready = asyncio.Event()
-        with self.log.open("ab") as log:
-            self._process = await asyncio.create_subprocess_exec(
-                *command, stdout=asyncio.subprocess.PIPE, stderr=log, stdin=asyncio.subprocess.DEVNULL, env=environment
-            )
-        self._output = asyncio.create_task(self._follow(self._process))
-        ready = asyncio.create_task(self._ready.wait())
-        done, _ = await asyncio.wait({ready, self._output}, timeout=READY_S, return_when=asyncio.FIRST_COMPLETED)
-        ready.cancel()
-        if not self._ready.is_set():
-            why = "ended" if done else f"was not ready after {READY_S:.0f} s"
-            raise Unavailable(f'node "{self.node.name}" {why}: {self._last_words()}')
-
-    async def kill(self) -> None:
-        """SIGKILL, and wait until it is gone."""
-        if self.state == "stopped" or self._process is None:
-            raise InvalidRequest(f'node "{self.node.name}" does not run')
-        self._process.kill()
-        await self._process.wait()
-
-    async def stop(self) -> None:
-        """SIGTERM, and SIGKILL if that is not enough."""
-        if self._process is None or self.state == "stopped":
-            return
-        self._process.send_signal(signal.SIGTERM)
-        try:
-            await asyncio.wait_for(self._process.wait(), STOP_S)
-        except TimeoutError:
-            self._process.kill()
-            await self._process.wait()
-
-    async def _follow(self, process: asyncio.subprocess.Process) -> None:
-        """Its lines: one per listener, then ``ready``."""
-        assert process.stdout is not None
-        while line := await process.stdout.readline():
-            if line == b"ready\n":
-                self._ready.set()
-
-    def _write_config(self) -> Path:
-        node, path = self.node, self._directory / f"{self.node.name}.toml"
-        lines = [
-            f'node = "{node.name}"',
-            f'site = "{node.site}"',
-            f'role = "{node.role}"',
-            f"data_dir = {json.dumps(str(self._directory / node.name))}",
-            *(
-                f'{name} = "{HOST}:{port}"'
-                for name, port in (("http", node.http), ("resp", node.resp), ("peer", node.peer))
-            ),
-            *(f'[[upstream]]\naddress = "{address}"' for address in self._upstreams),
-        ]
-        path.write_text("\n".join(lines) + "\n", encoding="utf-8")
-        return path
-
-    def _last_words(self) -> str:
-        with self.log.open("rb") as log:
-            log.seek(max(0, log.seek(0, os.SEEK_END) - LAST_WORDS_BYTES))
-            lines = log.read().decode(errors="replace").strip().splitlines()
-        return lines[-1] if lines else f"it wrote nothing to {self.log}"
+STARTS_AT_ONCE: Final = 4
+"""A start costs a second of processor time: fifty at once would each be late."""
 
 
 class DevCluster:
-    """All of it, from `run` until SIGINT or SIGTERM."""
+    """All of it, from `run` until SIGINT, SIGTERM or SIGHUP."""
 
-    def __init__(self, directory: Path, layout: Layout) -> None:
-        """Raises DirectoryInUse when another process runs this cluster."""
+    def __init__(self, directory: Path, layout: Layout, announce: Callable[[str], None]) -> None:
+        """``announce`` gets a line per node, then ``ready``, later what ends unasked. DirectoryInUse: it runs already."""
         self._directory: Final = directory
         self._lock: Final = _lock(directory)
+        self._announce: Final = announce
         self._layout: Final = dev_layout.with_free_ports(layout)
         dev_layout.save(directory, self._layout)
         self._nodes: Final = {
-            node.name: DevProcess(directory, node, self._layout.upstreams(node)) for node in self._layout.nodes
+            node.name: DevProcess(directory, node, self._layout.upstreams(node), announce)
+            for node in self._layout.nodes
         }
         self._proxies: Final = {
             link: Proxy(Address(HOST, self._layout.node(link.hub).peer)) for link in self._layout.links
         }
 
-    async def run(self, announce: Callable[[str], None]) -> None:
-        """Start everything, take orders, and end everything. ``announce`` gets a line per node, then ``ready``."""
+    async def run(self) -> None:
+        """Start everything, take orders, and end everything. Unavailable when a node does not become ready."""
         stopping = asyncio.Event()
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             asyncio.get_running_loop().add_signal_handler(number, stopping.set)
-        server = None
+        orders = None
         try:
             for link, proxy in self._proxies.items():
                 await proxy.listen(link.port)
-            starting = asyncio.create_task(self._start(announce))
-            stopped = asyncio.create_task(stopping.wait())
-            await asyncio.wait({starting, stopped}, return_when=asyncio.FIRST_COMPLETED)
-            if not starting.done():
-                starting.cancel()
-                await asyncio.wait({starting})
-            else:
-                starting.result()
-                server = await self._take_orders()
-                announce("ready")
-                await stopped
+            orders = await self._take_orders()
+            await _until(stopping, self._start_all())
+            if not stopping.is_set():
+                self._announce("ready")
+            await stopping.wait()
         finally:
-            if server is not None:
-                server.close()
-            await asyncio.gather(*(node.stop() for node in self._nodes.values()))
+            if orders is not None:
+                orders.close()
+            await asyncio.gather(*(process.stop() for process in self._nodes.values()))
             for proxy in self._proxies.values():
-                await proxy.close()
+                proxy.close()
             (self._directory / SOCKET).unlink(missing_ok=True)
             self._lock.close()
 
-    async def _start(self, announce: Callable[[str], None]) -> None:
-        """Hubs first: a node that joins waits for one."""
-        for tier in ([[hub] for hub in self._layout.hubs], [self._layout.edges]):
-            for nodes in tier:
-                await asyncio.gather(*(self._nodes[node.name].start() for node in nodes))
-                for node in nodes:
-                    announce(
-                        f"{node.name} (site {node.site}, {node.role}): "
-                        f"http {HOST}:{node.http}, resp {HOST}:{node.resp}, peer {HOST}:{node.peer}"
-                    )
+    async def _start_all(self) -> None:
+        """Hubs first, one after the other: a node that joins waits for one."""
+        for hub in self._layout.hubs:
+            await self._start(hub.name)
+        turns = asyncio.Semaphore(STARTS_AT_ONCE)
+
+        async def start(name: str) -> None:
+            async with turns:
+                await self._start(name)
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                for edge in self._layout.edges:
+                    group.create_task(start(edge.name))
+        except BaseExceptionGroup as failed:
+            raise failed.exceptions[0] from None
+
+    async def _start(self, name: str) -> None:
+        await self._nodes[name].start()
+        node = self._nodes[name].node
+        listeners = f"http {HOST}:{node.http}, resp {HOST}:{node.resp}, peer {HOST}:{node.peer}"
+        self._announce(f"{name} (site {node.site}, {node.role}): {listeners}")
 
     # -- orders
 
     async def _take_orders(self) -> asyncio.Server:
-        (self._directory / SOCKET).unlink(missing_ok=True)
+        (self._directory / SOCKET).unlink(missing_ok=True)  # of a cluster that was killed; this one has the lock
         with short_path(self._directory) as path:
-            return await asyncio.start_unix_server(self._order, path)
+            server = await asyncio.start_unix_server(self._order, path)
+        (self._directory / SOCKET).chmod(0o600)
+        return server
 
     async def _order(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """One order, a line of JSON, and its answer."""
         try:
             order = json.loads(await reader.readline())
             answer: dict[str, Any] = {"ok": await self._carry_out(*order)}
         except EdgeKVError as error:
             answer = {"code": error.code, "error": str(error)}
         except (ValueError, TypeError) as error:
-            answer = {"code": InvalidRequest.code, "error": f"this is no order: {error}"}
+            answer = {"code": InvalidRequest.code, "error": f"this is no order ({error}); see edgekv dev --help"}
         writer.write(json.dumps(answer).encode() + b"\n")
         writer.close()
 
     async def _carry_out(self, verb: str, *names: str) -> object:
-        if verb == "nodes":
-            return [self._figures(process) for process in self._nodes.values()]
-        if verb == "links":
-            return [
-                {"site": link.site, "hub": link.hub, "cut": proxy.is_cut, "bytes": proxy.bytes}
-                for link, proxy in self._proxies.items()
-            ]
-        if verb in ("cut", "heal"):
-            for link in self._layout.links_between(*names):
-                proxy = self._proxies[link]
-                proxy.cut() if verb == "cut" else proxy.heal()
-            return None
-        process = self._nodes[self._layout.node(*names).name]
-        await (process.kill() if verb == "kill" else process.start())
-        return self._figures(process)
+        """What the order gives. ValueError or TypeError when it is none."""
+        match verb, names:
+            case "nodes", ():
+                return [self._figures(process) for process in self._nodes.values()]
+            case "links", ():
+                return [
+                    {"site": link.site, "hub": link.hub, "cut": proxy.is_cut, "bytes": proxy.bytes}
+                    for link, proxy in self._proxies.items()
+                ]
+            case "cut", (one, other):
+                for link in self._layout.links_between(one, other):
+                    self._proxies[link].cut()
+                return None
+            case "heal", (one, other):
+                for link in self._layout.links_between(one, other):
+                    self._proxies[link].heal()
+                return None
+            case "kill", (name,):
+                process = self._nodes[self._layout.node(name).name]
+                await process.kill()
+                return self._figures(process)
+            case "start", (name,):
+                process = self._nodes[self._layout.node(name).name]
+                await process.start()
+                return self._figures(process)
+        raise ValueError(f"{verb} with {len(names)} names")
 
     @staticmethod
     def _figures(process: DevProcess) -> dict[str, object]:
@@ -221,6 +149,21 @@ class DevCluster:
             "pid": process.pid,
             "state": process.state,
         }
+
+
+async def _until(stopping: asyncio.Event, work: Coroutine[Any, Any, None]) -> None:
+    """Wait for the work, and give it up when it is time to stop."""
+    working = asyncio.get_running_loop().create_task(work)
+    stopped = asyncio.get_running_loop().create_task(stopping.wait())
+    try:
+        await asyncio.wait({working, stopped}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        stopped.cancel()
+        if working.done():
+            working.result()
+        else:
+            working.cancel()
+            await asyncio.wait({working})
 
 
 def _lock(directory: Path) -> IO[bytes]:

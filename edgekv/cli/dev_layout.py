@@ -11,12 +11,14 @@ NAME.log        what it wrote to stderr
 import json
 import os
 import socket
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from edgekv.config import Address
+from edgekv.config import NAME, Address
 from edgekv.errors import ConfigError, Corruption
 
 FORMAT: Final = 1
@@ -24,6 +26,11 @@ FILE: Final = "cluster.json"
 CLOUD: Final = "cloud"
 HOST: Final = "127.0.0.1"
 SOCKET: Final = "control.sock"
+SITE_CHARACTERS_MAX: Final = 48
+"""A node is called by its site and a number, and what else is below the directory by the node."""
+PORTS_FREE_S: Final = 5.0
+"""How long the nodes of a cluster that was killed may take to end, and give up their ports."""
+PORT_PAUSE_S: Final = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,25 +92,26 @@ class Layout:
         if node.role == "edge":
             return [Address(HOST, link.port) for link in self.links if link.site == node.site]
         first = self.hubs[0]
-        return [] if node is first or node == first else [Address(HOST, first.peer)]
+        return [] if node == first else [Address(HOST, first.peer)]
 
 
-class short_path:  # noqa: N801 - used as a function
-    """The control socket by a path that is short: the kernel takes 107 bytes, and a directory may be deep."""
-
-    def __init__(self, directory: Path) -> None:
-        self._directory: Final = directory
-
-    def __enter__(self) -> str:
-        self._fd = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        return f"/proc/self/fd/{self._fd}/{SOCKET}"
-
-    def __exit__(self, *_: object) -> None:
-        os.close(self._fd)
+@contextmanager
+def short_path(directory: Path) -> Iterator[str]:
+    """The control socket by a path that is short: the kernel takes 107 bytes, and a directory may be deep. Raises OSError."""
+    opened = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield f"/proc/self/fd/{opened}/{SOCKET}"
+    finally:
+        os.close(opened)
 
 
 def create(sites: Sequence[str], hubs: int) -> Layout:
-    """A new cluster: hubs in the cloud, one node at each site, on ports that are free now."""
+    """A new cluster: hubs in the cloud, one node at each site, on ports that are free now. ConfigError for bad site names."""
+    for site in sites:
+        if not NAME.fullmatch(site) or len(site) > SITE_CHARACTERS_MAX:
+            raise ConfigError(
+                f'"{site}" does not name a site: use 1 to {SITE_CHARACTERS_MAX} letters, digits, dots, dashes or underscores'
+            )
     if len(set(sites)) < len(sites) or CLOUD in sites:
         raise ConfigError(f'the edge sites are {", ".join(sites)}: each needs a name of its own, other than "{CLOUD}"')
     ports = iter(free_ports(3 * (hubs + len(sites)) + hubs * len(sites)))
@@ -138,8 +146,10 @@ def save(directory: Path, layout: Layout) -> None:
 
 
 def with_free_ports(layout: Layout) -> Layout:
-    """The same on other ports where somebody else has taken one."""
-    taken = {port for port in _ports(layout) if not _is_free(port)}
+    """The same on other ports where somebody else keeps one for more than PORTS_FREE_S."""
+    deadline = time.monotonic() + PORTS_FREE_S
+    while (taken := {port for port in _ports(layout) if not _is_free(port)}) and time.monotonic() < deadline:
+        time.sleep(PORT_PAUSE_S)
     if not taken:
         return layout
     other = dict(zip(sorted(taken), free_ports(len(taken)), strict=True))

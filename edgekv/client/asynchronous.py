@@ -13,7 +13,8 @@ from edgekv.client import commands, url
 from edgekv.client.commands import PLAIN, Codec, Command, Name, Slot, dressed
 from edgekv.client.exchange import Exchange
 from edgekv.client.route import Route
-from edgekv.client.timing import DEADLINE_S
+from edgekv.client.terms import Ack, terms_of
+from edgekv.client.timing import ACK_TIMEOUT_S, DEADLINE_S
 from edgekv.client.walk import Walk
 from edgekv.client.watch import Subscription, WatchEvent
 from edgekv.client.watch_link import follow
@@ -250,16 +251,47 @@ class Client(Verbs):
     ) -> None:
         await self.close()
 
+    def session(self, token: str | None = None) -> "Session":
+        """A session, a new one or one to go on with, on a connection of its own: ``async with db.session() as s``.
+
+        It ends with its block; its token is good for ever. A call of it raises SessionBehind when no node that can be reached has what
+        the session has seen, until the deadline; InvalidRequest or Unavailable when the token is none.
+        """
+        return Session(self._exchange.with_session(token), self._deadline_s)
+
     async def close(self) -> None:
         """End the connection. Writes that were sent and not answered have an unknown outcome."""
         await self._exchange.close()
 
 
-def connect(address: str, *, deadline_s: float = DEADLINE_S) -> Client:
+class Session(Client):
+    """The same store for one conversation: it reads what it wrote and nothing older than it has read, at whichever node."""
+
+    __slots__ = ()
+
+    @property
+    def token(self) -> str:
+        """What it has seen: ``db.session(token)``, in any process, goes on with it. Empty: nothing yet."""
+        return self._exchange.terms.token.decode()
+
+
+def connect(
+    address: str,
+    *,
+    deadline_s: float = DEADLINE_S,
+    ack: Ack = "local",
+    ack_timeout_s: float = ACK_TIMEOUT_S,
+    on_pending: Callable[[str], None] | None = None,
+) -> Client:
     """The store behind ``edgekv://HOST:PORT,HOST:PORT``. A call ends within ``deadline_s``, whatever happens to the nodes.
 
     The client stays with one node and goes to the next address when that one is gone. Raises Unavailable, when it is entered or
     awaited, if no node answers in time.
+
+    With ``ack`` a write returns when another node of the site, or a hub, has it durably as well, at the latest after
+    ``ack_timeout_s``: then it is durable at its node and on its way, and ``on_pending`` is called with the verb's name ("put",
+    "counter.add"). What that raises comes out of the call. InvalidRequest: a level or a timeout that makes no sense.
     """
+    terms = terms_of(ack, ack_timeout_s, on_pending, deadline_s=deadline_s)
     route = Route(url.parse(address), random.random)
-    return Client(Exchange(route, deadline_s), deadline_s)
+    return Client(Exchange(route, deadline_s, terms=terms), deadline_s)

@@ -9,6 +9,7 @@ connections: an operation id must never be used by two processes.
 import os
 import random
 import socket
+import threading
 import time
 import weakref
 from typing import Final, TypeVar
@@ -20,9 +21,10 @@ from edgekv.client.calls import Budget, Call, OperationIds, closed
 from edgekv.client.commands import Command, Repeat
 from edgekv.client.faults import reason
 from edgekv.client.route import Route
+from edgekv.client.terms import Terms
 from edgekv.client.timing import CONNECT_S
 from edgekv.config import Address
-from edgekv.errors import EdgeKVError, IdForgotten, Unavailable
+from edgekv.errors import EdgeKVError, IdForgotten, SessionBehind, Unavailable
 
 READ_BYTES: Final = 1 << 16
 
@@ -32,11 +34,14 @@ T = TypeVar("T")
 class Line:
     """One blocking connection that has greeted; one caller at a time."""
 
-    __slots__ = ("_feed", "_gets", "_receive", "_send", "_socket", "ids", "place")
+    __slots__ = ("_feed", "_gets", "_receive", "_send", "_socket", "_terms", "ids", "pending", "place")
 
-    def __init__(self, place: int, address: Address, deadline_s: float) -> None:
+    def __init__(self, place: int, address: Address, deadline_s: float, terms: Terms | None = None) -> None:
         """Raises OSError, Unavailable and wire.BROKEN. ``place`` is the address's, in the order of the URL."""
         self.place: Final = place
+        self._terms: Final = terms or Terms()
+        self.pending = False
+        """Writes are being answered without the acknowledgement that was asked for."""
         patience_s = max(min(CONNECT_S, deadline_s - time.monotonic()), 0.001)
         self._socket: Final = socket.create_connection(address, patience_s)
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -44,13 +49,13 @@ class Line:
         reader = wire.reader()
         self._feed, self._gets = reader.feed, reader.gets
         try:
-            self.ids: Final = OperationIds(self._greet(time.monotonic() + patience_s), os.urandom)
+            self.ids: Final = OperationIds(self._greet(patience_s), os.urandom)
         except BaseException:
             self.close()
             raise
 
-    def _greet(self, deadline_s: float) -> wire.Peer:
-        greeting, peer = wire.Greeting(), None
+    def _greet(self, patience_s: float) -> wire.Peer:
+        greeting, peer, deadline_s = wire.Greeting(self._terms.opening(patience_s)), None, time.monotonic() + patience_s
         self._send(greeting.request)
         while peer is None:
             peer = greeting.take(self._reply(deadline_s))
@@ -62,12 +67,20 @@ class Line:
         self._send(data)
         self._feed(self._more())
         reply = self._gets()
-        return self._reply(deadline_s) if reply is wire.INCOMPLETE or type(reply) is hiredis.PushNotification else reply
+        if type(reply) is hiredis.PushNotification:
+            self._take_push(reply)
+            return self._reply(deadline_s)
+        return self._reply(deadline_s) if reply is wire.INCOMPLETE else reply
+
+    def _take_push(self, push: hiredis.PushNotification) -> None:
+        self.pending = self._terms.told(push, pending=self.pending)
 
     def _reply(self, deadline_s: float) -> object:
         """The next reply, however many reads it takes."""
         while (reply := self._gets()) is wire.INCOMPLETE or type(reply) is hiredis.PushNotification:
-            if reply is wire.INCOMPLETE:
+            if type(reply) is hiredis.PushNotification:
+                self._take_push(reply)
+            else:
                 left_s = deadline_s - time.monotonic()
                 if left_s <= 0:
                     raise TimeoutError("no answer came")
@@ -112,8 +125,11 @@ class Line:
 class Exchange:
     """Calls, one after the other per thread; see the module docstring."""
 
-    def __init__(self, addresses: tuple[Address, ...], silence_s: float) -> None:
+    def __init__(self, addresses: tuple[Address, ...], silence_s: float, terms: Terms | None = None) -> None:
         self.addresses: Final = addresses
+        self.terms: Final = terms or Terms()
+        self._turn: Final = threading.Lock() if self.terms.has_session else None
+        """A session is one conversation: its calls are made one after the other."""
         self._silence_s: Final = silence_s
         """A node that says nothing for so long has hung."""
         self._budget: Final = Budget()
@@ -140,8 +156,20 @@ class Exchange:
         for line in lines:
             line.close()
 
+    def with_session(self, token: str | None) -> "Exchange":
+        """Another exchange with the same nodes, beginning with the one that this one is at, for a session."""
+        session = Exchange(self.addresses, self._silence_s, self.terms.with_session(token))
+        session._place = self._place
+        return session
+
     def submit(self, command: Command[T], deadline_s: float) -> T:
         """Make a call; its answer, or an error that says whether it may have happened."""
+        if self._turn is None:
+            return self._submit(command, deadline_s)
+        with self._turn:
+            return self._submit(command, deadline_s)
+
+    def _submit(self, command: Command[T], deadline_s: float) -> T:
         if self._closed:
             raise closed()
         call: Call[None] = Call(command, time.monotonic() + deadline_s, None)
@@ -155,6 +183,8 @@ class Exchange:
                 if type(reply) is not hiredis.ReplyError:
                     value = command.kind.read(reply)
                     self._put_back(line)
+                    if line.pending and command.kind.writes:
+                        self.terms.report(command.kind.name)
                     return value
             except TimeoutError as cause:
                 line.close()
@@ -212,15 +242,19 @@ class Exchange:
 
     def _connect(self, call: Call[None]) -> Line:
         route = Route(self.addresses, random.random, place=self._place)
+        behind: SessionBehind | None = None
         while (left_s := call.deadline_s - time.monotonic()) > 0:
             time.sleep(min(route.pause_s(), left_s))
             try:
-                line = Line(route.place, route.address, call.deadline_s)
+                line = Line(route.place, route.address, call.deadline_s, self.terms)
             except (OSError, Unavailable, *wire.BROKEN) as error:
                 route.failed(reason(error))
+                behind = error if isinstance(error, SessionBehind) else behind
             else:
                 self._place = route.place
                 return line
+        if behind is not None and not call.doubt:
+            raise behind
         raise call.expired(sent=False, why=f"and no node could be asked ({route.reason})")
 
 

@@ -15,6 +15,7 @@ Invariants
 
 import asyncio
 import os
+import random
 from collections import deque
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
@@ -27,9 +28,10 @@ from edgekv.client.calls import Budget, Call, OperationIds, closed
 from edgekv.client.commands import Command
 from edgekv.client.faults import reason
 from edgekv.client.route import Route
+from edgekv.client.terms import Terms
 from edgekv.client.timing import CONNECT_S
 from edgekv.config import Address
-from edgekv.errors import EdgeKVError, IdForgotten, Overloaded, Unavailable
+from edgekv.errors import EdgeKVError, IdForgotten, Overloaded, SessionBehind, Unavailable
 
 CALLS_WAITING_MAX: Final = 1 << 16
 """Calls that are not sent: the node is away, or does not read."""
@@ -74,7 +76,8 @@ class Link(asyncio.Protocol):
         reader = wire.reader()
         self._feed: Final = reader.feed
         self._gets: Final = reader.gets
-        self._greeting: wire.Greeting | None = wire.Greeting()
+        self._terms: Final = exchange.terms
+        self._greeting: wire.Greeting | None = wire.Greeting(self._terms.opening(min(CONNECT_S, exchange.silence_s)))
         self.greeted: Final[asyncio.Future[None]] = self._loop.create_future()
         self.waiting: Final[deque[Waiting]] = deque()
         self.ids: OperationIds | None = None
@@ -85,6 +88,8 @@ class Link(asyncio.Protocol):
         """Since when calls wait and nothing was heard."""
         self.answered = False
         """It has answered a call."""
+        self.pending = False
+        """Writes are being answered without the acknowledgement that was asked for."""
         self._leaving = False
         self._fault: Exception | None = None
 
@@ -92,7 +97,8 @@ class Link(asyncio.Protocol):
         """Greet."""
         self._transport = transport = cast("asyncio.Transport", made)  # uvloop's is one by shape only
         transport.set_write_buffer_limits(high=WRITE_BUFFER_BYTES)
-        transport.write(wire.Greeting.request)
+        assert self._greeting is not None
+        transport.write(self._greeting.request)
 
     def send(self, calls: "list[Waiting]", data: bytes) -> None:
         """Send calls; their answers come in this order."""
@@ -121,7 +127,10 @@ class Link(asyncio.Protocol):
                 future = call.waiter
                 if not future.done():
                     try:
-                        future.set_result(call.command.kind.read(reply))
+                        value = call.command.kind.read(reply)
+                        if self.pending and call.command.kind.writes:
+                            self._terms.report(call.command.kind.name)
+                        future.set_result(value)
                     except wire.BrokenConversation:
                         raise
                     except Exception as error:  # noqa: BLE001 - what a caller's codec makes of a value is for that caller
@@ -137,6 +146,9 @@ class Link(asyncio.Protocol):
 
     def _greet(self, greeting: wire.Greeting) -> None:
         while (reply := self._gets()) is not wire.INCOMPLETE:
+            if type(reply) is hiredis.PushNotification:
+                self._take_push(reply)
+                continue
             peer = greeting.take(reply)
             if peer is not None:
                 peer = peer if self._exchange.uses_ids else peer._replace(stamp=None)
@@ -146,13 +158,18 @@ class Link(asyncio.Protocol):
                 return
 
     def _take_unusual(self, reply: object) -> None:
-        """An error; what a node pushes unasked is not for us."""
-        if isinstance(reply, hiredis.ReplyError):
+        """An error, or a push."""
+        if isinstance(reply, hiredis.PushNotification):
+            self._take_push(reply)
+        elif isinstance(reply, hiredis.ReplyError):
             if not self.waiting:
                 raise wire.BrokenConversation(str(reply))
             call = self.waiting.popleft()
             self._settle(call)
             self._exchange.refused(self, call, wire.problem(reply))
+
+    def _take_push(self, push: hiredis.PushNotification) -> None:
+        self.pending = self._terms.told(push, pending=self.pending)
 
     def _settle(self, call: Waiting) -> None:
         if call.operation is not None and self.ids is not None:
@@ -192,10 +209,17 @@ class Exchange:
     """See the module docstring. Belongs to the loop that runs when `start` is called."""
 
     def __init__(
-        self, route: Route[Address], silence_s: float, dial: Dial | None = None, *, uses_ids: bool = True
+        self,
+        route: Route[Address],
+        silence_s: float,
+        dial: Dial | None = None,
+        *,
+        uses_ids: bool = True,
+        terms: Terms | None = None,
     ) -> None:
         self._route: Final = route
-        self._silence_s: Final = silence_s
+        self.terms: Final = terms or Terms()
+        self.silence_s: Final = silence_s
         """A link on which calls wait and nothing is heard for so long has hung."""
         self.dial: Final = dial or _dial
         self.watching: Final[set[Ending]] = set()
@@ -213,6 +237,14 @@ class Exchange:
         self._alarm: asyncio.TimerHandle | None = None
         self._alarm_s = _FOREVER
         self._closed = True
+        self._behind: SessionBehind | None = None
+        """Since there was a connection an address was behind the session."""
+
+    def with_session(self, token: str | None) -> "Exchange":
+        """Another exchange with the same nodes, beginning with the one that this one is at, for a session."""
+        route = Route(self._route.addresses, random.random, place=self._route.place)
+        terms = self.terms.with_session(token)
+        return Exchange(route, self.silence_s, self.dial, uses_ids=self.uses_ids, terms=terms)
 
     def start(self) -> None:
         """Take calls. The connection is made when the first one comes."""
@@ -307,6 +339,8 @@ class Exchange:
     # -- connecting
 
     def _connect_soon(self) -> None:
+        if self.terms.has_session and self._leaving:
+            return  # What is answered there is part of the session, and comes first: then `lost` comes here.
         if self._connecting is None and not self._closed and self._outbox:
             self._connecting = self._loop.create_task(self._connect(), name="edgekv-connect")
 
@@ -324,6 +358,7 @@ class Exchange:
                     self._adopt(link)
                 except (OSError, TimeoutError, EdgeKVError, *wire.BROKEN) as error:
                     self._route.failed(reason(error))
+                    self._behind = error if isinstance(error, SessionBehind) else self._behind
                 finally:  # Also when the client is closed meanwhile.
                     if link is not None and link is not self._link:
                         link.end(ConnectionError("it was given up"))
@@ -336,7 +371,7 @@ class Exchange:
     def _adopt(self, link: Link) -> None:
         if link.ended:  # between its greeting and this turn
             raise ConnectionError("it was closed")
-        self._link = link
+        self._link, self._behind = link, None
 
     # -- what links report
 
@@ -398,7 +433,8 @@ class Exchange:
         open_calls: list[Waiting] = []
         for call in self._outbox:
             if call.deadline_s <= now_s:
-                fail(call, call.expired(sent=False, why=f"and no node could be asked ({self._route.reason})"))
+                behind = None if call.doubt else self._behind
+                fail(call, behind or call.expired(sent=False, why=f"and no node could be asked ({self._route.reason})"))
             elif not call.waiter.done():
                 open_calls.append(call)
         self._outbox = open_calls.copy()
@@ -412,7 +448,7 @@ class Exchange:
         due = [call for call in link.waiting if call.deadline_s <= now_s and not call.waiter.done()]
         for call in due:
             fail(call, call.expired(sent=True, why="and no answer came"))
-        if due and now_s - link.quiet_s >= self._silence_s:
+        if due and now_s - link.quiet_s >= self.silence_s:
             self._call_soon(link.end, TimeoutError(f"it was silent for {now_s - link.quiet_s:.1f} s"))
         return [call for call in link.waiting if not call.waiter.done()]
 

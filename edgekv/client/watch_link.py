@@ -35,7 +35,8 @@ class WatchLink(asyncio.Protocol):
     def connection_made(self, made: asyncio.BaseTransport) -> None:
         """Greet."""
         self._transport = cast("asyncio.Transport", made)  # uvloop's is one by shape only
-        self._transport.write(wire.Greeting.request)
+        assert self._greeting is not None
+        self._transport.write(self._greeting.request)
 
     def data_received(self, data: bytes) -> None:
         """Keep the messages for `next`."""

@@ -5,6 +5,7 @@ raises `BrokenConversation`: nothing that follows on that connection can be attr
 """
 
 import re
+from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 import hiredis
@@ -110,7 +111,7 @@ class Peer(NamedTuple):
 
 
 class Greeting:
-    """The handshake: one write, and as many replies as it has commands."""
+    """The handshake: one write, and as many replies as it has commands. ``opening``: what is asked for behind it."""
 
     _COMMANDS: Final[tuple[Words, ...]] = (
         (b"HELLO", b"3"),
@@ -119,22 +120,34 @@ class Greeting:
         (b"COMMAND", b"INFO", b"EDGEKV.OP"),
         (b"INFO", b"edgekv"),
     )
-    request: Final = b"".join(map(pack, _COMMANDS))
+    _REQUEST: Final = b"".join(map(pack, _COMMANDS))
 
-    def __init__(self) -> None:
+    def __init__(self, opening: Sequence[Words] = ()) -> None:
+        self.request: Final = self._REQUEST + b"".join(map(pack, opening))
+        self._opening: Final = opening
         self._replies: list[object] = []
 
     def take(self, reply: object) -> Peer | None:
         """The next reply; the peer with the last one. Unavailable when the other end cannot be talked to."""
         if not self._replies and type(reply) is hiredis.ReplyError:
             raise Unavailable(f"the node refused the connection: {reply}. It must speak RESP3 (HELLO 3).")
+        greeted = len(self._COMMANDS)
+        if len(self._replies) >= greeted and type(reply) is hiredis.ReplyError:
+            raise self._refused(self._opening[len(self._replies) - greeted], reply)
         self._replies.append(reply)
-        if len(self._replies) < len(self._COMMANDS):
+        if len(self._replies) < greeted + len(self._opening):
             return None
-        fields = _fields(self._replies[-1])
+        fields = _fields(self._replies[greeted - 1])
         node, stamp = fields.get("actor"), fields.get("durable_lsn", "")
-        takes_ids = node is not None and stamp.isdecimal() and _knows(self._replies[-2])
+        takes_ids = node is not None and stamp.isdecimal() and _knows(self._replies[greeted - 2])
         return Peer(node, int(stamp) if takes_ids else None)
+
+    @staticmethod
+    def _refused(words: Words, reply: hiredis.ReplyError) -> Unavailable:
+        error = problem(reply)
+        if isinstance(error, Unavailable):
+            return error
+        return Unavailable(f"the node refused {words[0].decode()}: {reply}. It must be an EdgeKV node that has it.")
 
 
 def _knows(information: object) -> bool:

@@ -2,6 +2,7 @@
 
 from edgekv.config.bounds import validate
 from edgekv.config.settings import (
+    NAME,
     TTL_S_MAX,
     Address,
     Config,
@@ -18,6 +19,7 @@ from edgekv.config.sources import KEYS, UPSTREAM, Loaded, environment_name, flag
 
 __all__ = [
     "KEYS",
+    "NAME",
     "TTL_S_MAX",
     "UPSTREAM",
     "Address",

@@ -49,7 +49,7 @@ def join_rows(mine: Rows, my_vector: Vector, theirs: Rows, their_vector: Vector)
     mine, theirs = swept(mine), swept(theirs)
     joined: dict[bytes, Row] = {}
     for suffix in sorted(mine.keys() | theirs.keys()):
-        row = _join(suffix, mine.get(suffix), my_vector, theirs.get(suffix), their_vector)
+        row = join_row(suffix, mine.get(suffix), my_vector, theirs.get(suffix), their_vector)
         if row is not None:
             joined[suffix] = row
     return dict(_without_hidden_fields(joined))  # one side's clear may hide a field of the other
@@ -87,8 +87,13 @@ def surviving(
     return dict(sorted(kept.items()))
 
 
-def _join(suffix: bytes, mine: Row | None, my_vector: Vector, theirs: Row | None, their_vector: Vector) -> Row | None:
-    """What becomes of one row, of which at least one side has a version. None: it is gone."""
+def join_row(
+    suffix: bytes, mine: Row | None, my_vector: Vector, theirs: Row | None, their_vector: Vector
+) -> Row | None:
+    """What becomes of one row, of which at least one side has a version. None: it is gone.
+
+    Both sides are swept, and the clear of a map that comes out may yet hide fields that do.
+    """
     kind = type(theirs if mine is None else mine)
     if kind is Cell:
         cells = _version(Cell, mine), _version(Cell, theirs)

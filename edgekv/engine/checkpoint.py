@@ -138,6 +138,15 @@ class Checkpoints:
         self._recycle(Lsn(progress.previous_lsn))
         self.grown()
 
+    def carry(self) -> None:
+        """Ask the applier for everything that is durable, if it was not; while two generations wait for it, nothing can be asked."""
+        if self.requests and self.requests[-1].lsn >= self._commit.durable_lsn:
+            return
+        if self._memtable.can_freeze:
+            self._freeze()
+        elif self._memtable.active.empty:
+            self._ask(self._commit.durable_lsn)
+
     def repeat_requests(self) -> None:
         """The applier was restarted: ask again for what it had not committed."""
         for request in self.requests:

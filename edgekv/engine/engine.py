@@ -14,6 +14,7 @@ from edgekv.engine.collections import Collections
 from edgekv.engine.commit import Commit, LogState
 from edgekv.engine.conflicts import Conflicts
 from edgekv.engine.expired_keys import ExpiredKeys
+from edgekv.engine.flip import Flips
 from edgekv.engine.frame import Frame, newer
 from edgekv.engine.intake import Intake
 from edgekv.engine.keyspaces import Keyspace, Keyspaces
@@ -24,7 +25,7 @@ from edgekv.engine.tail import Tail
 from edgekv.errors import LogFailed
 from edgekv.ids import Actor, KeyspaceId, Lsn, actor_text
 from edgekv.limits import CLOCK_AHEAD_MS_MAX, HLC_FOLD_MAX, RESERVE_SEGMENTS, RESTART_SEGMENTS
-from edgekv.store.applied import Progress, Stable
+from edgekv.store.applied import ChainedVector, Progress, Stable
 from edgekv.store.lmdb_store import LmdbStore
 from edgekv.store.memtable import Memtable
 from edgekv.wal.record import Changes, pack_hlcs
@@ -147,6 +148,15 @@ class Engine:
         )
         self.checkpoints.ttl_ms = replay.ttl_ms
         self.checkpoints.applied_lsn = Lsn(replay.applied_lsn)
+        self.flips: Final = Flips(
+            actor=actor,
+            commit=self.commit,
+            checkpoints=self.checkpoints,
+            memtable=memtable,
+            store=store,
+            admission=self.admission,
+            hlc_max=self._hlc_max,
+        )
 
     # -- what interfaces use
 
@@ -161,8 +171,8 @@ class Engine:
 
     @property
     def write_blocked(self) -> bool:
-        """A bound is met: hold the write, stop reading from its connection, and leave a callback in ``on_room``."""
-        return self.admission.blocked
+        """A bound is met, or rows are synced: hold the write, stop reading from its connection, leave a callback in ``on_room``."""
+        return self.admission.waits
 
     @property
     def on_room(self) -> list[Callable[[], None]]:
@@ -199,6 +209,12 @@ class Engine:
         """Take in a run of another actor; False: it is here already. Durable when the vector says so; see `Intake.receive`."""
         return self.intake.receive(run)
 
+    def flip(
+        self, number: KeyspaceId, spool_id: bytes, vector: ChainedVector, hlc: int, done: Callable[[], None]
+    ) -> None:
+        """Have the rows of a checked spool join those of a keyspace, then call ``done``; see `Flips.begin`."""
+        self.flips.begin(self.keyspaces.by_id[number], spool_id, vector, hlc, done)
+
     def fold(self, hlcs: Mapping[KeyspaceId, int], ttl_ms: int) -> None:
         """Stamp above these, by keyspace, and judge expiries by no earlier time than this, also after a restart."""
         higher = [(number, hlc) for number, hlc in hlcs.items() if hlc > self.keyspaces.by_id[number].hlc]
@@ -233,11 +249,13 @@ class Engine:
         self.commit.written(frame)
         self.checkpoints.grown()
         self.memtable.sweep(_SWEEP_ROWS + _SWEEP_FACTOR * frame.changes)
+        self.flips.advance()
         self._judge()
 
     def synced(self) -> None:
         """A sync without a frame finished: what was buffered is durable."""
         self.commit.synced()
+        self.flips.advance()
         self._judge()
 
     def failed(self, error: LogFailed) -> None:
@@ -248,6 +266,7 @@ class Engine:
     def applied(self, progress: Progress) -> None:
         """The applier committed."""
         self.checkpoints.applied(progress)
+        self.flips.applied(progress)
         self._judge()
 
     def tick(self) -> None:
@@ -255,6 +274,7 @@ class Engine:
         self.checkpoints.tick(self._now_ms(), blocked=self.admission.blocked or self.admission.disk_full)
         self.memtable.sweep(_SWEEP_IDLE_ROWS)
         self.commit.kick()
+        self.flips.advance()
         self._judge()
 
     def disk(self, *, free_bytes: int, spares_failed: bool) -> None:

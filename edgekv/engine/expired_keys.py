@@ -62,7 +62,7 @@ class ExpiredKeys:
         for _, lmdb_key in entries:
             found = self._key_of(lmdb_key)
             operations = [] if found is None else self._operations(*found, covers, wall_ms)
-            if found is not None and operations:
+            if found is not None and operations and not found[0].held:
                 self._commit.change(found[0], operations)
                 cleared += 1
         self._commit.barrier = barrier

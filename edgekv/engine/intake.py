@@ -62,11 +62,12 @@ class Intake:
         """Take a run in; False when the node has it already. If it raises, nothing happened.
 
         PeerFault: it cannot be taken, and the peer that sent it must not be listened to any more. Forked: two histories of one actor
-        have met. ClockTooFarAhead: its stamps are not folded in.
+        have met. ClockTooFarAhead: its stamps are not folded in. Overloaded: the keyspace is held (`Engine.flips`), try again.
         """
         keyspace = self._keyspaces.by_id.get(KeyspaceId(run.keyspace))
         if keyspace is None:
             raise PeerFault(f"it sent changes of keyspace {run.keyspace}, which this node does not know.")
+        keyspace.check_held()
         if len(run.actor) != ACTOR_BYTES or run.first_seq < 1 or run.changes < 1 or run.base_hlc < 1:
             raise PeerFault("it sent a run of changes with impossible numbers.")
         last_seq = run.first_seq + run.changes - 1

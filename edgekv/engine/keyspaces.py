@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Final, NamedTuple
 
-from edgekv.errors import ConfigError
+from edgekv.errors import ConfigError, Overloaded
 from edgekv.ids import Actor, KeyspaceId
 
 DEFAULT_NAME: Final = "default"
@@ -73,6 +73,7 @@ class Keyspace:
     __slots__ = (
         "chain",
         "fsync",
+        "held",
         "hlc",
         "hlc_logged",
         "id",
@@ -103,10 +104,17 @@ class Keyspace:
         """The own actor's chain value after the last run handed to the log."""
         self.mixed = policy.siblings
         """Whether a key here may hold rows other than its register. Until it does, a SET need not look for others to clear."""
+        self.held = False
+        """It takes the rows of a spool over (engine/flip.py): no change is made or received."""
         self.vector: dict[Actor, Head] = {}
         """Durable: what the log covers."""
         self.observed: dict[Actor, Head] = {}
         """Of the other actors, what was received from peers: readers see it, the log may not have it yet."""
+
+    def check_held(self) -> None:
+        """Raise what refuses a change of the keyspace while it is held, from whoever did not wait."""
+        if self.held:
+            raise Overloaded(f"keyspace {self.name!r} takes over rows of another node just now. Try again in a moment.")
 
 
 def successor(prefix: bytes) -> bytes | None:

@@ -20,7 +20,7 @@ from edgekv.store.collection_rows import CollectionRows, StoredRows
 from edgekv.store.lmdb_store import LmdbStore
 from edgekv.store.memtable import Layer
 from edgekv.store.operation_rows import load
-from edgekv.wal.record import HLCS, TTL, Changes, Columns, unpack_body, unpack_records
+from edgekv.wal.record import HLCS, TTL, Barrier, Changes, Columns, unpack_body, unpack_records
 
 
 class Replay:
@@ -43,6 +43,8 @@ class Replay:
         self._stored: Final = StoredRows(store, checked=False)
         self._merger: Final = RunMerger(layer, actor, self._read_register, self._read_row, self._read_collection)
         self.ttl_ms = applied.ttl_ms
+        self.barrier_lsn: int | None = None
+        """Of a BARRIER that LMDB has not applied. What follows it is not replayed: LMDB has to have it first."""
         self.changes = 0
         self.operation_ids: Final = _stored_ids(store)
         for keyspace in keyspaces.all:
@@ -53,9 +55,11 @@ class Replay:
     def frame(self, first_lsn: int, _records: int, payload: bytes) -> None:
         """One frame of the log; records below the applied LSN are LMDB's already."""
         for lsn, record in enumerate(unpack_records(payload), first_lsn):
-            if lsn < self.applied_lsn:
+            if lsn < self.applied_lsn or self.barrier_lsn is not None:
                 continue
-            if isinstance(record, Changes):
+            if isinstance(record, Barrier):
+                self.barrier_lsn = lsn
+            elif isinstance(record, Changes):
                 self._run(lsn, record)
             elif record.kind == TTL:
                 self.ttl_ms = max(self.ttl_ms, record.value)

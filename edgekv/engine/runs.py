@@ -34,8 +34,9 @@ from edgekv.ids import Actor
 from edgekv.limits import ROW_OVERHEAD_BYTES
 from edgekv.store import layout
 from edgekv.store.collection import Collection, shows
-from edgekv.store.lmdb_store import LmdbStore, Walk
+from edgekv.store.lmdb_store import LmdbStore
 from edgekv.store.memtable import DOT_PAYLOAD_BYTES, Layer, Memtable
+from edgekv.store.walk import Walk
 
 RUN_BYTES_MAX: Final = 64 << 10
 """Of keys and values: what a frame that is almost full can take. Larger runs are made one by one."""

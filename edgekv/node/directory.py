@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from edgekv.errors import ConfigError, DirectoryInUse
-from edgekv.store.applied import store_path, wal_path
+from edgekv.store.applied import store_path, sync_path, wal_path
 from edgekv.wal.segment import segment_number
 
 LOCK_ATTEMPTS: Final = 100
@@ -43,6 +43,7 @@ class DataDirectory:
         self.path: Final = path
         self.wal: Final = wal_path(path)
         self.store: Final = store_path(path)
+        self.sync: Final = sync_path(path)
         self.lock_descriptor: Final = lock_descriptor
 
     @classmethod
@@ -52,7 +53,7 @@ class DataDirectory:
         Raises DirectoryInUse when another process keeps it, ConfigError when the path cannot be used.
         """
         try:
-            for folder in (path, wal_path(path), store_path(path)):
+            for folder in (path, wal_path(path), store_path(path), sync_path(path)):
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             descriptor = os.open(path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except (FileExistsError, NotADirectoryError) as error:

@@ -1,7 +1,8 @@
 """One node as a synchronous whole: recovered log, store, engine and operations. What the server wraps and the simulator runs.
 
 `Node.recover` is the start-up in its order: LMDB's state, then the log from there (wal/recovery.py judges it, engine/recovery.py
-replays it), then the engine goes on where the log ends. Damage in the log does not keep a node from answering: it starts read-only,
+replays it), then the engine goes on where the log ends. A row sync that LMDB has not joined yet is finished first: the applier carries
+all of the log into LMDB, and nothing is left to replay. Damage in the log does not keep a node from answering: it starts read-only,
 serves what it has, and says which LSNs are gone and what to do. So does one whose disk has no room for the segment that a start opens:
 all that was acknowledged can be read.
 """
@@ -10,6 +11,7 @@ import errno
 import logging
 import shlex
 from collections.abc import Callable
+from pathlib import Path
 from typing import Final
 
 from edgekv.config import Config
@@ -23,14 +25,19 @@ from edgekv.node.operations import Operations
 from edgekv.node.session import Sessions
 from edgekv.node.watch import Watches
 from edgekv.replication.acks import Acks
+from edgekv.store.applied import sync_path
 from edgekv.store.lmdb_store import LmdbStore
 from edgekv.store.memtable import Memtable
+from edgekv.store.spool import spool_file, spool_ids
 from edgekv.wal.disk import Disk
 from edgekv.wal.log import Log
 from edgekv.wal.record import pack_incarnation
 from edgekv.wal.recovery import recover
 
 _log: Final = logging.getLogger("edgekv.node")
+
+_NEVER: Final = 1 << 64
+"""No commit reaches this LSN."""
 
 
 class NoLog:
@@ -95,20 +102,18 @@ class Node:
         disk: Disk,
         store: LmdbStore,
         effects: Effects,
+        apply_now: Callable[[int], None],
         now_ms: Callable[[], int],
         entropy: Callable[[int], bytes],
     ) -> "Node":
-        """Bring the node to the state that its log and store hold. On return all of that state is durable."""
+        """Bring the node to the state that its log and store hold. On return all of that state is durable.
+
+        ``apply_now``: have the applier carry the durable log below this LSN into the store, and wait for it; an EdgeKVError when it
+        cannot. Called only when the node ended between the BARRIER of a row sync and its commit.
+        """
         applied = store.applied()
-        keyspaces = Keyspaces(policies)
-        memtable = Memtable(config.memory_bytes)
-        replay = Replay(
-            actor=identity.actor,
-            keyspaces=keyspaces,
-            layer=memtable.active,
-            applied=applied,
-            store=store,
-        )
+        keyspaces, memtable = Keyspaces(policies), Memtable(config.memory_bytes)
+        replay = Replay(actor=identity.actor, keyspaces=keyspaces, layer=memtable.active, applied=applied, store=store)
         log: Log | None = None
         refused: EdgeKVError | None = None
         try:
@@ -135,6 +140,19 @@ class Node:
             if not _is_full(error):
                 raise
             refused = DiskFull("the disk has no room for a segment of the log. Free space, then start the node again.")
+        if replay.barrier_lsn is not None and log is not None:
+            try:
+                apply_now(log.next_lsn)
+            except EdgeKVError as error:
+                log.close()
+                log, refused = None, error
+            else:
+                store.renew()
+                applied = store.applied()
+                keyspaces, memtable = Keyspaces(policies), Memtable(config.memory_bytes)
+                replay = Replay(
+                    actor=identity.actor, keyspaces=keyspaces, layer=memtable.active, applied=applied, store=store
+                )
         replay.finish()
         engine = Engine(
             actor=identity.actor,
@@ -148,6 +166,9 @@ class Node:
             now_ms=now_ms,
             effects=effects,
         )
+        folder = sync_path(Path(config.data_dir))
+        engine.flips.found(spool_ids(folder), log.next_lsn if log else _NEVER)
+        engine.flips.forget = lambda spool_id: spool_file(folder, spool_id).unlink(missing_ok=True)
         if refused is not None:
             engine.admission.read_only = refused
         elif not any(identity.actor in keyspace.vector for keyspace in keyspaces.all):

@@ -1,9 +1,9 @@
 """Sessions: read your writes and monotonic reads across nodes, also of what is absent.
 
 A session carries a token (node/token.py) of what it has seen: the durable vectors, at the moment a reply left, of the keyspaces that
-it looked at. That is enough, because a node shows of other nodes only what is durable here, and holds a reply back until what it shows
-of its own is: the vector at that moment covers the reply, what was not there included. A node that covers the token may go on with the
-session; one that does not has the call wait until it does, or refuses it as SessionBehind: nothing happened, another node may do.
+it looked at (in a buffered keyspace: of what is written). That is enough, because a reply is held back until what it shows is durable,
+whoever wrote it: the vector at that moment covers the reply, what was not there included. A node that covers the token may go on with
+the session; one that does not has the call wait until it does, or refuses it as SessionBehind: nothing happened, another node may do.
 
 Interfaces call `token` when a reply leaves and `wait` before a call; the shell calls `durable` whenever what is durable has moved, and
 `tick`. A call that waits is parked under one entry that its node lacks, and is looked at again when that is there.
@@ -13,11 +13,12 @@ from collections.abc import Callable, Collection, Mapping
 from heapq import heapify, heappop, heappush
 from typing import Final, NamedTuple, Protocol
 
-from edgekv.engine.keyspaces import Keyspace, Keyspaces
+from edgekv.engine.keyspaces import Head, Keyspace, Keyspaces
 from edgekv.errors import SessionBehind
 from edgekv.ids import Actor, KeyspaceId, Vector
 from edgekv.limits import SESSION_WAITERS_MAX
 from edgekv.node.token import Entries, Token, name_of, token_of, token_text
+from edgekv.replication.members import Announced
 
 
 class Commit(Protocol):
@@ -29,7 +30,8 @@ class Commit(Protocol):
     @property
     def written_lsn(self) -> int: ...
 
-    def own_seq_written(self, keyspace: Keyspace, /) -> int: ...
+    def heads_written(self, keyspace: Keyspace, /) -> Mapping[Actor, Head]:
+        """The keyspace's durable vector, and what is written and shown without a sync (in a buffered keyspace)."""
 
 
 class Cuts(NamedTuple):
@@ -68,7 +70,6 @@ class Sessions:
     """The sessions of one node. It keeps nothing of them but the calls that wait."""
 
     def __init__(self, *, actor: Actor, keyspaces: Keyspaces, commit: Commit) -> None:
-        self._actor: Final = actor
         self._name: Final = name_of(actor)
         self._keyspaces: Final = keyspaces
         self._commit: Final = commit
@@ -81,8 +82,9 @@ class Sessions:
         self._closed = False
         self._newest: tuple[int, int, frozenset[KeyspaceId], str] | None = None
         """The last token made, and of what."""
-        self.stable = Cuts(0, {})
-        """Set whenever a newer one is known. Numbers and cuts never decrease."""
+        self.announced: Callable[[], Announced | None] = lambda: None
+        """Set once by who has a view of meta: the newest STABLE in it. Numbers and cuts never decrease."""
+        self._stable = Cuts(0, {})
 
     @property
     def all_keyspaces(self) -> frozenset[KeyspaceId]:
@@ -92,6 +94,15 @@ class Sessions:
     def positions(self, keyspaces: Collection[KeyspaceId]) -> dict[KeyspaceId, int]:
         """The last change that clients of this node have made in each: at least what a call that just returned has written."""
         return {number: seq for number in keyspaces if (seq := self._keyspaces.by_id[number].seq)}
+
+    @property
+    def stable(self) -> "Cuts":
+        """What every member has, and since when that is known."""
+        announced = self.announced()
+        if announced is not None and announced.number != self._stable.number:
+            cuts = announced.stable.cuts or {}
+            self._stable = Cuts(announced.number, {KeyspaceId(number): cut.cut for number, cut in cuts.items()})
+        return self._stable
 
     # -- tokens
 
@@ -110,12 +121,8 @@ class Sessions:
         return text
 
     def _entries(self, keyspace: Keyspace, cut: Vector) -> dict[bytes, int]:
-        entries = {name_of(actor): head.seq for actor, head in keyspace.vector.items() if head.seq > cut.get(actor, 0)}
-        # What a buffered keyspace has acknowledged is written, and durable in a moment.
-        written = self._commit.own_seq_written(keyspace)
-        if written > cut.get(self._actor, 0):
-            entries[self._name] = written
-        return entries
+        heads = self._commit.heads_written(keyspace)
+        return {name_of(actor): head.seq for actor, head in heads.items() if head.seq > cut.get(actor, 0)}
 
     def lacks(self, token: Token) -> Lack | None:
         """Something that the token names and this node does not have; None: it covers the token. SessionBehind: it never will."""
@@ -133,6 +140,7 @@ class Sessions:
         return self._lacks(token.entries, cuts=token.stable > 0)
 
     def _lacks(self, entries: Entries, *, cuts: bool) -> Lack | None:
+        stable = self.stable.cuts
         for number, seqs in entries.items():
             if number not in self._keyspaces.by_id:
                 raise SessionBehind(
@@ -142,21 +150,19 @@ class Sessions:
                 if self._seq(number, name) < seq:
                     return Lack((number, name), seq)
             if cuts:  # A member that is being admitted may know a STABLE before it has the rows.
-                for actor, seq in self.stable.cuts.get(number, {}).items():
+                for actor, seq in stable.get(number, {}).items():
                     if self._seq(number, name_of(actor)) < seq:
                         return Lack((number, name_of(actor)), seq)
         return None
 
     def _seq(self, number: KeyspaceId, name: bytes) -> int:
         """How much of an actor this node shows, 0 of one that it has not heard of."""
-        keyspace = self._keyspaces.by_id[number]
-        if name == self._name:
-            return self._commit.own_seq_written(keyspace)
+        heads = self._commit.heads_written(self._keyspaces.by_id[number])
         actor = self._actors.get(name)
         if actor is None:
-            self._actors.update((name_of(known), known) for known in keyspace.vector)
+            self._actors.update((name_of(known), known) for known in heads)
             actor = self._actors.get(name)
-        head = None if actor is None else keyspace.vector.get(actor)
+        head = None if actor is None else heads.get(actor)
         return 0 if head is None else head.seq
 
     # -- calls that wait
@@ -182,7 +188,7 @@ class Sessions:
         return lambda: self._forget(arrival)
 
     def durable(self) -> None:
-        """What is durable has moved, or `stable` has."""
+        """What is durable has moved; meta is part of it."""
         if self._waiting:
             for place, heap in list(self._parked.items()):
                 reached = self._reached(place)

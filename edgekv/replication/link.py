@@ -50,8 +50,8 @@ class Link:
         """The newest SEEN of each actor that went out here."""
         self.offered: Final[dict[int, bytes]] = {}
         """By keyspace the spool that was offered here (replication/row_sync.py)."""
-        self.wanted: Final[dict[int, int]] = {}
-        """By keyspace the offset from which the peer wants it."""
+        self.wanted: Final[dict[int, tuple[bytes, int]]] = {}
+        """By keyspace the spool that the peer wants, and from which offset on."""
         self.deferred: Final[dict[int, SyncOffer]] = {}
         """By keyspace what the peer has offered and this node takes in later."""
         self.received_bytes = 0

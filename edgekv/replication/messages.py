@@ -20,6 +20,8 @@
     SYNC_PIECE  [10, keyspace, spool, offset, bytes]
     SYNC_DONE   [11, keyspace, [[actor, seq, chain], ...]]
                 the rows are in; the log from this vector on is wanted
+    SYNC_GONE   [14, keyspace, spool]
+                this spool is not there any more; if the receiver still needs rows, another one is offered
     JOIN        [12, name, site, role]              the only message of a node that has no cluster yet
     WELCOME     [13, cluster, [keyspace, ...]]      and its answer; keyspaces as in keyspaces.json
 
@@ -49,6 +51,7 @@ SYNC_PIECE: Final = 10
 SYNC_DONE: Final = 11
 JOIN: Final = 12
 WELCOME: Final = 13
+SYNC_GONE: Final = 14
 
 SPOOL_ID_BYTES: Final = 8
 ChainedVector = dict[Actor, tuple[int, int]]
@@ -164,6 +167,13 @@ class SyncDone(NamedTuple):
     vector: ChainedVector
 
 
+class SyncGone(NamedTuple):
+    """The spool is not there any more."""
+
+    keyspace: int
+    spool: bytes
+
+
 class Join(NamedTuple):
     """A node without a cluster."""
 
@@ -191,6 +201,7 @@ Message = (
     | SyncWant
     | SyncPiece
     | SyncDone
+    | SyncGone
     | Join
     | Welcome
 )
@@ -222,6 +233,8 @@ def pack_message(message: Message) -> bytes:  # noqa: PLR0912 - one arm for each
             return pack([SYNC_PIECE, *message])
         case SyncDone():
             return pack([SYNC_DONE, message.keyspace, _chained_list(message.vector)])
+        case SyncGone():
+            return pack([SYNC_GONE, *message])
         case Join():
             return pack([JOIN, *message])
         case Welcome():
@@ -274,6 +287,8 @@ def _parse(fields: Any) -> Message | None:  # noqa: PLR0912 - one arm for each r
             return SyncPiece(_number(keyspace), _spool(spool), _number(offset), data)
         case [11, int(keyspace), list(vector)]:
             return SyncDone(_number(keyspace), _chained(vector))
+        case [14, int(keyspace), bytes(spool)]:
+            return SyncGone(_number(keyspace), _spool(spool))
         case [12, str(name), str(site), str(role)]:
             return Join(_text(name), _text(site), _role(role))
         case [13, bytes(cluster), list(keyspaces)] if all(isinstance(entry, dict) for entry in keyspaces):

@@ -49,12 +49,20 @@ from edgekv.replication.messages import (
     Runs,
     Seen,
     SeenList,
+    SyncDone,
+    SyncGone,
+    SyncOffer,
+    SyncPiece,
+    SyncWant,
     Welcome,
     pack_message,
     parse,
 )
+from edgekv.replication.row_sync import RowSync
 from edgekv.replication.seen import SeenTable, moved
 from edgekv.replication.sender import RUN_OVERHEAD_BYTES, Sender
+from edgekv.store.lmdb_store import LmdbStore
+from edgekv.store.spool_transfer import SpoolFolder
 from edgekv.wal.record import Changes
 
 
@@ -85,6 +93,9 @@ class Replication:
         kick: Callable[[], None],
         rolled_back: Callable[[], None],
         acks: Acks,
+        store: LmdbStore,
+        folder: SpoolFolder,
+        entropy: Callable[[int], bytes],
     ) -> None:
         """``founder``: it has no upstream. ``keyspaces``: as WELCOME says them. ``kick``: flush soon. ``rolled_back``: a peer has
         changes of this node that it does not remember; it must go on as another incarnation.
@@ -113,6 +124,18 @@ class Replication:
             leader=self.leader,
             links=self.links,
             now_ms=now_ms(),
+        )
+        self.row_sync: Final = RowSync(
+            engine=engine,
+            store=store,
+            source=source,
+            folder=folder,
+            floors=lambda: self.members.floors,
+            send=self._send,
+            refuse=self._refuse,
+            note=self._say,
+            entropy=entropy,
+            now_ms=now_ms,
         )
         self._seen_at_ms = 0
         engine.judges_clocks = myself.role == "hub"
@@ -143,6 +166,8 @@ class Replication:
             self._take(from_link, parse(message))
         except PeerFault as error:
             self._refuse(from_link, error)
+        except Unavailable as error:  # this node's own trouble: the peer will come back
+            self._close(from_link, str(error))
 
     def heard(self, link: int) -> None:
         """A part of a message came: its peer is alive, and the line slow."""
@@ -159,11 +184,13 @@ class Replication:
     def tick(self) -> None:
         """About ten times a second."""
         now = self._now_ms()
+        self.row_sync.tick(list(self.links.values()))
         for link in list(self.links.values()):
             if now - link.heard_ms > PEER_DEAD_MS:
                 self._close(link, f"the peer has said nothing for {PEER_DEAD_MS // 1000} s")
                 continue
             self._drain(link)
+            self._acknowledge(link)
             self._pump(link)
             if now - link.sent_ms >= PEER_HEARTBEAT_MS:
                 self._send(link, Heartbeat(now))
@@ -179,7 +206,7 @@ class Replication:
 
     # -- messages
 
-    def _take(self, link: Link, message: Message) -> None:
+    def _take(self, link: Link, message: Message) -> None:  # noqa: PLR0912 - one arm for each kind of message
         if isinstance(message, Hello):
             self._greeted(link, message)
         elif isinstance(message, Refused):
@@ -187,7 +214,7 @@ class Replication:
             self._close(link, message.sentence, told=True)
         elif isinstance(message, Join):
             self._send(link, Welcome(self._cluster, self._keyspace_entries))
-            self._close(link, "it was told which cluster this is")
+            self._close(link, "it was told which cluster this is", told=True)
         elif not link.is_up:
             raise PeerFault("it did not say HELLO first.")
         elif isinstance(message, Runs):
@@ -196,6 +223,8 @@ class Replication:
             self._drain(link)
         elif isinstance(message, Ack):
             self._acknowledged(link, message)
+        elif isinstance(message, SyncOffer | SyncWant | SyncPiece | SyncDone | SyncGone):
+            self._sync(link, message)
         elif isinstance(message, SeenList):
             for seen in message.members:
                 self.seen.hear(seen)
@@ -207,6 +236,31 @@ class Replication:
             link.skew_ms = message.wall_ms - self._now_ms()
         else:
             raise PeerFault(f"it sent {type(message).__name__}, which was not asked for.")
+
+    def _sync(self, link: Link, message: SyncOffer | SyncWant | SyncPiece | SyncDone | SyncGone) -> None:
+        """Rows instead of changes (row_sync.py)."""
+        keyspace = self._engine.keyspaces.by_id.get(KeyspaceId(message.keyspace))
+        assert link.peer is not None and link.sender is not None
+        if keyspace is None or not self._holds(keyspace):
+            raise PeerFault(f"it speaks of rows of keyspace {message.keyspace}, which this node does not hold.")
+        if message.keyspace != META_ID and not self.members.is_open(link.peer.actor):
+            raise PeerFault(f"{actor_text(link.peer.actor)} speaks of rows, and is no member that this node knows of.")
+        if isinstance(message, SyncOffer):
+            self.row_sync.offered(link, message)
+        elif isinstance(message, SyncPiece):
+            self.row_sync.piece(link, message)
+            self._acknowledge(link)
+        elif isinstance(message, SyncWant):
+            self.row_sync.wanted(link, message)
+            self._pump(link)
+        elif isinstance(message, SyncGone):
+            self.row_sync.gone(link, message)
+        else:
+            self.row_sync.done(link, message)
+            vector = {actor: seq for actor, (seq, _) in message.vector.items()}
+            self._has_durably(link, link.peer, message.keyspace, vector)
+            link.sender.begin(self._shared(link.peer) if link.phase == "data" else {META_ID})
+            self._pump(link)
 
     def _hello(self) -> Hello:
         vectors: dict[int, ChainedVector] = {}
@@ -327,6 +381,8 @@ class Replication:
         if sender is None or not link.is_up:
             return
         try:
+            if sender.beyond or link.wanted:
+                self.row_sync.pump(link)
             for _ in range(PEER_MESSAGES_AT_ONCE):
                 if link.unacknowledged >= PEER_WINDOW_BYTES:
                     return
@@ -347,7 +403,7 @@ class Replication:
     def _promote(self, link: Link, sender: Sender) -> bool:
         """Meta is on its way: data may follow, if the peer is a member."""
         assert link.peer is not None
-        if link.phase != "meta" or not sender.at_end or not self._may_send(link.peer):
+        if link.phase != "meta" or sender.beyond or not sender.at_end or not self._may_send(link.peer):
             return False
         link.phase = "data"
         sender.begin(self._shared(link.peer))
@@ -368,10 +424,12 @@ class Replication:
         assert link.peer is not None
         link.unacknowledged = link.sent_bytes - ack.bytes
         for keyspace, vector in ack.vectors.items():
-            mine = link.acknowledged.setdefault(keyspace, {})
-            mine.update(vector)
-            self._acks.heard(_peer(link.peer), KeyspaceId(keyspace), vector)
+            self._has_durably(link, link.peer, keyspace, vector)
         self._pump(link)
+
+    def _has_durably(self, link: Link, peer: Hello, keyspace: int, vector: Vector) -> None:
+        link.acknowledged.setdefault(keyspace, {}).update(vector)
+        self._acks.heard(_peer(peer), KeyspaceId(keyspace), vector)
 
     # -- and come in
 
@@ -381,7 +439,7 @@ class Replication:
         if not link.inbox:
             return
         try:
-            while link.inbox and not (admission.blocked or admission.disk_full or admission.read_only):
+            while link.inbox and not (admission.waits or admission.disk_full or admission.read_only):
                 runs, size = link.inbox.popleft()
                 for run in runs:
                     self._receive(link, run)
@@ -479,7 +537,10 @@ class Replication:
 
     def _note(self, link: Link, sentence: str) -> None:
         name = link.peer.name if link.peer is not None else f"link {link.number}"
-        self.figures.note(self._now_ms(), name, sentence)
+        self._say(f"{name}: {sentence}")
+
+    def _say(self, sentence: str) -> None:
+        self.figures.note(self._now_ms(), sentence)
 
     # -- figures
 

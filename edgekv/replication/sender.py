@@ -17,7 +17,7 @@ from edgekv.engine.tail import LogCursor
 from edgekv.errors import CursorLost, Forked, PeerFault
 from edgekv.ids import Actor, KeyspaceId, Vector, actor_text
 from edgekv.replication.log_source import LogSource, covers
-from edgekv.wal.record import Changes
+from edgekv.wal.record import Barrier, Changes
 
 READ_BYTES: Final = 1 << 20
 RUN_OVERHEAD_BYTES: Final = 64
@@ -44,7 +44,7 @@ class Sender:
         self.beyond: set[int] = set()
         """Of which the peer lacks what the log no longer has: it needs the rows."""
         self._cursor: LogCursor | None = None
-        self._found: Final[deque[Changes]] = deque()
+        self._found: Final[deque[Changes | Barrier]] = deque()
 
     def begin(self, keyspaces: set[int]) -> None:
         """Stream these from now on, and no others. CursorLost is not raised: what the log cannot serve is in ``beyond`` then."""
@@ -72,7 +72,9 @@ class Sender:
                 break
             while self._found and size < bytes_max:
                 run = self._found.popleft()
-                if self._lacks(run):
+                if isinstance(run, Barrier):
+                    self._pass(run)
+                elif run.keyspace in self.keyspaces and self._lacks(run):
                     runs.append(run)
                     size += len(run.body) + RUN_OVERHEAD_BYTES
         return runs
@@ -112,9 +114,16 @@ class Sender:
             self.begin(self.keyspaces)
             return bool(self._cursor)
         for _, record in records:
-            if isinstance(record, Changes) and record.keyspace in self.keyspaces:
+            if isinstance(record, Changes | Barrier) and record.keyspace in self.keyspaces:
                 self._found.append(record)
         return bool(records)
+
+    def _pass(self, barrier: Barrier) -> None:
+        """Here rows came in whose changes this log does not have: who lacks any of them needs rows as well."""
+        need = {actor: seq for actor, seq, _ in barrier.vector}
+        if barrier.keyspace in self.keyspaces and not covers(self.has[barrier.keyspace], need):
+            self.keyspaces.discard(barrier.keyspace)
+            self.beyond.add(barrier.keyspace)
 
     def _lacks(self, run: Changes) -> bool:
         """Whether the peer lacks this run; it has it from now on."""

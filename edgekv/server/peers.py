@@ -1,7 +1,9 @@
 """What a running node has to do with other nodes: replication, its connections, its listener, and the dialing of its upstreams."""
 
+import os
 import random
 from collections.abc import Callable
+from pathlib import Path
 from typing import Final
 
 from edgekv.config import Config
@@ -14,6 +16,9 @@ from edgekv.node.node import Node
 from edgekv.replication.log_source import LogSource
 from edgekv.replication.messages import Applicant
 from edgekv.replication.replication import Replication
+from edgekv.store.applied import sync_path
+from edgekv.store.lmdb_store import LmdbStore
+from edgekv.store.spool_transfer import SpoolFolder
 from edgekv.wal.disk import Disk
 
 
@@ -25,6 +30,7 @@ class Peers:
         config: Config,
         node: Node,
         disk: Disk,
+        store: LmdbStore,
         *,
         now_ms: Callable[[], int],
         kick: Callable[[], None],
@@ -48,6 +54,9 @@ class Peers:
                 kick=kick,
                 rolled_back=rolled_back,
                 acks=node.acks,
+                store=store,
+                folder=SpoolFolder(sync_path(Path(config.data_dir))),
+                entropy=os.urandom,
             )
 
         self._links: Final = Links(replication, incoming_max=connections_max)

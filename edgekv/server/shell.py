@@ -219,6 +219,7 @@ class Server:
             disk=self._disk,
             store=self._store,
             effects=self._effects,
+            apply_now=self._supervisor.apply_now,
             now_ms=now_ms,
             entropy=os.urandom,
         )
@@ -229,6 +230,7 @@ class Server:
             config,
             self.node,
             self._disk,
+            self._store,
             now_ms=now_ms,
             kick=self.kick_soon,
             rolled_back=self._rolled_back,

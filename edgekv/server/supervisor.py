@@ -12,7 +12,7 @@ from typing import Final
 
 from edgekv.config import Config
 from edgekv.engine.engine import Engine
-from edgekv.errors import EdgeKVError, Unavailable
+from edgekv.errors import DiskFull, EdgeKVError, Unavailable
 from edgekv.node.directory import DataDirectory
 from edgekv.server.effects import Effects
 from edgekv.store.applied import Ended, Failed, Opened, Progress
@@ -59,7 +59,7 @@ class ApplierSupervisor:
         if self._config.applier == "inline":
             # LMDB allows one environment per process and directory: reads and the applier share it.
             self.store = LmdbStore.open(self._directory.store, readonly=False)
-            return InlineApplier(Applier(self.store, self._disk))
+            return InlineApplier(Applier(self.store, self._disk, self._directory.sync))
         applier = ApplierProcess.spawn(self._directory.path, self._directory.lock_descriptor)
         self._await_opened(applier)
         self.store = LmdbStore.open(self._directory.store, readonly=True)
@@ -80,6 +80,31 @@ class ApplierSupervisor:
                     raise Unavailable(f"the applier ended at its start. See applier.log in {self._directory.path}.")
             time.sleep(0.002)
         raise Unavailable(f"the applier did not open the store within {APPLIER_OPEN_S:.0f} s. See applier.log.")
+
+    def apply_now(self, lsn: int) -> None:
+        """Before there is an engine: have the durable log below ``lsn`` carried into the store, and block until it is."""
+        applier = self._effects.applier
+        assert applier is not None
+        applier.request(lsn, None)
+        if isinstance(applier, InlineApplier):
+            try:
+                while applier.step() is not None:
+                    pass
+            except (StoreError, OSError) as error:
+                raise Unavailable(f"{error}. Look after the disk, then start the node again.") from error
+            return
+        while True:
+            for message in applier.receive():
+                match message:
+                    case Progress() if message.lsn >= lsn:
+                        return
+                    case Failed(text, True):
+                        raise DiskFull(f"{text}. Free space, then start the node again.")
+                    case Failed(text):
+                        raise Unavailable(f"{text} See applier.log in {self._directory.path}.")
+                    case Ended():
+                        raise Unavailable(f"the applier ended. See applier.log in {self._directory.path}.")
+            time.sleep(0.002)
 
     def watch(self, engine: Engine) -> None:
         """Hear the applier from now on, and tell the engine."""
@@ -179,5 +204,5 @@ class ApplierSupervisor:
         except Unavailable as error:
             self._failed(error)  # there is nothing to read from
             return
-        self._effects.applier = InlineApplier(Applier(self.store, self._disk))
+        self._effects.applier = InlineApplier(Applier(self.store, self._disk, self._directory.sync))
         self._engine.checkpoints.repeat_requests()

@@ -91,3 +91,8 @@ def store_path(data_dir: Path) -> Path:
 def wal_path(data_dir: Path) -> Path:
     """Where a node's log lies."""
     return data_dir / "wal"
+
+
+def sync_path(data_dir: Path) -> Path:
+    """Where the spools of row syncs lie."""
+    return data_dir / "sync"

@@ -10,6 +10,7 @@ One transaction
 3. writes the rows sorted, blind where their stamps dominate; leaves out what the stable cut lets it forget at once; and the
    operation ids of the same changes;
 4. if it reached the requested LSN: purges by the indexes, and sweeps what cleared sets and maps left behind;
+   A BARRIER ends the stretch before it, and is a transaction of its own in which nothing is purged (``store.fold``);
 5. stores LSN, vectors with chain values, HLCs and flags, and commits with one fdatasync.
 
 What may go wrong: the process can be killed at any point; the transaction is gone and the log still has it. Every few thousand
@@ -37,6 +38,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+from edgekv.errors import Corruption
 from edgekv.limits import (
     APPLIER_IDLE_BYTES_MAX,
     APPLIER_POLL_ROWS,
@@ -47,20 +49,24 @@ from edgekv.limits import (
     PURGE_ROWS_MAX,
 )
 from edgekv.store import layout, operation_rows
-from edgekv.store.applied import Applied, Failed, Opened, Progress, Stable, store_path, wal_path
+from edgekv.store.applied import Applied, Failed, Opened, Progress, Stable, store_path, sync_path, wal_path
 from edgekv.store.applier_messages import frame_message, pack_response, parse_request, take_messages
 from edgekv.store.collection_rows import StoredRows
+from edgekv.store.fold import fold
 from edgekv.store.generation import Generation
 from edgekv.store.lmdb_store import LmdbStore, MapFull, WriteTransaction, disk_is_full, free_bytes
 from edgekv.store.purge import Cuts, Purge, Purged, index_entries
+from edgekv.store.spool import SpoolReader, spool_file
 from edgekv.store.sweep import Sweep
 from edgekv.wal.disk import Disk, RealDisk
 from edgekv.wal.reader import LogReader
+from edgekv.wal.record import Barrier
 
 NICENESS: Final = 5
 WRITTEN_BYTES_PER_ROW: Final = 8192  # a leaf page and its share of branch pages; 4.9 to 6.7 KB measured at 1,000 rows
 TRANSACTIONS_IN_FLIGHT: Final = 3  # LMDB uses the pages freed by transaction N from N + 2 on
 NOT_PURGED: Final = Purged(more=False, cleared=False)
+FOLDED: Final = Purged(more=True, cleared=True)  # other rows than the log's: no cache above LMDB is right any more
 
 
 class AbortedError(Exception):
@@ -74,8 +80,10 @@ class _NothingToStoreError(Exception):
 class Applier:
     """Applies a log to a store. One at a time per store; blocks while it works."""
 
-    def __init__(self, store: LmdbStore, disk: Disk) -> None:
+    def __init__(self, store: LmdbStore, disk: Disk, spools: Path) -> None:
+        """``spools``: the directory of the spools that a BARRIER may name."""
         self._store = store
+        self._spools = spools
         self._reader = LogReader(disk)
         self._purge = Purge()
         self._sweep = Sweep()
@@ -117,23 +125,58 @@ class Applier:
         with self._store.write() as transaction:
             before = transaction.applied()
             generation = self._merge_log(transaction, before, upto_lsn, rows_max, bytes_max, poll)
-            applied = generation.applied
-            reached = applied.lsn >= upto_lsn
-            cuts = _cuts(stable, applied, reached=reached)
-            _write_rows(transaction, generation, cuts, poll)
-            operation_rows.save(transaction, generation.operation_ids)
-            purged = NOT_PURGED
-            if cuts is not None and reached:
-                purged = self._purge.run(transaction, cuts, min(PURGE_ROWS_MAX, rows_max))
-            self.purge_more = purged.more
-            if reached:
-                self.purge_more |= self._sweep.run(transaction, min(PURGE_ROWS_MAX, rows_max))
+            if generation.barrier is not None and generation.lsn == before.lsn:
+                applied, purged = self._fold(transaction, before, generation.barrier, poll)
+            else:
+                applied, purged = self._store_rows(transaction, generation, upto_lsn, stable, rows_max, poll)
             if applied == before and not transaction.changed:
                 raise _NothingToStoreError
             transaction.put_applied(applied)
         self._previous_lsn, self._own_lsn = self._own_lsn, applied.lsn
         self._store.renew()
         return self._report(applied.lsn, cleared=purged.cleared)
+
+    def _store_rows(
+        self,
+        transaction: WriteTransaction,
+        generation: Generation,
+        upto_lsn: int,
+        stable: Stable | None,
+        rows_max: int,
+        poll: Callable[[], bool],
+    ) -> tuple[Applied, Purged]:
+        applied = generation.applied
+        reached = applied.lsn >= upto_lsn
+        cuts = _cuts(stable, applied, reached=reached)
+        _write_rows(transaction, generation, cuts, poll)
+        operation_rows.save(transaction, generation.operation_ids)
+        purged = NOT_PURGED
+        if cuts is not None and reached:
+            purged = self._purge.run(transaction, cuts, min(PURGE_ROWS_MAX, rows_max))
+        self.purge_more = purged.more
+        if reached:
+            self.purge_more |= self._sweep.run(transaction, min(PURGE_ROWS_MAX, rows_max))
+        return applied, purged
+
+    def _fold(
+        self, transaction: WriteTransaction, before: Applied, barrier: Barrier, poll: Callable[[], bool]
+    ) -> tuple[Applied, Purged]:
+        """The BARRIER at ``before.lsn``. Nothing is purged: the next transaction does, by what this one stores."""
+        file = spool_file(self._spools, barrier.spool_id)
+        try:
+            spool = SpoolReader(file)
+        except FileNotFoundError:
+            raise Corruption(
+                f"the log joins the rows of {file}, which is gone. Restore a backup of the directory, or join the cluster again.",
+                path=file.name,
+                first_lsn=before.lsn,
+            ) from None
+        try:
+            applied = fold(transaction, before, barrier, spool, lambda: _poll(poll))
+        finally:
+            spool.close()
+        self.purge_more = True
+        return applied, FOLDED
 
     def _merge_log(
         self,
@@ -285,7 +328,7 @@ def main(arguments: list[str] | None = None) -> int:
             os.nice(NICENESS)
             store.reserve()
             send(Opened())
-        applier = Applier(store, RealDisk(wal_path(options.data_dir), read_only=True))
+        applier = Applier(store, RealDisk(wal_path(options.data_dir), read_only=True), sync_path(options.data_dir))
         serve(applier, _Requests(options.request_fd), send, options.idle_ms, lambda: _shrink(store))
     except (AbortedError, BrokenPipeError):  # The node is gone.
         return 0

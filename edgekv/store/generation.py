@@ -42,7 +42,18 @@ from edgekv.store import layout
 from edgekv.store.applied import Applied, ChainedVector
 from edgekv.store.collection import Collection
 from edgekv.store.collection_rows import Before, CollectionRows, StoredRows, clears_first
-from edgekv.wal.record import CHECKPOINT, HLCS, TTL, Changes, Columns, Mark, Operations, unpack_body, unpack_records
+from edgekv.wal.record import (
+    CHECKPOINT,
+    HLCS,
+    TTL,
+    Barrier,
+    Changes,
+    Columns,
+    Mark,
+    Operations,
+    unpack_body,
+    unpack_records,
+)
 
 _CONTENT: Final = Struct("<QQI")
 _HEAD: Final = Struct("<BI")
@@ -91,6 +102,8 @@ class Generation:
         self._ttl_ms = applied.ttl_ms
         self._keyspaces: dict[int, _KeyspaceRows] = {}
         self._collection_rows = 0
+        self.barrier: Barrier | None = None
+        """The record at ``lsn``, before which this stretch ends: it is a transaction of its own (store.fold)."""
         self.operation_ids: dict[bytes, dict[int, bytes]] = {}
         """By session and n, the replies; the session that was used last is the last one."""
         self._operations = 0
@@ -110,13 +123,16 @@ class Generation:
         return singles + self._collection_rows + self._operations
 
     def add(self, first_lsn: int, payload: bytes, end_lsn: int, enough: Callable[[], bool]) -> bool:
-        """Merge the records of a frame in [self.lsn, end_lsn); False when ``enough`` said so after one of them.
+        """Merge the records of a frame in [self.lsn, end_lsn); False when ``enough`` said so after one of them, or before a BARRIER.
 
         Raises Corruption when a run does not continue its actor's: then nothing after it can be trusted.
         """
         for lsn, record in enumerate(unpack_records(payload), first_lsn):
             if not self.lsn <= lsn < end_lsn:
                 continue
+            if isinstance(record, Barrier):
+                self.barrier = record
+                return False
             if isinstance(record, Changes):
                 self._add_run(record)
             else:

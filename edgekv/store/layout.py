@@ -94,6 +94,7 @@ _KIND: Final = FLAG_FRESH | FLAG_WIDE | FLAG_PART
 _KIND_ELEMENT: Final = FLAG_FRESH
 _KIND_CLEAR: Final = FLAG_WIDE
 _KIND_COUNT: Final = FLAG_FRESH | FLAG_WIDE
+_KINDS_AT_HOME: Final = frozenset((_KIND_CLEAR, _KIND_COUNT))
 _FLAGS_SIBLINGS: Final = FLAG_FRESH | FLAG_OF
 
 _FRACTION: Final = 0x8000
@@ -332,6 +333,11 @@ def decode_count(data: bytes) -> Count:
 def is_count(data: bytes) -> bool:
     """Whether these bytes are a count."""
     return data[0] & _KIND == _KIND_COUNT
+
+
+def is_clear_or_count(data: bytes) -> bool:
+    """Whether these bytes are a count or the clear of a set: what is not sent."""
+    return data[0] & _KIND in _KINDS_AT_HOME
 
 
 def check_row(lmdb_key: bytes, data: bytes) -> bool:

@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
+from weakref import WeakSet
 
 import lmdb
 
@@ -32,6 +33,7 @@ from edgekv.ids import ACTOR_BYTES, Actor, KeyspaceId
 from edgekv.limits import LMDB_MAP_BYTES, LMDB_READERS_MAX, LMDB_RESERVE_BYTES
 from edgekv.store import layout
 from edgekv.store.applied import NOTHING_APPLIED, Applied
+from edgekv.store.walk import Walk
 
 StoreError = lmdb.Error
 """What ``LmdbStore.get`` and writing raise; LMDB's own name stays in this module."""
@@ -83,6 +85,7 @@ class LmdbStore:
         self._rows = self._databases[layout.DB_ROWS]
         self._failure: str | None = None
         self._reader: lmdb.Transaction[bytes] | None = None
+        self._readings: WeakSet[Reading] = WeakSet()
         self._actors: list[Actor] = []
         self._page_bytes: int = environment.stat()["psize"]
         self._reserve_fd = -1 if self._readonly else os.open(self._data_file, os.O_RDWR | os.O_CLOEXEC)
@@ -136,9 +139,22 @@ class LmdbStore:
         try:
             self._reader = self._environment.begin(db=self._rows)
         except lmdb.MapResizedError:
+            self._end_readings()
             self._environment.set_mapsize(0)  # Another process grew the map: take its size over.
             self._reader = self._environment.begin(db=self._rows)
         self.get = self._reader.get
+
+    def read(self) -> "Reading":
+        """A read transaction of its own, which shows what the held one would after ``renew``. Close it soon: it pins pages."""
+        self.renew()
+        reading = Reading(self._environment.begin(db=self._rows), self._databases)
+        self._readings.add(reading)
+        return reading
+
+    def _end_readings(self) -> None:
+        """The map is about to move: no transaction may be open then."""
+        for reading in list(self._readings):
+            reading.close()
 
     def snapshot(self) -> int:
         """A number that is another one whenever the held transaction shows another state."""
@@ -157,7 +173,7 @@ class LmdbStore:
         """The same of another database than that of the rows."""
         return _iterate(self._held(), self._databases[index], low, high)
 
-    def walk(self) -> "Walk":
+    def walk(self) -> Walk:
         """A cursor over all rows that can jump. Not to be used after the next ``renew``."""
         return Walk(self._held().cursor(self._rows))
 
@@ -215,6 +231,7 @@ class LmdbStore:
         if self._reader is not None:
             self._reader.abort()
             self._reader = None
+        self._end_readings()
         self._environment.set_mapsize(2 * self._environment.info()["map_size"])
         self.renew()
 
@@ -231,6 +248,7 @@ class LmdbStore:
         if self._reader is not None:
             self._reader.abort()
             self._reader = None
+        self._end_readings()
         self._environment.close()
         if self._reserve_fd >= 0:
             os.close(self._reserve_fd)
@@ -363,33 +381,42 @@ class WriteTransaction:
         return self._transaction.stat(self._databases[index])["entries"] == 0
 
 
-class Walk:
-    """A cursor over the rows: to what it was sought, to the next one, or to the last one before something."""
+class Reading:
+    """One state of the store, for work that takes longer than a held transaction lives. Made by ``LmdbStore.read``.
 
-    def __init__(self, cursor: "lmdb.Cursor[bytes]") -> None:
-        self._cursor: Final = cursor
+    The store ends it when it is closed or its map has to move; all methods raise Unavailable then: begin again.
+    """
 
-    def seek(self, lmdb_key: bytes) -> bool:
-        """Go to the first row at or above this key; False: there is none."""
-        return self._cursor.set_range(lmdb_key) if lmdb_key else self._cursor.first()
+    def __init__(self, transaction: "lmdb.Transaction[bytes]", databases: "dict[bytes, lmdb._Database]") -> None:
+        self._transaction: lmdb.Transaction[bytes] | None = transaction
+        self._databases: Final = databases
 
-    def seek_before(self, lmdb_key: bytes) -> bool:
-        """Go to the last row below this key; False: there is none."""
-        return self._cursor.prev() if self._cursor.set_range(lmdb_key) else self._cursor.last()
+    def applied(self) -> Applied:
+        """What is stored beside the rows."""
+        return _read_applied(self._open(), self._databases[layout.DB_META])
 
-    def next(self) -> bool:
-        """Go to the next row; False: there is none."""
-        return self._cursor.next()
+    def actors(self) -> list[Actor]:
+        """The actors behind the interned numbers in the rows, by number."""
+        return [Actor(actor) for _, actor in self._open().cursor(self._databases[layout.DB_ACTORS])]
 
-    @property
-    def key(self) -> bytes:
-        """The LMDB key here."""
-        return self._cursor.key()
+    def get(self, lmdb_key: bytes) -> bytes | None:
+        """The row under an LMDB key."""
+        return self._open().get(lmdb_key)
 
-    @property
-    def value(self) -> bytes:
-        """A copy of the row here."""
-        return self._cursor.value()
+    def range(self, low: bytes, high: bytes | None, database: bytes = layout.DB_ROWS) -> Iterator[tuple[bytes, bytes]]:
+        """(LMDB key, row) from ``low``, in LMDB's order, below ``high``; of another database: what that has."""
+        return _iterate(self._open(), self._databases[database], low, high)
+
+    def close(self) -> None:
+        """Idempotent."""
+        if self._transaction is not None:
+            self._transaction.abort()
+            self._transaction = None
+
+    def _open(self) -> "lmdb.Transaction[bytes]":
+        if self._transaction is None:
+            raise Unavailable("the store was closed or grew while its rows were read. Begin again.")
+        return self._transaction
 
 
 def _cannot_open(path: Path, error: lmdb.Error) -> Unavailable:

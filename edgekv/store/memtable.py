@@ -224,6 +224,11 @@ class Memtable:
         return len(self.frozen) < FROZEN_GENERATIONS_MAX and not self.active.empty
 
     @property
+    def empty(self) -> bool:
+        """Whether LMDB shows everything that was put here."""
+        return self.active.empty and not self.frozen
+
+    @property
     def rows(self) -> int:
         """Rows that LMDB may not have yet."""
         return self.active.rows + sum(frozen.layer.rows for frozen in self.frozen)

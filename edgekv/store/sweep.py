@@ -10,6 +10,7 @@ A map's clear stays: a cell with a lower stamp may still come, until the stable 
 What is removed was not visible, so counts do not change.
 """
 
+from collections.abc import Callable
 from typing import Final
 
 from edgekv.crdt import elements
@@ -19,6 +20,7 @@ from edgekv.crdt.operation import SUFFIX_SET_CLEAR, Row, element_suffix, field_s
 from edgekv.crdt.register import Cell
 from edgekv.errors import Corruption
 from edgekv.ids import KeyspaceId
+from edgekv.limits import PURGE_ROWS_MAX
 from edgekv.store import layout
 from edgekv.store.collection_rows import ELEMENTS_END, FIELDS_END
 from edgekv.store.lmdb_store import WriteTransaction
@@ -48,6 +50,14 @@ class Sweep:
         return not transaction.index_is_empty(layout.DB_SWEEPS)
 
 
+def sweep_keyspace(transaction: WriteTransaction, keyspace: KeyspaceId, poll: Callable[[], None]) -> None:
+    """Remove all that the clears of one keyspace have hidden, however much that is. ``poll`` is called now and then and may raise."""
+    low, high = layout.key_start(keyspace, b""), layout.key_start(KeyspaceId(keyspace + 1), b"")
+    while entries := transaction.index_range(layout.DB_SWEEPS, low, high, 1):
+        poll()
+        _sweep(transaction, *entries[0], PURGE_ROWS_MAX)
+
+
 def _sweep(transaction: WriteTransaction, clear_key: bytes, place: bytes, rows_max: int) -> int:
     """Some rows of one clear; how many were looked at, at least 1."""
     data = transaction.get(clear_key)
@@ -62,7 +72,7 @@ def _sweep(transaction: WriteTransaction, clear_key: bytes, place: bytes, rows_m
     for lmdb_key, found in rows:
         row_key = layout.row_key_of(lmdb_key, found)
         row = layout.decode_row(found, transaction.actor_of)
-        left = _left(row, clear)
+        left = left_by(clear, row)
         if left is None:
             transaction.delete(lmdb_key)
         elif left != row:
@@ -108,11 +118,13 @@ def _stretch(
     return found, None
 
 
-def _left(row: Row, clear: Row) -> Row | None:
-    """What a clear leaves of a row."""
+def left_by(clear: Row, row: Row) -> Row | None:
+    """What a clear leaves of an element's row or of a field's cell: the row itself, less of it, or nothing."""
     if isinstance(row, Element):
         assert isinstance(clear, Clear)
         dots = elements.visible(row, clear)
+        if len(dots) == len(row.dots):
+            return row
         return Element(dots) if dots else None
     assert isinstance(row, Cell) and isinstance(clear, Cell)
     return None if hidden(row, clear) else row

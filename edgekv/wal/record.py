@@ -7,7 +7,9 @@ record is the frame's `first_lsn` plus its index in the payload.
              `changes` consecutive changes of one actor in one keyspace. Change i has dot (actor, first_seq + i) and HLC base_hlc + i.
              `chain` is the actor's chain value before first_seq; the one after the run is checksum.chain_next(chain, body).
              `op_ids` stays in this node's log: [[index, session 16 B, n u64, reply], ...].
-    BARRIER  [2, ...]   reserved: the rows of a row sync became visible here
+    BARRIER  [2, keyspace_id u32, spool_id 8 B, [[actor, seq, chain], ...], hlc]
+             the rows of a spool (store.spool) join those of the keyspace here; vector, chain values and HLC are the spool's. Until the
+             applier has committed it, only marks follow
     RAFT     [3, ...]   reserved
     RAFT_STATE [4, ...] reserved
     MARK     [5, mark_kind, ...]
@@ -45,6 +47,8 @@ TTL: Final = 3
 CHECKPOINT: Final = 4
 HLCS: Final = 5
 
+SPOOL_ID_BYTES: Final = 8
+
 COLUMNS: Final = 0
 OPERATIONS: Final = 1
 
@@ -63,6 +67,15 @@ class Changes(NamedTuple):
     changes: int
     body: bytes
     operation_ids: list[Any] | None = None
+
+
+class Barrier(NamedTuple):
+    """Where the rows of a spool join a keyspace's own."""
+
+    keyspace: int
+    spool_id: bytes
+    vector: Sequence[tuple[Actor, int, int]]  # (actor, seq, chain value after seq), of the spool
+    hlc: int
 
 
 class KeyspaceState(NamedTuple):
@@ -102,7 +115,7 @@ class Operations(NamedTuple):
     changes: list[list[list[Any]]]
 
 
-Record = Changes | Mark
+Record = Changes | Barrier | Mark
 Body = Columns | Operations
 
 CLEAN_RECORD: Final = pack([MARK, CLEAN])
@@ -146,6 +159,11 @@ def pack_changes(
     return pack((CHANGES, keyspace, actor, first_seq, base_hlc, chain, changes, body, operation_ids))
 
 
+def pack_barrier(barrier: Barrier) -> bytes:
+    """One BARRIER record."""
+    return pack((BARRIER, *barrier))
+
+
 def pack_incarnation(actor: Actor) -> bytes:
     """The mark with which an incarnation begins."""
     return pack((MARK, INCARNATION, actor))
@@ -180,6 +198,9 @@ def _record(fields: Any) -> Record:
     match fields:
         case [1, int(), bytes(actor), int(), int(), int(), int(), bytes(), None | list()]:
             return Changes(fields[1], Actor(actor), *fields[3:])
+        case [2, int(), bytes(), list(vector), int()]:
+            entries = [(Actor(actor), seq, chain) for actor, seq, chain in vector]
+            return Barrier(fields[1], fields[2], entries, fields[4])
         case [5, 1, bytes(actor)]:
             return Mark(INCARNATION, Actor(actor))
         case [5, 2]:

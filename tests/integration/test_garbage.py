@@ -298,7 +298,8 @@ def send_until_stuck(greedy: dict[socket.socket, bytes], stuck_s: float = 0.5) -
     return taken
 
 
-CONNECTIONS: Final = 100  # per listener, what so few descriptors allow
+CONNECTIONS: Final = 100  # per listener for clients, what so few descriptors allow
+PEERS: Final = 28  # besides: an eighth of all
 BEYOND: Final = 10_000
 WAVE: Final = 90
 
@@ -307,7 +308,7 @@ WAVE: Final = 90
 def few_descriptors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Programs that this test starts may open so few files that a node allows `CONNECTIONS` per listener."""
     program = tmp_path / "python"
-    limit = 2 * CONNECTIONS + DESCRIPTORS_OWN
+    limit = 2 * CONNECTIONS + PEERS + DESCRIPTORS_OWN
     program.write_text(f'#!/bin/sh\nulimit -n {limit}\nexec "{sys.executable}" "$@"\n')
     program.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(program))

@@ -91,6 +91,24 @@ def test_an_edge_joins_its_hub_and_each_gets_what_the_other_writes(tmp_path: Pat
         assert hub.stop() == 0
 
 
+def test_an_edge_goes_on_with_its_second_hub_when_the_first_one_is_killed(tmp_path: Path) -> None:
+    first_hub = hub_process(tmp_path)
+    first_hub.start()
+    first = str(first_hub.listeners["peer"])
+    flags = ("--node", "hub-2", "--site", "cloud", "--upstream", first)
+    with NodeProcess(tmp_path / "hub-2", *flags) as second_hub:
+        with edge_process(tmp_path, first, "--upstream", str(second_hub.listeners["peer"])) as edge:
+            until(lambda: put(edge, b"a", b"1"))
+            until(lambda: has(second_hub, b"a", b"1"))  # by way of the first one
+            first_hub.kill()
+            assert put(edge, b"b", b"2")
+            until(lambda: has(second_hub, b"b", b"2"))
+            until(lambda: put(second_hub, b"c", b"3"))
+            until(lambda: has(edge, b"c", b"3"))
+            assert edge.stop() == 0
+        assert second_hub.stop() == 0
+
+
 def test_a_node_inside_a_process_joins_as_any_other(tmp_path: Path) -> None:
     async def main(hub: NodeProcess) -> None:
         upstream = [str(hub.listeners["peer"])]

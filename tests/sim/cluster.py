@@ -84,8 +84,9 @@ class Cluster:
         ]
         self.witness: Final = Witness(k.id for k in self.machines[0].node.engine.keyspaces.all if not k.policy.system)
         self.faults: Final = Faults(self, Random(f"faults {seed}"))
-        for machine in self.machines:
+        for machine in self.machines[:-1]:
             machine.begin()
+        self.at(int(plan.late_s * 1e6), self.machines[-1].begin)
 
     # -- time
 
@@ -156,6 +157,7 @@ class Cluster:
             lacking = [sorted(node.durable(0).values()) for node in nodes if node.up]
             raise Violation(f"no agreement {LIVENESS_S} s after {since}; vectors of the default keyspace: {lacking}")
         self.witness.agree(nodes, self.all_keys())
+        self.witness.check_system_clears()
 
     def _tidy(self) -> None:
         """Everybody has seen everything: of what was deleted and what has expired nothing is left, and nothing came back."""

@@ -184,6 +184,14 @@ class SimDisk:
             inode.cache = bytearray(inode.durable)
         self.entries, self._durable_entries, self._unsynced = entries, dict(entries), []
 
+    def replace(self, files: dict[str, bytes]) -> None:
+        """Other files, by their names, all durable: a backup that was restored."""
+        self.entries = {}
+        for name, content in files.items():
+            inode = self.entries[name] = Inode(0)
+            inode.cache, inode.durable = bytearray(content), bytearray(content)
+        self._durable_entries, self._unsynced = dict(self.entries), []
+
     # Inside.
 
     def _step(self, *what: object) -> bool:

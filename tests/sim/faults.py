@@ -42,7 +42,9 @@ class Faults:
     def _happen(self) -> None:
         if self._peace:
             return
-        kind = self._rng.choice(self._cluster.plan.faults)
+        kinds = self._cluster.plan.faults
+        rare = [kind for kind in kinds if kind == "restore"]  # it needs a backup first
+        kind = self._rng.choice([*kinds, *rare, *rare])
         if getattr(self, f"_{kind.replace(' ', '_')}")():
             self.happened[kind] += 1
             self._cluster.note(f"fault: {kind}")
@@ -82,7 +84,7 @@ class Faults:
         return self._cluster.network.reset_some(self._rng.randint(1, 2)) > 0
 
     def _crash(self, *, power: bool) -> bool:
-        up = [machine for machine in self._cluster.machines if machine.node.up]
+        up = [machine for machine in self._cluster.machines if machine.life and machine.node.up]
         if not up:
             return False
         self._rng.choice(up).crash(power=power)
@@ -97,7 +99,7 @@ class Faults:
     def _power_all(self) -> bool:
         if self._rng.random() < 0.7:
             return False
-        up = [machine for machine in self._cluster.machines if machine.node.up]
+        up = [machine for machine in self._cluster.machines if machine.life and machine.node.up]
         for machine in up:
             machine.crash(power=True)
         return bool(up)
@@ -121,3 +123,23 @@ class Faults:
 
     def _duplicate(self) -> bool:
         return self._rng.choice(self._cluster.machines).duplicate()
+
+    def _restore(self) -> bool:
+        """A node is set back to an earlier backup; else backups are taken of all.
+
+        One at a time, as an operator would: while all others are members. The leader only where it is the one hub, which all edges
+        greet: beside another one it would wait for ever to hear of the edges of that.
+        """
+        machines = self._cluster.machines
+        up = [machine for machine in machines if machine.life and machine.node.up]
+        settled = machines[0].is_leading and all(machine.is_member for machine in machines)
+        held = [
+            machine for machine in up if machine.node.has_backup and (machine.number or self._cluster.plan.hubs == 1)
+        ]
+        if settled and held and self._rng.random() < 0.7:
+            self._rng.choice(held).restore()
+            return True
+        for machine in up:
+            if machine.is_member:
+                machine.node.back_up()
+        return False

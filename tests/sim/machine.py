@@ -14,6 +14,8 @@ from edgekv.config import KeyspaceConfig
 from edgekv.replication.log_source import LogSource
 from edgekv.replication.messages import Applicant
 from edgekv.replication.replication import Replication
+from edgekv.store.applied import sync_path
+from edgekv.store.spool_transfer import SpoolFolder
 from tests.sim.clients import Clients
 from tests.sim.sim_node import Reply, SimNode
 from tests.sim.witness import Promise, Violation
@@ -25,7 +27,8 @@ CLUSTER: Final = b"a simulated one!"
 START_MS: Final = 1_700_000_000_000
 TICK_US: Final = 100_000
 DIAL_US: Final = (100_000, 1_500_000)
-STALL_US: Final = 400_000
+CACHE_DROPPED: Final = 0.3
+"""Of how many events the applied generations in memory are gone."""
 
 
 class Machine:
@@ -39,7 +42,7 @@ class Machine:
         self.skew_ms = plan.skews_ms[number]
         self.stalled_until_us = 0
         self.life = 0
-        """Of the process: what an earlier one had planned does not happen."""
+        """Of the process: what an earlier one had planned does not happen. 0: it was never started."""
         self._rng: Final = Random(f"machine {number} {cluster.seed}")
         self._clients: Final = Clients(Random(f"clients {number} {cluster.seed}"))
         self._checked_us = 0
@@ -56,6 +59,16 @@ class Machine:
             segment_bytes=plan.segment_bytes,
             retain_bytes=plan.retain_segments * plan.segment_bytes,
         )
+
+    @property
+    def is_member(self) -> bool:
+        """Whether its node is up, and an open member as far as it knows."""
+        return self.life > 0 and self.node.up and self.replication.members.is_open(self.node.actor)
+
+    @property
+    def is_leading(self) -> bool:
+        """Whether its node is up and writes meta."""
+        return self.life > 0 and self.node.up and self.replication.leader.leads
 
     def now_ms(self) -> int:
         """The wall clock, right or wrong."""
@@ -82,6 +95,9 @@ class Machine:
             kick=lambda: None,  # every event ends with a flush
             rolled_back=self._rolled_back,
             acks=self.node.node.acks,
+            store=self.node.store,
+            folder=SpoolFolder(sync_path(self.node.config.data_dir)),
+            entropy=self.node.rng.randbytes,
         )
         self._at(self._rng.randrange(TICK_US), self._tick)
         self._at(self._pause_us(), self._call)
@@ -92,7 +108,17 @@ class Machine:
         """The process or the whole machine dies, and is back after a while."""
         self._note(f"dies{' without power' if power else ''}")
         self.node.crash(power=power)
-        self._cluster.network.drop(self, silent=power)
+        self._down(silent=power)
+
+    def restore(self) -> None:
+        """It dies, and an older copy of its directory is started."""
+        self._note("is restored")
+        self._cluster.witness.set_back(self.node, [machine.node for machine in self._cluster.machines])
+        self.node.restore()
+        self._down(silent=False)
+
+    def _down(self, *, silent: bool) -> None:
+        self._cluster.network.drop(self, silent=silent)
         self.life += 1
         down_us = self._rng.choice((20_000, 300_000, 1_000_000, 4_000_000))
         self._cluster.at(down_us, self._start)
@@ -211,7 +237,8 @@ class Machine:
     def _turn(self, *, whole: bool = False) -> None:
         """The end of a turn of the loop: start what was asked for, and have a look."""
         node, cluster = self.node, self._cluster
-        cluster.witness.made(node)
+        cluster.witness.made(node, system=True)
+        cluster.witness.check_acks(node)
         node.engine.kick()
         if node.jobs and not self._flushing:
             self._flushing = True
@@ -225,6 +252,8 @@ class Machine:
     def _look(self, *, whole: bool) -> None:
         """Check what this event touched and one key more; everything that is in use now and then, and after a start or an apply."""
         cluster = self._cluster
+        if self._rng.random() < CACHE_DROPPED:
+            self.node.engine.memtable.drop_cache()  # as when memory is short: it hides what is wrong in LMDB
         keys = cluster.witness.touched(self.node)
         in_use = [*cluster.keys(), *cluster.sibling_keys()]
         if cluster.check_ms:

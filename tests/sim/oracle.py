@@ -79,6 +79,7 @@ class _Count:
 
     def add(self, actor: Actor, seq: int, total: Fraction | int, *, fresh: bool) -> None:
         """In the order of the actor's changes."""
+        assert fresh or actor in self._totals, "an increment goes on from a total that there never was"
         before = 0 if fresh else self._totals[actor]
         if fresh:
             self.reset(actor, seq - 1)
@@ -316,16 +317,23 @@ class History:
             state = states[covered] = self._replayed(key, covered)
         return state
 
+    def of_key(self, key: bytes) -> list[Change]:
+        """All changes of a key, those of one actor in their order."""
+        return [self.made[actor][seq - 1] for actor, seqs in self._by_key.get(key, {}).items() for seq in seqs]
+
     def _replayed(self, key: bytes, covered: Iterable[tuple[Actor, int]]) -> Key:
-        state = Key()
-        for actor, count in covered:
-            changes = self.made[actor]
-            for seq in self._by_key[key][actor][:count]:
-                change = changes[seq - 1]
-                for operation in change.operations:
-                    if operation[1] == key:
-                        state.take(actor, seq, change.hlc, operation)
-        return state
+        by_actor = self._by_key.get(key, {})
+        return replayed(key, (self.made[actor][seq - 1] for actor, count in covered for seq in by_actor[actor][:count]))
+
+
+def replayed(key: bytes, changes: Iterable[Change]) -> Key:
+    """A key by these changes, those of one actor in their order."""
+    state = Key()
+    for change in changes:
+        for operation in change.operations:
+            if operation[1] == key:
+                state.take(change.actor, change.seq, change.hlc, operation)
+    return state
 
 
 def changes_of(record: Changes) -> Iterator[Change]:

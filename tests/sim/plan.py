@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import Final
 
-FAULTS: Final = ("partition", "reset", "kill", "power", "power all", "clock", "stall", "slow", "duplicate")
+FAULTS: Final = ("partition", "reset", "kill", "power", "power all", "clock", "stall", "slow", "duplicate", "restore")
 CLOCK_STEPS_MS: Final = (-30_000, -500, 200, 5_000, 60_000)
 SKEWS_MS: Final = (0, 0, 0, 40, -40, 2_000, -2_000, 90_000)
 
@@ -30,6 +30,8 @@ class Plan:
     retain_segments: int
     hurry: bool
     """Whether what all have seen is announced and purged many times in this life (tests/sim/hurry.py)."""
+    late_s: float = 0.0
+    """When the last edge comes; the others are there from the start."""
 
     @property
     def nodes(self) -> int:
@@ -42,10 +44,14 @@ def draw(seed: int, *, chaos_s: float = 6.0) -> Plan:
     hubs, edges = rng.choice(((1, 1), (1, 2), (1, 2), (1, 3), (2, 1), (2, 2), (2, 3), (3, 1), (1, 4), (3, 2)))
     quiet = rng.random() < 0.1
     count = 0 if quiet else rng.randint(1, len(FAULTS))
+    late_s = rng.choice((0.0, 0.0, 0.0, 2.0, 4.0))
+    skews_ms = [rng.choice(SKEWS_MS) for _ in range(hubs + edges)]
+    if late_s and rng.random() < 0.5:
+        skews_ms[-1] = -90_000  # what it writes first is below all deletions
     return Plan(
         hubs=hubs,
         edges=edges,
-        skews_ms=tuple(rng.choice(SKEWS_MS) for _ in range(hubs + edges)),
+        skews_ms=tuple(skews_ms),
         keys=rng.choice((1, 2, 3, 6)),
         calls_per_s=rng.choice((5.0, 20.0, 60.0)),
         delay_us=rng.choice((100, 2_000, 20_000, 150_000)),
@@ -56,6 +62,7 @@ def draw(seed: int, *, chaos_s: float = 6.0) -> Plan:
         segment_bytes=rng.choice((16 << 10, 32 << 10)),
         retain_segments=1_000,
         hurry=rng.random() < 0.8,
+        late_s=late_s,
     )
 
 

@@ -24,7 +24,7 @@ from edgekv.limits import SPARE_SEGMENTS
 from edgekv.node import identity, keyspace_file
 from edgekv.node.node import Node
 from edgekv.node.operations import Operations
-from edgekv.store.applied import Stable
+from edgekv.store.applied import Stable, sync_path
 from edgekv.store.applier import Applier
 from edgekv.store.applier_process import InlineApplier
 from edgekv.store.lmdb_store import LmdbStore
@@ -103,6 +103,7 @@ class SimNode:
         self.disk: Final = SimDisk(rng, evicting=False)
         self.up = False
         self.jobs: deque[Job] = deque()
+        self._backup: tuple[dict[str, bytes], bytes, bytes] | None = None
         self.commits = 0
         """Of LMDB, in all lives."""
         self.open()
@@ -142,7 +143,8 @@ class SimNode:
         policies = keyspace_file.load_or_seed(directory, self.config.all_keyspaces())
         self.jobs = deque()
         self.store = LmdbStore.open(directory / "store", readonly=False)
-        self._applier = InlineApplier(Applier(self.store, self.disk))
+        sync_path(directory).mkdir(exist_ok=True)
+        self._applier = InlineApplier(Applier(self.store, self.disk, sync_path(directory)))
         self.node = Node.recover(
             self.config,
             identity=who,
@@ -150,6 +152,7 @@ class SimNode:
             disk=self.disk,
             store=self.store,
             effects=_Effects(self),
+            apply_now=self._apply_now,
             now_ms=self.now_ms,
             entropy=self.rng.randbytes,
         )
@@ -161,6 +164,11 @@ class SimNode:
         ).touch()  # identity.py asks whether there is a log; it lies on the simulated disk
         self._make_spares()
         self.up = True
+
+    def _apply_now(self, lsn: int) -> None:
+        self._applier.request(lsn, None)
+        while self._applier.step() is not None:
+            pass
 
     def crash(self, *, power: bool) -> None:
         """kill -9, or the whole machine without power, at any moment: also within the flush that is under way, or after it."""
@@ -177,6 +185,33 @@ class SimNode:
             self.disk.power()
             if self._before_commit.exists() and self.rng.random() < 0.5:
                 shutil.copyfile(self._before_commit, self._data)
+
+    def back_up(self) -> None:
+        """Copy the directory as it is at this moment."""
+        self._backup = (
+            {name: bytes(inode.cache) for name, inode in self.disk.entries.items()},
+            self._data.read_bytes(),
+            (self.config.data_dir / identity.FILE).read_bytes(),
+        )
+
+    @property
+    def has_backup(self) -> bool:
+        return self._backup is not None
+
+    def restore(self) -> None:
+        """The process dies, and the directory is that of the backup, as another copy of it: `open` takes a new incarnation."""
+        assert self.up and self._backup is not None
+        self.up = False
+        self.store.close()
+        files, data, who = self._backup
+        self.disk.replace(files)
+        self._data.write_bytes(data)
+        self._before_commit.unlink(missing_ok=True)
+        file = self.config.data_dir / identity.FILE
+        copy = file.with_suffix(".copy")
+        copy.write_bytes(who)
+        copy.replace(file)
+        self._backup = None
 
     def stop(self) -> None:
         """The end of the simulation for this node."""

@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 
 from edgekv.crdt.counter import Part
 from edgekv.crdt.elements import Clear, Element
-from edgekv.crdt.operation import Row
+from edgekv.crdt.operation import EXPIRE, Row
 from edgekv.crdt.register import Cell
 from edgekv.crdt.siblings import Siblings
 from edgekv.engine.frame import Run
@@ -23,7 +23,7 @@ from edgekv.ids import Actor, KeyspaceId
 from edgekv.node.node import Node
 from edgekv.store import layout
 from edgekv.wal.record import Changes
-from tests.sim.oracle import Change, History, changes_of, changes_of_run, shown
+from tests.sim.oracle import Change, History, changes_of, changes_of_run, replayed, shown
 from tests.sim.sim_node import SimNode
 
 Vector = dict[Actor, int]
@@ -55,17 +55,21 @@ class Witness:
         self._got: Final[dict[tuple[KeyspaceId, Actor], int]] = {}
         """How far anybody else has an actor's changes."""
         self._touched: Final[dict[str, dict[bytes, None]]] = {}
+        self._set_back: Final[set[str]] = set()
+        self._left: Final[dict[tuple[KeyspaceId, Actor], int]] = {}
+        """By actors whose disk is gone, how far others had them durably: no more must be left of them."""
+        self._system: Final[dict[Dot, Change]] = {}
 
     # -- what is made
 
-    def made(self, node: SimNode) -> None:
-        """The node may have made changes; those that are new are written down."""
+    def made(self, node: SimNode, *, system: bool = False) -> None:
+        """The node may have made changes; those that are new are written down. ``system``: no client asked for them."""
         for frame in reversed(node.engine.commit.overlays):
             for run in frame.runs:
                 if isinstance(run, Run) and run.keyspace.id in self.histories:
-                    self._take(node, run)
+                    self._take(node, run, system=system)
 
-    def _take(self, node: SimNode, run: Run) -> None:
+    def _take(self, node: SimNode, run: Run, *, system: bool) -> None:
         history = self.histories[run.keyspace.id]
         known = len(history.made.get(node.actor, ()))
         if run.first_seq + run.count - 1 <= known:
@@ -75,6 +79,8 @@ class Witness:
             if change.seq > known:
                 history.add(change)
                 self._touch(node, change)
+                if system:
+                    self._system[run.keyspace.id, node.actor, change.seq] = change
                 self._seen_by_maker[run.keyspace.id, node.actor, change.seq] = before
 
     # -- what is taken in
@@ -162,8 +168,8 @@ class Witness:
         keyspace = engine.keyspaces.of(key)
         now_ms = engine.ttl_now_ms()
         vector = {actor: head.seq for actor, head in _seen(keyspace, node.actor).items()}
-        must = self.histories[keyspace.id].truth(key, vector, now_ms)
         try:
+            must = self.histories[keyspace.id].truth(key, vector, now_ms)
             is_shown = shown(running, key)
         except AssertionError as contradiction:
             raise Violation(f"{node.name}: {key!r}: {contradiction}") from contradiction
@@ -184,6 +190,39 @@ class Witness:
                 if actor != node.actor:
                     self._got[number, actor] = max(self._got.get((number, actor), 0), seq)
 
+    def check_acks(self, node: SimNode) -> None:
+        """What the node believes others to have durably of its changes, they have."""
+        for number, history in self.histories.items():
+            for seq in range(len(history.made.get(node.actor, ())), 0, -1):
+                peers = node.node.acks.covered_by({number: seq})
+                believed = [peer.name for peer in peers if peer.name not in self._set_back]
+                for name in believed:
+                    if self._durable.get((name, number), {}).get(node.actor, 0) < seq:
+                        raise Violation(f"{node.name} believes that {name} has its change {seq} durably")
+                if believed:
+                    break
+
+    def check_system_clears(self) -> None:
+        """What the cluster itself cleared was hidden already: without that change readers are shown the same.
+
+        Asked of keys to which nobody wrote who had seen the clear: what such a one writes rests on it.
+        """
+        for (number, actor, seq), change in self._system.items():
+            history = self.histories[number]
+            for key in {operation[1] for operation in change.operations}:
+                others = [other for other in history.of_key(key) if (other.actor, other.seq) != (actor, seq)]
+                if any(self._has_seen(number, other, actor, seq) for other in others):
+                    continue
+                ends = [o[2] for other in others for o in other.operations if (o[0], o[1]) == (EXPIRE, key)]
+                end = max(ends)  # of what it has seen: whoever wrote another one later had seen this one pass
+                if replayed(key, others).shown(end) != replayed(key, [*others, change]).shown(end):
+                    raise Violation(f"a clear of {key!r} that nobody asked for removed what it had not seen")
+
+    def _has_seen(self, number: KeyspaceId, change: Change, actor: Actor, seq: int) -> bool:
+        if change.actor == actor:
+            return change.seq > seq
+        return self._seen_by_maker[number, change.actor, change.seq].get(actor, 0) >= seq
+
     def restarted(self, node: SimNode) -> None:
         """The node is back: all it forgets of its own are changes that nobody was told of."""
         for number, history in self.histories.items():
@@ -196,23 +235,49 @@ class Witness:
                 raise Violation(f"{node.name} lost {got - seq} changes in keyspace {number} that others have got")
             for change in history.forget_above(node.actor, seq):
                 self._seen_by_maker.pop((number, node.actor, change.seq), None)
+                self._system.pop((number, node.actor, change.seq), None)
         self._touched.pop(node.name, None)
         self.check_durable(node)
+
+    def set_back(self, node: SimNode, nodes: Sequence[SimNode]) -> None:
+        """The node is about to lose its disk, and goes on under another actor: of this one is left what others have."""
+        self._set_back.add(node.name)
+        for number in self.histories:
+            self._left[number, node.actor] = 1 << 60
+            self._durable.pop((node.name, number), None)
+        for (number, actor), left in self._left.items():
+            others = [self._durable.get((other.name, number), {}) for other in nodes if other is not node]
+            self._left[number, actor] = min(left, max(vector.get(actor, 0) for vector in others))
+
+    def agreed(self, nodes: Sequence[SimNode]) -> bool:
+        """Whether everybody has durably all that there is."""
+        return all(node.durable(number) == self._all(number, nodes) for number in self.histories for node in nodes)
+
+    def _all(self, number: KeyspaceId, nodes: Sequence[SimNode]) -> Vector:
+        """All changes; of actors whose disk is gone, those that anybody has."""
+        heads = self.histories[number].heads()
+        vectors = [node.durable(number) for node in nodes]
+        for ks, actor in self._left:
+            if ks == number and actor in heads:
+                heads[actor] = max(vector.get(actor, 0) for vector in vectors)
+        return {actor: seq for actor, seq in heads.items() if seq}
 
     def agree(self, nodes: Sequence[SimNode], keys: Iterable[bytes]) -> None:
         """In the end: everybody has everything, and shows it."""
         for number, history in self.histories.items():
+            everything = self._all(number, nodes)
             for node in nodes:
-                if node.durable(number) != history.heads():
-                    raise Violation(f"{node.name} never got all: {node.durable(number)} of {history.heads()}")
+                if node.durable(number) != everything:
+                    raise Violation(f"{node.name} never got all: {node.durable(number)} of {everything}")
+            for (ks, actor), left in self._left.items():
+                if ks == number:
+                    if everything.get(actor, 0) < left:
+                        raise Violation(
+                            f"{left} changes of an actor that is gone were durable elsewhere; now {everything}"
+                        )
+                    history.forget_above(actor, everything.get(actor, 0))
         for node in nodes:
             self.check(node, keys)
-
-    def agreed(self, nodes: Sequence[SimNode]) -> bool:
-        """Whether everybody has everything durably."""
-        return all(
-            node.durable(number) == history.heads() for number, history in self.histories.items() for node in nodes
-        )
 
 
 def garbage(node: SimNode) -> list[str]:

@@ -69,23 +69,29 @@ class Promises:
         """A token that this node did not cover when it was asked."""
         self.unprocessed = 0
         """How many of the connection's commands were looked at in `begin` and not processed."""
+        self.reads = False
+        """The next payload answers a command that takes long and writes nothing."""
         self._everything: Final = self._sessions.all_keyspaces
         self._before: dict[KeyspaceId, int] = {}
         self._repeated = 0
         self._queue: Final[deque[Entry]] = deque()
         self._connection: Releases | None = None
-        self._told_level: Level = "local"
+        self._told_level: Level | None = None
         self._told_token = ""
 
     # -- the session
+
+    def begin_session(self, behind: str = "") -> None:
+        """A new one, or one that had this token, which the node does not cover for all that is known."""
+        self.looked, self.behind, self._told_token = set(), behind, ""
 
     def look_at(self, keyspaces: frozenset[KeyspaceId] | None) -> None:
         """The session sees these as well; None: all."""
         self.looked = (self.looked or set()) | (self._everything if keyspaces is None else keyspaces)
 
     def token(self) -> str:
-        """What the session has seen with all that has left."""
-        return self._sessions.token(self.looked or ())
+        """What the session has seen with all that has left. While the node is behind, nothing of it was."""
+        return self.behind or self._sessions.token(self.looked or ())
 
     def check(self, name: str) -> None:
         """Raise SessionBehind if the node is still behind the session. A transaction ends with it."""
@@ -93,6 +99,11 @@ class Promises:
             self._session.end_transaction()
         self._sessions.check(self.behind)
         self.behind = ""
+
+    def ask(self, level: Level, timeout_ms: int) -> None:
+        """Writes from here on are to reach a level; what the next one reaches is told in any case."""
+        self.level, self.timeout_ms, self._told_level = level, timeout_ms, None
+        self.begin([])
 
     def end(self) -> None:
         """As on a connection that is new (RESET); what waits goes on waiting."""
@@ -137,6 +148,9 @@ class Promises:
         self._connection = connection
         entry = Entry(lambda prefix: connection.release_with(prefix, held))
         self._queue.append(entry)
+        if self.reads:
+            self.reads = False
+            self.begin([])
         if self.level != "local":
             self._await(entry)
         self._hold(entry, frame)
@@ -207,7 +221,7 @@ class Promises:
         if entry.level is not None and self.reached != self._told_level:
             self._told_level = self.reached
             prefix = _push(_ACK, self.reached)
-        if self.looked is not None:
+        if self.looked is not None and not self.behind:  # A token of this node would not cover the one that it lacks.
             token = self.token()
             if token != self._told_token:
                 self._told_token = token

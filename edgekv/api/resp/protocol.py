@@ -167,6 +167,7 @@ class Connection(asyncio.Protocol):
         "_out",
         "_out_bytes",
         "_paused",
+        "_promises",
         "_received_ns",
         "_scheduled",
         "_session",
@@ -201,6 +202,8 @@ class Connection(asyncio.Protocol):
         self._timed = 0
         """How many commands succeeded of those that the next payload answers, and their verb."""
         self._timed_op = ""
+        self._promises: Promised | None = None
+        """The session's, once it has some."""
         self._last: Frame | None = None
         self._waiting_bytes = 0
         """Of payloads that wait for frames; 0: none waits."""
@@ -330,7 +333,7 @@ class Connection(asyncio.Protocol):
         commands = self._commands
         self._shared.commands_total += len(commands)
         self._engine.barrier = None
-        promises = self._session.promises
+        promises = self._promises
         if promises is not None:
             promises.begin(commands)
         elif len(commands) == 1:
@@ -542,6 +545,8 @@ class Connection(asyncio.Protocol):
         self._time(name, 1)
         self._hold(_SLOW)
         if isinstance(reply, Slices):
+            if self._promises is not None:
+                self._promises.reads = not reply.writes
             self._listener.run_slow(self, reply)
         else:
             self._session.awaited = reply.begin(self._last, self._later_reply)
@@ -559,13 +564,14 @@ class Connection(asyncio.Protocol):
         indexes = key_indexes(entry, len(command))
         keyspace = self._keyspaces.of(command[indexes[0]]).name if indexes else NO_KEYSPACE
         assert entry.run is not None
-        promises = self._session.promises
+        promises = self._promises
         try:
             if promises is not None and promises.behind and entry.uses_keys:
                 promises.check(entry.name)
             for i in indexes:
                 self._operations.check_key(command[i])
             reply = entry.run(self._session, command)
+            self._promises = self._session.promises
         except EdgeKVError as problem:
             self._metrics.ops(entry.name, keyspace, 1, problem.code)
             return fault(problem)
@@ -598,7 +604,7 @@ class Connection(asyncio.Protocol):
             last = self._last = None
         frame = barrier if last is None else newer(last, barrier)
         op, n, received_ns, self._timed = self._timed_op, self._timed, self._received_ns, 0
-        promises = self._session.promises
+        promises = self._promises
         if promises is not None:
             self._last = frame
             self._keep(promises, (payload, op, n, received_ns), frame)

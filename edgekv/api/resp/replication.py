@@ -73,8 +73,7 @@ def edgekv_ack(session: Session, arguments: Arguments) -> Reply:
     if level is None:
         raise InvalidRequest(f"'{text(arguments[1][:32])}' is no level of acknowledgement. Use local, site or hub.")
     timeout_ms = ACK_TIMEOUT_MS if len(arguments) == 2 else integer_from(arguments[2], 0, _RANGE)
-    promises.level, promises.timeout_ms = level, min(timeout_ms, ACK_TIMEOUT_MS_MAX)
-    promises.begin([])
+    promises.ask(level, min(timeout_ms, ACK_TIMEOUT_MS_MAX))
     return OK
 
 
@@ -97,7 +96,7 @@ def edgekv_session(session: Session, arguments: Arguments) -> Reply:
                 promises.look_at(None)
             return _after_all(promises, lambda: bulk(promises.token().encode()))
         case [word] if word.upper() == b"NEW":
-            promises.looked, promises.behind = set(), ""
+            promises.begin_session()
             return OK
         case [word] if word.upper() == b"END":
             promises.looked, promises.behind = None, ""
@@ -112,9 +111,8 @@ def edgekv_session(session: Session, arguments: Arguments) -> Reply:
 def _go_on(session: Session, promises: Promises, token: str, timeout_ms: int) -> Reply:
     """Whatever follows on the connection is refused until the node covers the token, so it may be sent with it."""
     entries = token_of(token).entries
-    promises.looked = set()
+    promises.begin_session(behind=token)
     promises.look_at(None if entries is None else frozenset(entries))
-    promises.behind = token
     sessions = session.shared.host.sessions
 
     def begin(_barrier: Frame | None, done: Callable[[bytes], None]) -> Callable[[], None]:

@@ -55,6 +55,8 @@ class Promised(Protocol):
     """A token that this node did not cover when it was asked; what uses keys is checked against it. Empty: there is none."""
     unprocessed: int
     """How many of the connection's commands `begin` has seen and are not processed."""
+    reads: bool
+    """What the next payload answers has written nothing, however much others have since `begin`."""
 
     def check(self, name: str) -> None:
         """Raise SessionBehind unless the node covers the token by now."""

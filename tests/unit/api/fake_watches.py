@@ -47,6 +47,10 @@ class FakeWatches:
         self.opened: list[FakeWatch] = []
         self.waiting: list[Callable[[], None]] = []
 
+    @property
+    def count(self) -> int:
+        return len(self.opened)
+
     def open(self, prefix: bytes, cursor: str = "") -> FakeWatch:
         if cursor and not cursor.isdecimal():
             raise InvalidRequest("the cursor is not one that a watch has given.")

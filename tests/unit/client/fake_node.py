@@ -55,6 +55,11 @@ class FakeNode:
         self.oldest_stamp = 0
         """Sessions below it are forgotten."""
         self.greeting_answer: bytes | None = None
+        self.openings: list[list[bytes]] = []
+        """What connections asked for behind their greeting: EDGEKV.ACK and EDGEKV.SESSION."""
+        self.opening_answer: Callable[[list[bytes]], bytes] = lambda words: OK
+        self.push: Callable[[list[bytes]], bytes] = lambda words: b""
+        """What is pushed before the answer to a command."""
         self.address = Address("127.0.0.1", 0)
         self.open_connections: set[_Connection] = set()
         self._loop = asyncio.new_event_loop()
@@ -117,6 +122,9 @@ class FakeNode:
                 text = b"# EdgeKV\r\nnode:a\r\nactor:%b\r\n" % self.name.encode() if self.name else b""
                 text += b"durable_lsn:%d\r\n" % self.durable_lsn
                 return b"=%d\r\ntxt:%b\r\n" % (len(text) + 4, text)
+            case [b"EDGEKV.ACK" | b"EDGEKV.SESSION", *_]:
+                self.openings.append(words)
+                return self.opening_answer(words)
         return None
 
     def execute(self, words: list[bytes]) -> bytes:
@@ -157,6 +165,10 @@ def bulk(value: bytes | None) -> bytes:
     return b"_\r\n" if value is None else b"$%d\r\n%b\r\n" % (len(value), value)
 
 
+def push(*words: bytes) -> bytes:
+    return b">%d\r\n" % len(words) + b"".join(map(bulk, words))
+
+
 class _Connection(asyncio.Protocol):
     def __init__(self, node: FakeNode) -> None:
         self.node = node
@@ -189,7 +201,7 @@ class _Connection(asyncio.Protocol):
         if fault is Fault.RESET_BEFORE:
             self.transport.abort()
             return False
-        reply = fault if isinstance(fault, bytes) else node.execute(words)
+        reply = fault if isinstance(fault, bytes) else node.push(words) + node.execute(words)
         if fault is Fault.RESET_AFTER:
             self.transport.abort()
             return False

@@ -40,8 +40,8 @@ from edgekv.ids import KeyspaceId
 from edgekv.limits import GENERATION_AGE_MS, ROW_OVERHEAD_BYTES
 from edgekv.store import applier_process, collection_rows
 from edgekv.store.collection_rows import CollectionRows, StoredRows
-from edgekv.store.lmdb_store import Walk
 from edgekv.store.memtable import Memtable
+from edgekv.store.walk import Walk
 from tests.unit.node.inline_node import InlineNode
 
 DAY_MS = 86_400_000

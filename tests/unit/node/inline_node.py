@@ -15,21 +15,23 @@ from edgekv.config import Config, KeyspaceConfig, LimitsConfig, WalConfig
 from edgekv.crdt.operation import Row
 from edgekv.engine.engine import Engine
 from edgekv.engine.frame import Frame
-from edgekv.ids import Lsn
+from edgekv.ids import KeyspaceId, Lsn
 from edgekv.limits import SPARE_SEGMENTS
 from edgekv.node import identity, keyspace_file
 from edgekv.node.node import Node
 from edgekv.node.operations import Operations
-from edgekv.store.applied import Stable
+from edgekv.store import layout
+from edgekv.store.applied import Applied, Stable, sync_path
 from edgekv.store.applier import Applier
 from edgekv.store.applier_process import InlineApplier
 from edgekv.store.layout import decode_row, lmdb_key
 from edgekv.store.lmdb_store import LmdbStore
+from edgekv.store.spool import SpoolSummary, SpoolWriter
 from edgekv.wal.disk import RealDisk
 from edgekv.wal.group_commit import CloseJob, FrameJob, Job, RecycleJob, SyncJob, Written, execute
 from edgekv.wal.log import Log
 from edgekv.wal.reader import LogReader
-from edgekv.wal.record import CLEAN_RECORD, Changes, unpack_records
+from edgekv.wal.record import CLEAN_RECORD, Changes, Record, unpack_records
 from edgekv.wal.segment import SPARE_PREFIX
 
 START_MS: Final = 1_700_000_000_000
@@ -111,7 +113,8 @@ class InlineNode:
     def open(self) -> None:
         """Start on what the directory holds."""
         directory = self.config.data_dir
-        directory.mkdir(exist_ok=True)
+        for folder in (directory, sync_path(directory)):
+            folder.mkdir(exist_ok=True)
         who = identity.load_or_create(directory, name="node-1", site="site-1", entropy=self._dice.randbytes)
         policies = keyspace_file.load_or_seed(directory, self.config.all_keyspaces())
         self._jobs: deque[Job] = deque()
@@ -119,7 +122,7 @@ class InlineNode:
         """The number of the last frame that is in the files, in this life."""
         self._disk = RealDisk(directory / "wal")
         self._store = LmdbStore.open(directory / "store", readonly=False)
-        self._applier = InlineApplier(Applier(self._store, self._disk))
+        self._applier = InlineApplier(Applier(self._store, self._disk, sync_path(directory)))
         self.node = Node.recover(
             self.config,
             identity=who,
@@ -127,15 +130,18 @@ class InlineNode:
             disk=self._disk,
             store=self._store,
             effects=_Effects(self._jobs, self._applier, self._retain_bytes),
+            apply_now=self._apply_now,
             now_ms=lambda: self.now_ms,
             entropy=self._dice.randbytes,
         )
         self.engine.checkpoints.lone = self._lone
-        self._make_spares()
+        if self.node.log is not None:
+            self._make_spares()
 
     def kill(self) -> None:
         """kill -9: what was not written is gone, what was written is in the files."""
-        self._log.close()
+        if self.node.log is not None:
+            self.node.log.close()
         self._give_back()
 
     def stop(self) -> None:
@@ -180,13 +186,40 @@ class InlineNode:
     def pull(self, source: "InlineNode", limit: int = 1 << 30) -> int:
         """Take in up to ``limit`` runs that the durable log of ``source`` has and this node has not; how many it were."""
         taken = 0
-        reader = LogReader(source._disk)
-        for _, _, payload in reader.read(source._log.segments[0].base_lsn, source.engine.commit.durable_lsn):
-            for record in unpack_records(payload):
-                if taken < limit and isinstance(record, Changes) and record.actor != self.engine.actor:
-                    taken += self.engine.receive(record)
-        reader.close()
+        for record in source.log_records():
+            if taken < limit and isinstance(record, Changes) and record.actor != self.engine.actor:
+                taken += self.engine.receive(record)
         return taken
+
+    def log_records(self) -> list[Record]:
+        """What the durable log holds."""
+        reader = LogReader(self._disk)
+        frames = reader.read(self._log.segments[0].base_lsn, self.engine.commit.durable_lsn)
+        records = [record for _, _, payload in frames for record in unpack_records(payload)]
+        reader.close()
+        return records
+
+    def spool(self, keyspace: KeyspaceId, file: Path) -> SpoolSummary:
+        """All rows of a keyspace, as LMDB has them, in a file."""
+        writer = SpoolWriter(self._store, keyspace, file)
+        while writer.step(3):
+            pass
+        return writer.summary
+
+    def contents(self) -> dict[tuple[int, bytes, bytes], Row]:
+        """All rows that LMDB has, counts apart, by keyspace, key and suffix."""
+        found = ((layout.row_key_of(*item), item[1]) for item in self._store.range(b"", None))
+        return {
+            layout.split(row_key): decode_row(data, self._store.actor_of)
+            for row_key, data in found
+            if not layout.is_count(data)
+        }
+
+    @property
+    def applied(self) -> Applied:
+        """What LMDB has beside the rows."""
+        self._store.renew()
+        return self._store.applied()
 
     def settle(self) -> None:
         """Write and sync everything."""
@@ -203,6 +236,11 @@ class InlineNode:
         if progress is not None:
             self.engine.applied(progress)
         return progress is not None
+
+    def _apply_now(self, lsn: int) -> None:
+        self._applier.request(lsn, None)
+        while self._applier.step() is not None:
+            pass
 
     def tick(self) -> None:
         """The timer: freezes, flushes, and the sync of what is buffered."""

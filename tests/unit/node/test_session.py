@@ -14,11 +14,12 @@ from hypothesis import strategies as st
 from edgekv.config import KeyspaceConfig
 from edgekv.engine.keyspaces import Head
 from edgekv.errors import InvalidRequest, SessionBehind
-from edgekv.ids import Actor, KeyspaceId, node_actor
+from edgekv.ids import Actor, KeyspaceId, Vector, node_actor
 from edgekv.limits import SESSION_TOKEN_CHARS_MAX
 from edgekv.node import session as session_module
-from edgekv.node.session import Cuts
 from edgekv.node.token import NAME_BYTES, Token, name_of, token_of, token_text
+from edgekv.replication.members import Announced
+from edgekv.store.applied import Cut, Stable
 from tests.unit.node.inline_node import InlineNode
 
 ROOMS = KeyspaceConfig(name="rooms", prefix=b"room/")
@@ -310,6 +311,10 @@ def many(node: InlineNode, count: int) -> list[Actor]:
     return actors
 
 
+def announced(number: int, cut: Vector) -> Announced:
+    return Announced(number=number, stable=Stable(0, {DEFAULT: Cut(cut, cut, frozenset())}))
+
+
 def test_a_token_of_more_nodes_than_fit_is_good_on_its_maker_only(here: InlineNode, there: InlineNode) -> None:
     many(here, 1_000)
     many(there, 1_000)
@@ -327,13 +332,13 @@ def test_a_thousand_nodes_fit_when_a_stable_cut_covers_most(here: InlineNode, th
     many(there, 1_000)
     put(here, b"a")
     replicate(here, there)
-    cuts = Cuts(7, {DEFAULT: dict.fromkeys(actors, 10**9)})
-    here.node.sessions.stable = cuts
+    stable = announced(7, dict.fromkeys(actors, 10**9))
+    here.node.sessions.announced = lambda: stable
     text = token(here, b"a")
     assert len(text) < 60
     told = wait(there, text)
     assert told.answers == [], "a node that does not know the STABLE waits"
-    there.node.sessions.stable = cuts
+    there.node.sessions.announced = lambda: stable
     there.node.durable()
     assert told.answers == [None]
 
@@ -344,7 +349,8 @@ def test_a_member_that_knows_the_stable_and_lacks_its_rows_waits_for_them(here: 
     replicate(here, there)
     vector = there.engine.keyspaces.of(b"").vector
     del vector[actor]
-    here.node.sessions.stable = there.node.sessions.stable = Cuts(7, {DEFAULT: {actor: 10**9}})
+    stable = announced(7, {actor: 10**9})
+    here.node.sessions.announced = there.node.sessions.announced = lambda: stable
     told = wait(there, token(here, b"a"))
     assert told.answers == []
     vector[actor] = Head(10**9, 0)

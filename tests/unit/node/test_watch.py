@@ -11,11 +11,12 @@ from edgekv.config import KeyspaceConfig
 from edgekv.errors import Denied, InvalidRequest, Overloaded
 from edgekv.ids import Actor, node_actor
 from edgekv.limits import WATCH_CURSOR_CHARS_MAX, WATCHES_MAX
+from edgekv.node import watch as watch_module
 from edgekv.node.watch import Watch
 from edgekv.node.watch_cursor import cursor_of, cursor_text
 from edgekv.node.watch_events import Event
 from edgekv.wal.reader import checkpoints
-from edgekv.wal.record import Changes, pack_columns
+from edgekv.wal.record import Body, Changes, pack_columns, unpack_body
 from tests.unit.node.inline_node import InlineNode
 
 SIBLINGS = KeyspaceConfig(name="notes", prefix=b"notes/", conflict="siblings")
@@ -235,6 +236,14 @@ def test_a_cursor_that_knows_a_change_this_node_does_not_have_yet_is_not_shown_i
     assert keys_of(take(watch)) == [b"3"]
 
 
+def test_a_cursor_from_beyond_the_end_of_this_log_is_judged_by_its_vectors(node: InlineNode) -> None:
+    """As after a salvage that cut the log short: the LSNs that follow are given anew."""
+    put(node, b"1", b"2")
+    actor = node.engine.actor
+    cursor = cursor_text(actor, node.engine.commit.durable_lsn + 5, None, {0: {actor: 1}})
+    assert keys_of(take(open_watch(node, cursor=cursor))) == [b"2"]
+
+
 @pytest.mark.parametrize("text", ["x", "%", "AAAA", "a" * (WATCH_CURSOR_CHARS_MAX + 1), "kwE", "1"])
 def test_what_is_no_cursor_is_refused(node: InlineNode, text: str) -> None:
     with pytest.raises(InvalidRequest):
@@ -392,6 +401,36 @@ def test_large_sets_and_maps_are_shown_in_parts(node: InlineNode) -> None:
     fields = [field for event in events if event.written for field, _ in event.written.fields or ()]
     assert found == fields == elements
     assert len(events) > 6
+
+
+def test_all_concurrent_values_are_among_the_current_rows(node: InlineNode) -> None:
+    unread = node.operations.siblings.get(b"notes/1").context
+    for value in (b"mine", b"yours"):
+        node.operations.siblings.put(b"notes/1", value, unread)
+    node.settle()
+    events = take(open_watch(node, b"notes/", "0"))
+    values = [(e.written.type, e.written.value) for e in events if e.written is not None]
+    assert sorted(values) == [("siblings", b"mine"), ("siblings", b"yours")]
+
+
+def test_runs_are_unpacked_once_for_all_watches_and_kept_only_as_far_as_there_is_room(
+    node: InlineNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watch_module, "WATCH_BODIES_BYTES_MAX", 200)
+    unpacked: list[bytes] = []
+
+    def counted(body: bytes) -> Body:
+        unpacked.append(body)
+        return unpack_body(body)
+
+    monkeypatch.setattr(watch_module, "unpack_body", counted)
+    watches = [open_watch(node) for _ in range(3)]
+    for i in range(20):
+        put(node, b"k%d" % i)
+        assert [keys_of(take(watch)) for watch in watches] == [[b"k%d" % i]] * 3
+    assert len(unpacked) == 20
+    open_watch(node, cursor=cursor_text(node.engine.actor, 0, None, {})).step()
+    assert len(unpacked) > 30
 
 
 # -- all of it

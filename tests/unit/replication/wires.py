@@ -9,6 +9,8 @@ from edgekv.ids import ID_BYTES
 from edgekv.replication.log_source import LogSource
 from edgekv.replication.messages import Applicant
 from edgekv.replication.replication import Replication
+from edgekv.store.applied import sync_path
+from edgekv.store.spool_transfer import SpoolFolder
 from tests.unit.node.inline_node import InlineNode
 
 CLUSTER: Final = b"c" * ID_BYTES
@@ -114,6 +116,9 @@ class Peer(InlineNode):
             kick=lambda: None,
             rolled_back=self._roll_back,
             acks=self.node.acks,
+            store=self._store,
+            folder=SpoolFolder(sync_path(self.config.data_dir)),
+            entropy=self._dice.randbytes,
         )
 
     def send(self, link: int, message: bytes) -> None:

@@ -9,7 +9,7 @@ from edgekv.checksum import chain_next
 from edgekv.crdt.operation import Row
 from edgekv.ids import Actor, KeyspaceId, node_actor
 from edgekv.store import layout
-from edgekv.store.applied import store_path, wal_path
+from edgekv.store.applied import store_path, sync_path, wal_path
 from edgekv.store.applier import Applier
 from edgekv.store.lmdb_store import LmdbStore
 from edgekv.wal.disk import RealDisk
@@ -92,7 +92,7 @@ def open_store(data_dir: Path, *, map_bytes: int = 1 << 30) -> LmdbStore:
 
 
 def applier_of(store: LmdbStore, data_dir: Path) -> Applier:
-    return Applier(store, RealDisk(wal_path(data_dir), read_only=True))
+    return Applier(store, RealDisk(wal_path(data_dir), read_only=True), sync_path(data_dir))
 
 
 def contents(store: LmdbStore) -> dict[tuple[int, bytes, bytes], Row]:

@@ -17,7 +17,7 @@ from edgekv.config import Config
 from edgekv.crdt.decimals import text_of
 from edgekv.engine.conflicts import Conflicts
 from edgekv.engine.frame import Frame
-from edgekv.engine.keyspaces import Keyspace, KeyspacePolicy, Keyspaces
+from edgekv.engine.keyspaces import Head, Keyspace, KeyspacePolicy, Keyspaces
 from edgekv.errors import EdgeKVError, InvalidRequest, NotANumber, ReadOnly, TooLarge, WrongType
 from edgekv.ids import Actor, KeyspaceId, node_actor
 from edgekv.limits import KEY_BYTES_MAX
@@ -273,8 +273,9 @@ class FakeCommit:
 
     durable_lsn = written_lsn = 0
 
-    def own_seq_written(self, keyspace: Keyspace, /) -> int:
-        return keyspace.seq
+    def heads_written(self, keyspace: Keyspace, /) -> dict[Actor, Head]:
+        own = {ACTOR: Head(keyspace.seq, 0)} if keyspace.seq else {}
+        return {**keyspace.vector, **own}
 
 
 class FakeReplication:

@@ -19,9 +19,9 @@ from edgekv.api.resp.watch import Pushes
 from edgekv.config import Config
 from edgekv.crdt.decimals import text_of
 from edgekv.engine.frame import Frame, newer
-from edgekv.engine.keyspaces import Keyspace, KeyspacePolicy, Keyspaces
+from edgekv.engine.keyspaces import Head, Keyspace, KeyspacePolicy, Keyspaces
 from edgekv.errors import Denied, EdgeKVError, InvalidRequest, NotANumber, NotFound, TooLarge, WrongType
-from edgekv.ids import KeyspaceId, node_actor
+from edgekv.ids import Actor, KeyspaceId, node_actor
 from edgekv.metrics import Metrics
 from edgekv.node import batch, decimals
 from edgekv.node.operations import Operations, Values
@@ -519,8 +519,9 @@ class FakeCommit:
 
     durable_lsn = written_lsn = 0
 
-    def own_seq_written(self, keyspace: Keyspace, /) -> int:
-        return keyspace.seq
+    def heads_written(self, keyspace: Keyspace, /) -> dict[Actor, Head]:
+        own = {ACTOR: Head(keyspace.seq, 0)} if keyspace.seq else {}
+        return {**keyspace.vector, **own}
 
 
 class FakeNode:

@@ -338,6 +338,30 @@ def test_reads_do_not_wait_unless_they_come_behind_a_write(site: Site) -> None:
     assert client.hear() == [b"OK", b"1"]
 
 
+def run_slow(site: Site) -> None:
+    """The slow command of one connection, up to its reply."""
+    connection, slices = site.listener.slow.pop()
+    while slices.step():
+        site.settle()
+    connection.slow_reply(slices.reply(), None)
+    site.settle()
+
+
+def test_a_slow_read_does_not_wait_for_what_others_write_meanwhile_and_a_slow_write_waits(site: Site) -> None:
+    client, writer = site.connect(), site.connect()
+    writer.ask("SET", "a", "1")
+    client.ask("EDGEKV.ACK", "hub")
+    client.send(("KEYS", "*"))
+    writer.ask("SET", "b", "1")
+    run_slow(site)
+    assert client.hear() == [[b"a", b"b"]]
+    client.send(("FLUSHDB",))
+    run_slow(site)
+    assert client.hear() == []
+    site.hub(3)
+    assert client.hear() == [b"OK"]
+
+
 def test_writes_of_several_reads_wait_side_by_side(site: Site) -> None:
     client = site.connect()
     client.ask("EDGEKV.ACK", "hub")
@@ -578,6 +602,33 @@ def test_commands_behind_a_token_fail_while_the_node_is_behind_and_nothing_is_do
     assert other.connect().ask("GET", "b") is None
     other.receive(site)
     assert there.ask("SET", "b", "1") == b"OK"
+
+
+def test_a_node_that_is_behind_tells_no_token_of_its_own(site: Site, other: Site) -> None:
+    """It would not cover what the session has seen, and the client would go on with it."""
+    client = site.connect()
+    client.ask("EDGEKV.SESSION", "NEW")
+    client.ask("SET", "a", "1")
+    there = other.connect()
+    there.send(("EDGEKV.SESSION", client.token, 0), ("PING",), ("EDGEKV.SESSION",))
+    other.tick(1)
+    other.settle()
+    assert there.hear()[1:] == [b"PONG", client.token]
+    assert there.told == []
+    other.receive(site)
+    there.ask("GET", "a")
+    assert token_of(there.token.decode()).entries == token_of(client.token.decode()).entries
+
+
+def test_the_first_write_tells_what_it_has_reached_whatever_that_is(site: Site) -> None:
+    """A client that has heard nothing yet must not take the first reply for more than it is."""
+    client = site.connect()
+    client.ask("EDGEKV.ACK", "hub", 500)
+    client.send(("SET", "a", "1"))
+    site.settle()
+    site.tick(500)
+    assert client.hear() == [b"OK"]
+    assert client.told == [[b"edgekv.ack", b"local"]]
 
 
 def test_a_transaction_behind_a_token_fails_as_a_whole(site: Site, other: Site) -> None:

@@ -101,8 +101,9 @@ def test_a_client_that_leaves_ends_its_watch_at_once_whatever_it_sent_before() -
         client, watch = await begin(site, "EDGEKV.WATCH", "")
         await client.message()
         client.peer.send(("PING",))
-        client.peer.writer.close()
+        client.peer.writer.write_eof()
         await until(lambda: watch.closed)
+        assert await client.peer.rest() == b""
 
     served(scenario)
 

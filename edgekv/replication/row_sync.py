@@ -1,0 +1,348 @@
+"""Row sync: a peer that lacks what this node's log no longer has gets the rows, in a file that can be sent on after any cut.
+
+The sender spools a keyspace (store/spool.py): its rows and the vector that they stand at, from one LMDB transaction. It offers the
+spool, the receiver asks for it from where it is, and puts it beside its store, apart from what reads see. When it is whole and sound
+the receiver *flips*: from one record in its log on the rows are joined with its own by the dot rule (engine/flip.py). Then the log of
+the sender goes on from the vector that came out.
+
+One spool of a keyspace serves all who need it, as long as the log can go on from its vector. A node takes one in at a time. What a
+link had brought before it was cut stays: when the same spool is offered again it is asked for from there on.
+"""
+
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Final
+
+from edgekv.engine.engine import Engine
+from edgekv.engine.keyspaces import Keyspace
+from edgekv.errors import Corruption, FormatUnknown, PeerFault, Unavailable
+from edgekv.ids import Actor, KeyspaceId, Vector
+from edgekv.limits import PEER_MESSAGE_BYTES, PEER_MESSAGES_AT_ONCE, PEER_WINDOW_BYTES, SPOOL_KEEP_MS
+from edgekv.replication.link import Link
+from edgekv.replication.log_source import LogSource, covers
+from edgekv.replication.messages import (
+    SPOOL_ID_BYTES,
+    Message,
+    SyncDone,
+    SyncGone,
+    SyncOffer,
+    SyncPiece,
+    SyncWant,
+)
+from edgekv.store.lmdb_store import LmdbStore, StoreError
+from edgekv.store.spool import SpoolCheck, SpoolWriter, keep
+from edgekv.store.spool_transfer import Part, SpoolFolder
+
+PIECE_OVERHEAD_BYTES: Final = 64
+_CHECK_BLOCKS: Final = 4
+"""Of a spool that was received, per step: a few ms each."""
+
+
+class Outgoing:
+    """A spool that is written, or was and is offered."""
+
+    def __init__(self, spool: bytes, writer: SpoolWriter, now_ms: int) -> None:
+        self.spool: Final = spool
+        self.writer: Final = writer
+        self.offer: SyncOffer | None = None
+        """None: it is not finished."""
+        self.used_ms = now_ms
+
+    @property
+    def vector(self) -> Vector:
+        return {actor: seq for actor, (seq, _) in self.writer.head.vector.items()}
+
+
+class Incoming:
+    """A spool that is taken in: pieces, then a check of all of it, then the flip."""
+
+    def __init__(self, offer: SyncOffer, part: Part, link: Link, now_ms: int) -> None:
+        self.offer: Final = offer
+        self.part: Final = part
+        self.link: Link = link
+        self.check: SpoolCheck | None = None
+        self.flipping = False
+        self.heard_ms = now_ms
+
+
+class RowSync:
+    """Both sides of it, of one node. Driven by `Replication`."""
+
+    def __init__(
+        self,
+        *,
+        engine: Engine,
+        store: LmdbStore,
+        source: LogSource,
+        folder: SpoolFolder,
+        floors: Callable[[], dict[int, Vector]],
+        send: Callable[[Link, Message], None],
+        refuse: Callable[[Link, PeerFault], None],
+        note: Callable[[str], None],
+        entropy: Callable[[int], bytes],
+        now_ms: Callable[[], int],
+    ) -> None:
+        """``refuse``: end a link whose peer sent what cannot be rows. ``note``: something for the operator."""
+        self._engine: Final = engine
+        self._store: Final = store
+        self._source: Final = source
+        self._folder: Final = folder
+        self._floors: Final = floors
+        self._send: Final = send
+        self._refuse: Final = refuse
+        self._note: Final = note
+        self._entropy: Final = entropy
+        self._now_ms: Final = now_ms
+        self._outgoing: Final[dict[int, Outgoing]] = {}
+        """By keyspace."""
+        self._unreadable: Final[set[int]] = set()
+        """Keyspaces with damaged rows, which are not sent."""
+        self._incoming: Incoming | None = None
+        self.syncs_total = 0
+        """Spools that were taken in."""
+
+    # -- the side that has the rows
+
+    def pump(self, link: Link) -> None:
+        """Offer what the peer needs and cannot get from the log; send pieces of what it asked for, as far as its credit goes."""
+        assert link.sender is not None
+        for keyspace in sorted(link.sender.beyond - link.offered.keys() - self._unreadable):
+            spooled = self._spooled(keyspace)
+            if spooled is not None and spooled.offer is not None:
+                link.offered[keyspace] = spooled.spool
+                self._send(link, spooled.offer)
+        for _ in range(PEER_MESSAGES_AT_ONCE):
+            if not link.wanted or link.unacknowledged >= PEER_WINDOW_BYTES:
+                return
+            keyspace, (spool, offset) = next(iter(link.wanted.items()))
+            self._send_piece(link, keyspace, spool, offset)
+
+    def _spooled(self, keyspace: int) -> Outgoing | None:
+        """A spool from which the log can go on, or the one that is being written; None: it cannot be written yet."""
+        found = self._outgoing.get(keyspace)
+        if found is not None and found.offer is not None:
+            begin = self._source.begin({keyspace: found.vector}, self._floors())
+            if begin.beyond:
+                self._drop(keyspace)
+                found = None
+        if found is None:
+            stored = self._store.applied().vectors.get(keyspace, {})
+            if not covers({actor: seq for actor, (seq, _) in stored.items()}, self._floors().get(keyspace, {})):
+                return None  # the applier is on its way there
+            spool = self._entropy(SPOOL_ID_BYTES)
+            try:
+                writer = SpoolWriter(self._store, KeyspaceId(keyspace), self._folder.path_of(spool))
+            except (OSError, Unavailable, StoreError):
+                return None  # no room on the disk, no reader's place: at the next tick perhaps
+            found = self._outgoing[keyspace] = Outgoing(spool, writer, self._now_ms())
+        found.used_ms = self._now_ms()
+        return found
+
+    def wanted(self, link: Link, want: SyncWant) -> None:
+        """The peer asks for a spool from an offset on. One that is gone is offered anew."""
+        found = self._outgoing.get(want.keyspace)
+        if found is None or found.offer is None or found.spool != want.spool or want.offset > found.offer.bytes:
+            self._say_gone(link, want.keyspace, want.spool)
+            return
+        link.wanted[want.keyspace] = want.spool, want.offset
+
+    def _say_gone(self, link: Link, keyspace: int, spool: bytes) -> None:
+        """The peer waits for what is not there; if it needs rows, `pump` offers others."""
+        link.wanted.pop(keyspace, None)
+        link.offered.pop(keyspace, None)
+        self._send(link, SyncGone(keyspace, spool))
+
+    def gone(self, link: Link, gone: SyncGone) -> None:
+        """The peer does not have the spool that it offered."""
+        link.deferred.pop(gone.keyspace, None)
+        incoming = self._incoming
+        if incoming is not None and incoming.link is link and incoming.offer.spool == gone.spool and not incoming.check:
+            self._give_up(incoming)
+
+    def _send_piece(self, link: Link, keyspace: int, spool: bytes, offset: int) -> None:
+        found = self._outgoing.get(keyspace)
+        data = b""
+        if found is not None and found.spool == spool:
+            with suppress(OSError):
+                data = self._folder.read(spool, offset, PEER_MESSAGE_BYTES)
+        if found is None or found.offer is None or not data:
+            self._say_gone(link, keyspace, spool)
+            return
+        found.used_ms = self._now_ms()
+        if offset + len(data) >= found.offer.bytes:
+            del link.wanted[keyspace]
+        else:
+            link.wanted[keyspace] = spool, offset + len(data)
+        link.charge(len(data) + PIECE_OVERHEAD_BYTES)
+        self._send(link, SyncPiece(keyspace, found.spool, offset, data))
+
+    def done(self, link: Link, done: SyncDone) -> None:
+        """The peer has the rows: the log goes on."""
+        assert link.sender is not None
+        link.offered.pop(done.keyspace, None)
+        link.wanted.pop(done.keyspace, None)
+        link.sender.took_rows(done.keyspace, {actor: seq for actor, (seq, _) in done.vector.items()})
+
+    # -- the side that lacks them
+
+    def offered(self, link: Link, offer: SyncOffer) -> None:
+        """Take a spool in, unless another one is under way; then it is offered again when that is done."""
+        keyspace = self._engine.keyspaces.by_id[KeyspaceId(offer.keyspace)]
+        if covers(_seqs(keyspace), {actor: seq for actor, (seq, _) in offer.vector.items()}):
+            self._send(link, SyncDone(offer.keyspace, _chained(keyspace)))
+            return
+        incoming = self._incoming
+        if (
+            incoming is not None
+            and incoming.offer.spool == offer.spool
+            and not incoming.flipping
+            and not incoming.check
+        ):
+            incoming.link, incoming.heard_ms = link, self._now_ms()
+            self._send(link, SyncWant(offer.keyspace, offer.spool, incoming.part.size))
+            return
+        if incoming is not None and (incoming.flipping or incoming.check or incoming.link.is_up):
+            link.deferred[offer.keyspace] = offer
+            return
+        if incoming is not None:
+            incoming.part.close()
+        self._folder.remove_parts(but=offer.spool)
+        part = self._folder.part(offer.spool)
+        if part.size > offer.bytes:
+            part.cut()
+        self._incoming = Incoming(offer, part, link, self._now_ms())
+        if part.size == offer.bytes:
+            self._begin_check(self._incoming)
+        else:
+            self._send(link, SyncWant(offer.keyspace, offer.spool, part.size))
+
+    def piece(self, link: Link, piece: SyncPiece) -> None:
+        """The next bytes of the spool that is taken in. Others are late ones of a sync that was given up: counted, and dropped."""
+        link.taken_bytes += len(piece.data) + PIECE_OVERHEAD_BYTES
+        incoming = self._incoming
+        if incoming is None or incoming.link is not link or piece.spool != incoming.offer.spool or incoming.check:
+            return
+        if piece.offset != incoming.part.size or piece.offset + len(piece.data) > incoming.offer.bytes:
+            raise PeerFault(f"it sent a piece of rows at {piece.offset}, where {incoming.part.size} was the next.")
+        incoming.heard_ms = self._now_ms()
+        try:
+            incoming.part.append(piece.data)
+        except OSError as error:
+            self._give_up(incoming)
+            raise Unavailable(f"the rows of a sync cannot be kept: {error.strerror}.") from error
+        if incoming.part.size == incoming.offer.bytes:
+            self._begin_check(incoming)
+
+    def _begin_check(self, incoming: Incoming) -> None:
+        keyspace = self._engine.keyspaces.by_id[KeyspaceId(incoming.offer.keyspace)]
+        try:
+            incoming.check = SpoolCheck(incoming.part.path, lambda key: self._engine.keyspaces.of(key) is keyspace)
+        except (Corruption, FormatUnknown) as error:
+            self._reject(incoming, error)
+
+    def _check(self, incoming: Incoming, check: SpoolCheck) -> None:
+        """Look at some of what came; at its end, flip."""
+        offer = incoming.offer
+        try:
+            for _ in range(_CHECK_BLOCKS):
+                if not check.step():
+                    break
+            else:
+                return
+            if (check.head.keyspace, check.head.vector, check.head.hlc) != (offer.keyspace, offer.vector, offer.hlc):
+                raise Corruption("the spool is another than was offered.", path=incoming.part.path.name)
+        except (Corruption, FormatUnknown) as error:
+            self._reject(incoming, error)
+            return
+        incoming.part.close()
+        keyspace = self._engine.keyspaces.by_id[KeyspaceId(offer.keyspace)]
+        try:
+            keep(incoming.part.path, self._folder.path, offer.spool)
+            incoming.flipping = True
+            self._engine.checkpoints.learn_ttl(check.head.ttl_ms)
+            self._engine.flip(
+                keyspace.id, offer.spool, offer.vector, offer.hlc, lambda: self._flipped(incoming, keyspace)
+            )
+        except PeerFault as error:
+            self._folder.remove(offer.spool)
+            self._give_up(incoming)
+            self._refuse(incoming.link, error)
+        except OSError as error:
+            self._give_up(incoming)
+            self._note(f"the rows of a sync cannot be kept: {error.strerror}")
+
+    def _flipped(self, incoming: Incoming, keyspace: Keyspace) -> None:
+        self._incoming = None
+        self.syncs_total += 1
+        if keyspace.id in self._outgoing:
+            self._drop(keyspace.id)  # the log goes on from it to a BARRIER that it does not cover
+        if incoming.link.is_up:
+            self._send(incoming.link, SyncDone(keyspace.id, _chained(keyspace)))
+
+    def _reject(self, incoming: Incoming, error: Exception) -> None:
+        """What came is no spool: drop it, and have nothing more to do with whom it came from until it comes back."""
+        incoming.part.cut()
+        self._give_up(incoming)
+        self._refuse(incoming.link, PeerFault(f"the rows that it sent cannot be used: {error}"))
+
+    def _give_up(self, incoming: Incoming) -> None:
+        incoming.part.close()
+        if incoming.check is not None:
+            incoming.check.close()
+        self._incoming = None
+
+    # -- both
+
+    def tick(self, links: list[Link]) -> None:
+        """Write, check and forget a little."""
+        for keyspace, outgoing in list(self._outgoing.items()):
+            if outgoing.offer is None:
+                self._write(keyspace, outgoing)
+            elif self._now_ms() - outgoing.used_ms > SPOOL_KEEP_MS:
+                self._drop(keyspace)
+        incoming = self._incoming
+        if incoming is not None and incoming.check is not None and not incoming.flipping:
+            self._check(incoming, incoming.check)
+        elif incoming is not None and incoming.check is None and not incoming.link.is_up:
+            self._give_up(incoming)  # what has come stays, for when it is offered again
+        if self._incoming is None:
+            for link in links:
+                if link.deferred and link.is_up:
+                    self.offered(link, link.deferred.pop(next(iter(link.deferred))))
+                    break
+
+    def _write(self, keyspace: int, outgoing: Outgoing) -> None:
+        try:
+            if outgoing.writer.step():
+                return
+        except (OSError, StoreError):
+            self._drop(keyspace)  # no room, or no reader's place: begin again when it is asked for
+            return
+        except Corruption as error:
+            self._drop(keyspace)
+            self._unreadable.add(keyspace)
+            self._note(f"rows of keyspace {keyspace} are not sent to peers: {error}")
+            return
+        summary = outgoing.writer.summary
+        outgoing.offer = SyncOffer(
+            keyspace, outgoing.spool, summary.bytes, summary.crc, summary.head.vector, summary.head.hlc
+        )
+
+    def _drop(self, keyspace: int) -> None:
+        outgoing = self._outgoing.pop(keyspace)
+        outgoing.writer.close()
+        self._folder.remove(outgoing.spool)
+
+    @property
+    def incoming_bytes(self) -> tuple[int, int]:
+        """Of the spool that is taken in: what has come and all of it; zeros: there is none."""
+        incoming = self._incoming
+        return (0, 0) if incoming is None else (incoming.part.size, incoming.offer.bytes)
+
+
+def _seqs(keyspace: Keyspace) -> Vector:
+    return {actor: head.seq for actor, head in keyspace.vector.items()}
+
+
+def _chained(keyspace: Keyspace) -> dict[Actor, tuple[int, int]]:
+    return {actor: (head.seq, head.chain) for actor, head in keyspace.vector.items()}

@@ -1,0 +1,71 @@
+"""Spools on their way between nodes: read in pieces where they were written, put together where they go.
+
+A folder holds ``<id>.spool``, finished ones, and ``<id>.part``, what has come of one so far. The size of a part is where to go on; it
+is not synced, and after a power cut may have a hole: what was received is checked as a whole before it is used (`spool.SpoolCheck`).
+"""
+
+import os
+from pathlib import Path
+from typing import Final
+
+from edgekv.store.spool import spool_file
+
+PART_SUFFIX: Final = ".part"
+
+
+class SpoolFolder:
+    """The ``sync`` folder of a data directory."""
+
+    def __init__(self, path: Path) -> None:
+        self.path: Final = path
+
+    def path_of(self, spool_id: bytes) -> Path:
+        """Of a finished spool."""
+        found: Path = spool_file(self.path, spool_id)
+        return found
+
+    def read(self, spool_id: bytes, offset: int, length: int) -> bytes:
+        """A piece of a finished spool; empty at its end. Raises OSError."""
+        with self.path_of(spool_id).open("rb", buffering=0) as file:
+            return os.pread(file.fileno(), length, offset)
+
+    def part(self, spool_id: bytes) -> "Part":
+        """What has come of a spool, perhaps nothing yet. Raises OSError."""
+        return Part(self.path / f"{spool_id.hex()}{PART_SUFFIX}")
+
+    def remove(self, spool_id: bytes) -> None:
+        """A finished spool is not needed any more."""
+        self.path_of(spool_id).unlink(missing_ok=True)
+
+    def remove_parts(self, *, but: bytes) -> None:
+        """Another spool is taken in: what had come of others is of no use."""
+        for path in self.path.glob(f"*{PART_SUFFIX}"):
+            if path.stem != but.hex():
+                path.unlink(missing_ok=True)
+
+
+class Part:
+    """A spool that is being received."""
+
+    def __init__(self, path: Path) -> None:
+        self.path: Final = path
+        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        self.size = os.fstat(self._fd).st_size
+
+    def append(self, data: bytes) -> None:
+        """The next piece. Raises OSError; what is there then is cut back at the next `cut`."""
+        view = memoryview(data)
+        while view:
+            view = view[os.write(self._fd, view) :]
+        self.size += len(data)
+
+    def cut(self) -> None:
+        """Begin again."""
+        os.ftruncate(self._fd, 0)
+        self.size = 0
+
+    def close(self) -> None:
+        """Idempotent."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1

@@ -1,0 +1,102 @@
+"""Acknowledgements and sessions of real nodes: that the shell drives the timeouts, and that tokens outlive a kill.
+
+The nodes are strangers to each other, so no acknowledgement ever comes, and what one has shown the other never gets.
+"""
+
+import socket
+import time
+from collections.abc import Iterator
+from http.client import HTTPConnection, HTTPResponse
+from pathlib import Path
+
+import pytest
+import redis
+
+import edgekv
+import edgekv.sync
+from edgekv.cli.node_process import NodeProcess
+from edgekv.errors import SessionBehind
+
+SMALL = ("--memory-bytes", str(64 << 20))
+LATE_S = 60.0
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Iterator[NodeProcess]:
+    with NodeProcess(tmp_path / "data", *SMALL) as running:
+        yield running
+
+
+def url(*nodes: NodeProcess) -> str:
+    return "edgekv://" + ",".join(str(node.resp) for node in nodes)
+
+
+def put(node: NodeProcess, **headers: str) -> HTTPResponse:
+    connection = HTTPConnection(node.http.host, node.http.port, timeout=LATE_S)
+    connection.request("PUT", "/v1/kv/k", b"v", {name.replace("_", "-"): value for name, value in headers.items()})
+    answer = connection.getresponse()
+    answer.read()
+    connection.close()
+    return answer
+
+
+def test_a_wait_ends_at_its_timeout_on_every_interface_and_the_write_is_there(node: NodeProcess) -> None:
+    pending: list[str] = []
+    with edgekv.sync.connect(url(node), ack="hub", ack_timeout_s=0.2, on_pending=pending.append) as db:
+        began = time.monotonic()
+        db.put("client", b"v")
+        assert time.monotonic() - began >= 0.2
+        assert pending == ["put"]
+    answer = put(node, Edgekv_Ack="site", Edgekv_Ack_Timeout_Ms="200")
+    assert (answer.status, answer.headers["Edgekv-Acked"]) == (204, "local")
+    client = redis.Redis(node.resp.host, node.resp.port)
+    client.set("redis", "v")
+    assert client.wait(1, 200) == 0
+    assert client.wait(0, 0) == 0
+    assert client.mget("client", "k", "redis") == [b"v"] * 3
+
+
+def test_redis_py_takes_the_pushes_of_protocol_3(node: NodeProcess) -> None:
+    client = redis.Redis(node.resp.host, node.resp.port, protocol=3, single_connection_client=True)
+    assert client.execute_command("EDGEKV.ACK", "hub", 100) == b"OK"  # type: ignore[no-untyped-call]
+    assert client.execute_command("EDGEKV.SESSION", "NEW") == b"OK"  # type: ignore[no-untyped-call]
+    assert client.set("k", "v") is True
+    assert client.incr("n") == 1
+    assert client.get("k") == b"v"
+
+
+def test_a_session_goes_on_after_its_node_was_killed_and_started_again(node: NodeProcess) -> None:
+    with edgekv.sync.connect(url(node)) as db, db.session() as session:
+        session.put("k", b"v")
+        token = session.token
+    answer = put(node, Edgekv_Session=token)
+    assert answer.status == 204
+    node.kill()
+    node.start()
+    with edgekv.sync.connect(url(node)) as db, db.session(answer.headers["Edgekv-Session"]) as session:
+        assert session.get("k") == b"v"
+        assert session.token
+
+
+def test_a_node_that_has_not_what_the_session_has_seen_refuses_it(node: NodeProcess, tmp_path: Path) -> None:
+    with edgekv.sync.connect(url(node)) as db, db.session() as session:
+        session.put("k", b"v")
+        token = session.token
+    with NodeProcess(tmp_path / "stranger", *SMALL) as stranger:
+        began = time.monotonic()
+        answer = put(stranger, Edgekv_Session=token, Edgekv_Session_Timeout_Ms="200")
+        assert answer.status == 503 and time.monotonic() - began >= 0.2
+        with edgekv.sync.connect(url(stranger), deadline_s=1.5) as db:
+            assert db.get("k") is None
+            with pytest.raises(SessionBehind), db.session(token):
+                pass
+        with edgekv.sync.connect(url(stranger, node)) as db, db.session(token) as session:
+            assert session.get("k") == b"v", "the other address has it"
+
+
+def test_a_node_that_is_stopped_does_not_wait_for_those_who_wait_without_end(node: NodeProcess) -> None:
+    with socket.create_connection(node.resp, timeout=LATE_S) as client:
+        client.sendall(b"SET k v\r\nWAIT 1 0\r\n")
+        assert client.recv(64) == b"+OK\r\n", "the node has read both"
+        assert node.stop() == 0
+        assert client.recv(64) == b":0\r\n"

@@ -1,0 +1,146 @@
+"""Who lacks what the log no longer has gets the rows: whole, joined by the dot rule, after any number of cuts."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from edgekv.replication import messages
+from tests.unit.engine.test_intake import KEYS, shown, step
+from tests.unit.replication.test_links import vectors
+from tests.unit.replication.wires import Net, Peer, run
+
+Make = Callable[..., Peer]
+
+
+@pytest.fixture
+def net() -> Net:
+    return Net()
+
+
+@pytest.fixture
+def make(net: Net, tmp_path: Path) -> Iterator[Make]:
+    made: list[Peer] = []
+
+    def make(name: str, **options: object) -> Peer:
+        peer = Peer(net, tmp_path / name, name, seed=len(made), **options)  # type: ignore[arg-type] # of Peer
+        made.append(peer)
+        return peer
+
+    yield make
+    for peer in made:
+        peer.kill()
+
+
+def fill(peer: Peer, count: int = 300) -> None:
+    for i in range(count):
+        peer.operations.set(b"key/%05d" % i, b"%d" % i * 20)
+    peer.operations.sets.add(b"s", [b"%d" % i for i in range(50)])
+    peer.operations.sets.remove(b"s", [b"7"])
+    peer.operations.maps.put(b"m", [(b"%d" % i, b"v") for i in range(50)])
+    peer.operations.increment(b"n", 41)
+    peer.settle()
+
+
+def test_a_node_that_joins_a_hub_with_data_gets_its_rows(net: Net, make: Make) -> None:
+    hub = make("hub", founder=True)
+    fill(hub)
+    edge = make("edge", site="s", role="edge")
+    net.connect(edge, hub)
+    run(net, [hub, edge], rounds=100)
+    assert edge.replication.row_sync.syncs_total == 1
+    assert vectors(edge) == vectors(hub)
+    assert edge.operations.get(b"key/00123") == b"123" * 20
+    assert edge.operations.sets.count(b"s") == 49
+    assert edge.operations.maps.count(b"m") == 50
+    edge.operations.increment(b"n", 1)
+    run(net, [hub, edge], rounds=5)
+    assert hub.operations.get(b"n") == b"42"
+    edge.kill()
+    edge.cut_off()
+    edge.open()
+    assert edge.operations.get(b"key/00123") == b"123" * 20
+
+
+def test_what_expired_before_there_was_anybody_does_not_come_to_life(net: Net, make: Make) -> None:
+    """A lone node removes an expired set by itself, no change says so: its log must not be streamed to those who come later."""
+    hub = make("hub", founder=True)
+    hub.operations.sets.add(b"s", [b"old"])
+    hub.operations.set_expiry(b"s", hub.now_ms + 1_000)
+    run(net, [hub], rounds=300, step_ms=1_000)
+    assert hub.stored_row(b"s", b"\x02") is None, "it is gone without a trace"
+    edge = make("edge", site="s", role="edge")
+    edge.now_ms = hub.now_ms
+    net.connect(edge, hub)
+    run(net, [hub, edge], rounds=100)
+    hub.operations.sets.add(b"s", [b"new"])
+    run(net, [hub, edge], rounds=5)
+    assert edge.operations.sets.page(b"s", b"", 9)[0] == hub.operations.sets.page(b"s", b"", 9)[0] == [b"new"]
+
+
+def test_a_sync_goes_on_where_it_was_cut(net: Net, make: Make) -> None:
+    hub = make("hub", founder=True)
+    for i in range(40):
+        hub.operations.set(b"big/%d" % i, Random(i).randbytes(40_000))
+    hub.settle()
+    edge = make("edge", site="s", role="edge")
+    pieces, cuts = 0, 0
+    wire = net.connect(edge, hub)
+    sent: list[int] = []
+    original = Peer.send
+
+    def send(peer: Peer, link: int, message: bytes) -> None:
+        parsed = messages.parse(message)
+        if isinstance(parsed, messages.SyncPiece):
+            sent.append(len(parsed.data))
+        original(peer, link, message)
+
+    hub.send = send.__get__(hub)  # type: ignore[method-assign] # it counts
+    hub.replication._transport = hub  # type: ignore[misc] # the same
+    for _ in range(400):
+        run(net, [hub, edge], rounds=1)
+        if len(sent) > pieces + 1 and cuts < 3:
+            pieces, cuts = len(sent), cuts + 1
+            net.cut(wire)
+            if cuts == 2:
+                edge.kill()
+                edge.open()
+            wire = net.connect(edge, hub)
+    assert vectors(edge) == vectors(hub)
+    assert edge.operations.get(b"big/39") == hub.operations.get(b"big/39")
+    assert sum(sent) < 1.3 * 40 * 40_000 + 3 * 8 * 256 * 1024
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_nodes_whose_logs_do_not_reach_back_converge_all_the_same(net: Net, make: Make, seed: int) -> None:
+    """Logs keep nothing for others here: after each cut somebody is below the floor, with changes of its own."""
+    dice = Random(seed)
+    hub = make("hub", founder=True, retain_bytes=0)
+    edges = [make(f"edge-{i}", site=f"s{i}", role="edge", retain_bytes=0) for i in range(2)]
+    peers = [hub, *edges]
+    wires = [net.connect(edge, hub) for edge in edges]
+    run(net, peers, rounds=30)
+    for _ in range(4):
+        for wire in wires:
+            net.cut(wire)
+        for _ in range(40):
+            peer = dice.choice(peers)
+            step(peer, dice.choice(peers), dice, pulls=False)
+        for peer in peers:
+            if dice.random() < 0.3:
+                peer.kill()
+                peer.open()
+            for _ in range(5):  # several segments, of which LMDB's last but one commit has all
+                for _ in range(4):
+                    peer.operations.set(b"filler", b"x" * 60_000)
+                    peer.settle()
+                peer.checkpoint_at(peer.now_ms + 6_000)
+        wires = [net.connect(edge, hub) for edge in edges]
+        for peer in peers:
+            peer.now_ms = max(p.now_ms for p in peers)
+        run(net, peers, rounds=100)
+        assert all(vectors(peer) == vectors(hub) for peer in peers)
+        for key in [*KEYS[:3], b"n", b"m", b"filler"]:
+            assert [shown(peer, key) for peer in peers] == [shown(hub, key)] * 3
+    assert sum(peer.replication.row_sync.syncs_total for peer in peers) > 0
