@@ -38,7 +38,14 @@ cluster_option = click.option(
 @click.group(invoke_without_command=True)
 @click.option("--edges", type=click.IntRange(0, 50), default=None, help="How many edge sites.  [default: 2]")
 @click.option("--hubs", type=click.IntRange(1, 5), default=None, help="How many hubs the cloud has.  [default: 1]")
-@click.option("--site", "sites", multiple=True, help="Name an edge site; repeat for each, instead of --edges.")
+@click.option(
+    "--site",
+    "sites",
+    multiple=True,
+    envvar="EDGEKV_DEV_SITE",
+    show_envvar=True,
+    help="Name an edge site; repeat for each, instead of --edges.",
+)
 @click.option(
     "--dir",
     "directory",

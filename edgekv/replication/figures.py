@@ -30,7 +30,7 @@ class Event(NamedTuple):
 
     wall_ms: int
     sentence: str
-    """Of a link: it begins with the name of the node at the other end."""
+    """Begins with the name of the node at the other end, if there is one."""
 
 
 class Lag(NamedTuple):
@@ -74,9 +74,9 @@ class Figures:
 
     # -- what happens
 
-    def note(self, now_ms: int, sentence: str) -> None:
+    def note(self, now_ms: int, who: str, sentence: str) -> None:
         """Something went wrong."""
-        self.events.append(Event(now_ms, sentence))
+        self.events.append(Event(now_ms, f"{who}: {sentence}" if who else sentence))
         del self.events[:-EVENTS_MAX]
 
     def gone(self, link: Link) -> None:

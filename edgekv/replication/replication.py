@@ -115,16 +115,6 @@ class Replication:
         self.members: Final = Members(engine)
         self.seen: Final = SeenTable()
         self.leader: Final = Leader(engine, self.members, self.seen, myself)
-        self.figures: Final = Figures(
-            engine=engine,
-            cluster=cluster,
-            myself=myself,
-            members=self.members,
-            seen=self.seen,
-            leader=self.leader,
-            links=self.links,
-            now_ms=now_ms(),
-        )
         self.row_sync: Final = RowSync(
             engine=engine,
             store=store,
@@ -136,6 +126,16 @@ class Replication:
             note=self._say,
             entropy=entropy,
             now_ms=now_ms,
+        )
+        self.figures: Final = Figures(
+            engine=engine,
+            cluster=cluster,
+            myself=myself,
+            members=self.members,
+            seen=self.seen,
+            leader=self.leader,
+            links=self.links,
+            now_ms=now_ms(),
         )
         self._seen_at_ms = 0
         engine.judges_clocks = myself.role == "hub"
@@ -537,10 +537,10 @@ class Replication:
 
     def _note(self, link: Link, sentence: str) -> None:
         name = link.peer.name if link.peer is not None else f"link {link.number}"
-        self._say(f"{name}: {sentence}")
+        self.figures.note(self._now_ms(), name, sentence)
 
     def _say(self, sentence: str) -> None:
-        self.figures.note(self._now_ms(), sentence)
+        self.figures.note(self._now_ms(), "", sentence)
 
     # -- figures
 

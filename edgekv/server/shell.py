@@ -243,10 +243,16 @@ class Server:
             )
             self._effects.flusher.start()
             self._spares.start()
+        self._effects.retain_bytes = self._retain_bytes
         self._supervisor.watch(self.engine)
         register_gauges(self.metrics, self.engine, self.node.watches, self._probe)
         register_replication(self.metrics, self._peers.replication.figures, now_ms)
         self._garbage = self._take_collector()
+
+    def _retain_bytes(self) -> int:
+        """Of the log, for other nodes; a lone node has none, and on a full disk they have to get rows instead."""
+        engine = self.engine
+        return 0 if engine.checkpoints.lone or engine.admission.disk_full else self.config.wal.retain_bytes
 
     def _take_collector(self) -> Garbage | None:
         """Python's garbage collector, if the process is the node's own."""

@@ -174,7 +174,9 @@ class Witness:
         except AssertionError as contradiction:
             raise Violation(f"{node.name}: {key!r}: {contradiction}") from contradiction
         if is_shown != must:
-            raise Violation(f"{node.name} shows of {key!r}\n  {is_shown}\nby the changes it has seen it is\n  {must}")
+            raise Violation(
+                f"{node.name} shows of {key!r} what its changes do not say\n  it is shown {is_shown}\n  they say    {must}"
+            )
 
     def check_durable(self, node: SimNode) -> None:
         """What is durable never becomes less, and not more than its maker has."""

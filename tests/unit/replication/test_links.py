@@ -6,7 +6,8 @@ from random import Random
 
 import pytest
 
-from edgekv.errors import Unavailable
+from edgekv.config import KeyspaceConfig
+from edgekv.errors import Denied, Unavailable
 from tests.unit.replication.wires import Net, Peer, Wire, run
 
 Make = Callable[..., Peer]
@@ -109,6 +110,29 @@ def test_a_hub_that_was_killed_gets_and_gives_what_is_missing(net: Net, make: Ma
     run(net, [hub, first, second], rounds=5)
     for peer in (hub, first, second):
         assert [peer.operations.get(key) for key in (b"a", b"b")] == [b"2", b"3"]
+
+
+def test_a_keyspace_goes_to_its_sites_only(net: Net, make: Make) -> None:
+    keyspaces = (
+        KeyspaceConfig(prefix=b"", name="default"),
+        KeyspaceConfig(prefix=b"eu/", name="eu", sites=("site-0",)),
+    )
+    hub = make("hub", founder=True, keyspaces=keyspaces)
+    first, second = (make(f"e{i}", site=f"site-{i}", role="edge", keyspaces=keyspaces) for i in range(2))
+    for edge in (first, second):
+        net.connect(edge, hub)
+    run(net, [hub, first, second], rounds=10)
+    first.operations.set(b"eu/k", b"secret")
+    hub.operations.set(b"k", b"open")
+    run(net, [hub, first, second], rounds=5)
+    assert hub.operations.get(b"eu/k") == b"secret"
+    assert second.operations.get(b"k") == b"open"
+    for refused in (lambda: second.operations.get(b"eu/k"), lambda: second.operations.set(b"eu/k", b"v")):
+        with pytest.raises(Denied, match="not at this site"):
+            refused()
+    eu = next(k for k in second.engine.keyspaces.all if k.name == "eu")
+    assert not eu.vector and not eu.hlc
+    assert [found.key for found in second.operations.page(b"", b"", 10).listed] == [b"k"]
 
 
 def test_silence_ends_a_link(net: Net, make: Make) -> None:
