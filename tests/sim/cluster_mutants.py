@@ -342,23 +342,14 @@ MUTANTS: Final[dict[str, Mutant]] = {
         ),
         seeds_max=400,
     ),
-    "sync_takes_superseded": Mutant(
-        "a row that the receiver has deleted comes back",
-        (
-            (_Fold._add, "if seq <= my_seqs.get(number, 0):", "if False:"),
-            (joins._join_cells, "return None if theirs_is_superseded else theirs", "return theirs"),
-        ),
-        seeds_max=400,
-    ),
     "sync_keeps_elements": Mutant(
         "an element that the sender has removed stays",
         ((joins.surviving, "if dot in theirs or not _covers(their_vector, *dot)", "if True"),),
         seeds_max=400,
     ),
-    "sync_sends_unswept": Mutant(
-        "elements that a clear has taken, and that are not swept yet, are sent",
-        ((SpoolWriter._swept, "if clear is None:", "if True:"),),
-        seeds_max=400,
+    "sync_brings_back_elements": Mutant(
+        "an element that the receiver has removed comes back",
+        ((joins.surviving, "if dot in mine or not _covers(my_vector, *dot)", "if True"),),
     ),
     "sync_omits_map_clears": Mutant(
         "a map's clear is not sent",
@@ -458,6 +449,7 @@ SKIPPED: Final[dict[str, str]] = {
     "chain_not_checked": "nothing here is altered on its way; no directory is copied and both copies run",
     "stale_leader": "one node writes meta and reads its own: there is no second leader",
     "map_clear_by_vector": "a map's clear holds a stamp, no vector: the mistake cannot be made by a small edit",
+    "sync_sends_unswept": "so small a set is swept in the transaction that stores its clear",
     "parked_*, closed_may_ship, late_*, reissue_*": "no member is parked and no node writes before it is admitted",
 }
 """Mistakes of the model of replication that this release has no place for."""
