@@ -20,7 +20,7 @@ help:                   ## this list
 	$(BIN)/python -m pip install --quiet --requirement requirements-bench.lock
 	@touch $@
 
-demo: .venv/installed   ## import real data, kill the node in the middle of it, prove that nothing acknowledged is lost
+demo: .venv/installed   ## real data at three sites, a link that is cut, a node that is killed, and a proof that nothing is lost
 	@$(BIN)/edgekv demo
 
 test: .venv/installed   ## the default tests

@@ -66,6 +66,7 @@ PURE = [
 SYNCHRONOUS = [
     "engine",
     "replication",
+    "node.digest",
     "node.operations",
     "node.session",
     "node.token",

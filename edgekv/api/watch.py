@@ -133,6 +133,12 @@ class Follower:
         """Give the watch back, as soon as no thread reads for it. Idempotent."""
         self.end()
         if self._loading is not None and not self._loading.done():
-            self._loading.add_done_callback(lambda _: self._watch.close())
+            self._loading.add_done_callback(self._loaded)
         else:
             self._watch.close()
+
+    def _loaded(self, loading: asyncio.Future[None]) -> None:
+        """The thread is done, and nobody waits for it any more."""
+        if not loading.cancelled():
+            loading.exception()
+        self._watch.close()

@@ -1,51 +1,42 @@
-"""``edgekv demo``: real data into one node, kill -9 in the middle of it, and a proof that nothing acknowledged is lost.
+"""``edgekv demo``: a year of weather at three airports that lose each other, a node that is killed, and a proof that nothing is lost.
 
-The 26,115 bundled weather readings are imported and compared, through RESP and through HTTP. Then every reading is written a
-second time, marked ``"pass":2``, and the node is killed when a random part of that is acknowledged. After the restart each reading
-must be its second version where that was acknowledged, its first one where the second was never sent, and may be either only
-where it was on its way at the kill. Exit code 1 on any difference.
+A cloud hub and the edge sites EWR, JFK and LGA run on this machine (``edgekv dev``). Each airport writes its own hours of the bundled
+year 2013 at its own node, a third of the year per act: with all links up; with JFK cut off, while both sides of the cut also write the
+same keys (demo_conflicts.py); healed, with LGA killed by SIGKILL on the way. After each act every node must hold exactly what
+demo_weather.py computes from the file: every register, counter, set and map, and no other key. Exit code 1 on any difference.
 """
 
 import random
 import tempfile
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
-from importlib.resources import as_file, files
-from itertools import islice
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
 
 import click
 
-from edgekv.cli.listing import scan_pages
-from edgekv.cli.node_http import NodeHttp, key_path
-from edgekv.cli.node_process import NodeProcess
+from edgekv.cli import demo_conflicts
+from edgekv.cli.demo_cluster import DemoCluster, Kill
+from edgekv.cli.demo_screen import Screen
+from edgekv.cli.demo_site import Site
+from edgekv.cli.demo_weather import SITES, Holdings, Row, difference, expected, operations, raw_bytes, rows
+from edgekv.cli.dev_layout import CLOUD
 from edgekv.cli.options import PathType
 from edgekv.cli.progress import progress
-from edgekv.cli.resp_client import BATCH_COMMANDS, BATCHES_IN_FLIGHT, RespConnection, command
-from edgekv.cli.rows import Row, Shape, open_rows
-from edgekv.errors import EdgeKVError, OutcomeUnknown
+from edgekv.errors import EdgeKVError, Unavailable
 
-SHAPE: Final = Shape(key="weather/{origin}/{time_hour}")
-MGET_KEYS: Final = 500
-SINGLE_GETS: Final = 100
-TIMEOUT_S: Final = 30.0
+MONTHS: Final = (range(1, 5), range(5, 9), range(9, 13))
+"""Of the three acts."""
+CUT_SITE: Final = "JFK"
+KILLED_SITE: Final = "LGA"
+CONVERGE_S: Final = 60.0
 
 
 class DemoFailed(EdgeKVError):
-    """The node does not hold what it acknowledged."""
+    """A node does not hold what it should."""
 
     code = "demo-failed"
-
-
-@dataclass(frozen=True, slots=True)
-class Reading:
-    """One reading: its key, its value in the first and in the second import."""
-
-    key: bytes
-    first: bytes
-    second: bytes
 
 
 @click.command()
@@ -55,137 +46,236 @@ class Reading:
     "directory",
     type=PathType(path_type=Path, file_okay=False),
     envvar="EDGEKV_DEMO_DIR",
-    help="Keep the node's files here. Default: nowhere.",
+    help="Keep the cluster here. Default: nowhere.",
 )
 def demo(seed: int | None, directory: Path | None) -> None:
-    """Import a year of weather, kill the node while it writes, and check every acknowledged reading.
+    """Write a year of weather at three sites, cut a link, kill a node, and check what every node holds.
 
     \b
     edgekv demo
-    edgekv demo --dir ./demo    and then: edgekv serve --data-dir ./demo/node
+    edgekv demo --dir ./demo    and then, to look around: edgekv dev --dir ./demo
     """
     seed = random.randrange(1 << 32) if seed is None else seed
-    readings = _readings()
-    with tempfile.TemporaryDirectory(prefix="edgekv-demo-") as temporary:
-        home = directory or Path(temporary)
-        home.mkdir(parents=True, exist_ok=True)
-        with NodeProcess(home / "node") as node:
-            _tell(f"a node on {node.data_dir}", f"http {node.http}, resp {node.resp}")
-            _first_import(node, readings)
-            _compare_all(node, readings)
-            acknowledged, sent = _second_import_and_kill(node, readings, seed)
-            seconds = node.start()
-            _tell("started again", f"ready after {seconds:.2f} s")
-            _check(node, readings, acknowledged, sent)
-            status = node.stop()
-            if status != 0:
-                raise DemoFailed(f"the node stopped with exit code {status}; see {node.log}")
-            _tell("stopped by SIGTERM", "exit code 0")
-    click.echo(click.style(f"Nothing that was acknowledged is lost (--seed {seed} repeats this kill).", bold=True))
-
-
-def _readings() -> list[Reading]:
-    with as_file(files("edgekv") / "data" / "weather.csv.gz") as path, open_rows(path, "csv") as source:
-        return [_reading(row, number) for number, row in enumerate(source.rows, start=1)]
-
-
-def _reading(row: Row, number: int) -> Reading:
-    second = {**row, "pass": 2}
-    return Reading(SHAPE.row_key(row, number), SHAPE.row_value(row, number), SHAPE.row_value(second, number))
-
-
-def _first_import(node: NodeProcess, readings: list[Reading]) -> None:
     started = time.monotonic()
-    with RespConnection(node.resp, TIMEOUT_S) as connection, progress("first import", len(readings)) as advance:
-        count = connection.send_all(
-            (command(b"SET", reading.key, reading.first) for reading in readings),
-            lambda done: advance(done, f"{done} readings durable"),
-        )
+    with tempfile.TemporaryDirectory(prefix="edgekv-demo-") as temporary:
+        home = (directory or Path(temporary)).absolute()
+        home.mkdir(parents=True, exist_ok=True)
+        with DemoCluster(home) as cluster:
+            story = Story(cluster, Screen(), rows())
+            story.tell_cluster(time.monotonic() - started)
+            story.first_act()
+            story.second_act()
+            story.third_act(random.Random(seed).uniform(0.2, 0.8))
+            story.tell_figures()
     seconds = time.monotonic() - started
-    _tell("imported", f"{count} readings, each durable when acknowledged, {count / seconds:.0f} a second")
-
-
-def _compare_all(node: NodeProcess, readings: list[Reading]) -> None:
-    """Both interfaces must give back exactly what the file says: every key, every value, and nothing else."""
-    expected = {reading.key: reading.first for reading in readings}
-    found = _read_by_resp(node, readings)
-    _same("RESP", expected, found)
-    _tell("read back through RESP", f"{len(found)} readings, all equal to the file")
-    with NodeHttp(node.http, TIMEOUT_S) as client:
-        listed = {entry.key: entry.value for entry in scan_pages(client, b"weather/")}
-        _same("HTTP scan", expected, listed)
-        for reading in readings[:: max(1, len(readings) // SINGLE_GETS)]:
-            _same(
-                "HTTP GET", {reading.key: reading.first}, {reading.key: client.read(key_path("kv", reading.key)).body}
-            )
-    _tell("read back through HTTP", f"{len(listed)} readings, all equal to the file")
-
-
-def _second_import_and_kill(node: NodeProcess, readings: list[Reading], seed: int) -> tuple[int, int]:
-    """Write everything again and SIGKILL the node on the way; return how many were acknowledged, and how many may be sent."""
-    kill_at = int(len(readings) * random.Random(seed).uniform(0.2, 0.8))
-    acknowledged = 0
-
-    def count(done: int) -> None:
-        nonlocal acknowledged
-        acknowledged = done
-        advance(done, f"{done} readings durable")
-        if done >= kill_at:
-            node.kill()
-
-    with RespConnection(node.resp, TIMEOUT_S) as connection, progress("second import", len(readings)) as advance:
-        try:
-            connection.send_all((command(b"SET", reading.key, reading.second) for reading in readings), count)
-        except OutcomeUnknown:
-            _tell("killed by SIGKILL", f"in the second import, with {acknowledged} of {len(readings)} acknowledged")
-            return acknowledged, min(len(readings), acknowledged + (BATCHES_IN_FLIGHT + 1) * BATCH_COMMANDS)
-    raise DemoFailed("the import went on after the node was killed: something else answers on its port")
-
-
-def _check(node: NodeProcess, readings: list[Reading], acknowledged: int, sent: int) -> None:
-    found = _read_by_resp(node, readings)
-    beyond = 0
-    for position, reading in enumerate(readings):
-        value = found.get(reading.key)
-        if position < acknowledged:
-            allowed = {reading.second}
-        elif position < sent:
-            allowed = {reading.first, reading.second}
-            beyond += value == reading.second
-        else:
-            allowed = {reading.first}
-        if value not in allowed:
-            raise DemoFailed(f"{reading.key.decode()} should be {min(allowed)!r} and is {value!r}")
-    _tell("checked", f"all {acknowledged} acknowledged readings are there, none of the older ones is damaged")
-    _tell("on their way", f"{beyond} more had become durable before the kill, without their acknowledgement arriving")
-
-
-def _read_by_resp(node: NodeProcess, readings: list[Reading]) -> dict[bytes, bytes]:
-    found: dict[bytes, bytes] = {}
-    with RespConnection(node.resp, TIMEOUT_S) as connection:
-        for keys in _slices([reading.key for reading in readings], MGET_KEYS):
-            values = connection.call(b"MGET", *keys)
-            assert isinstance(values, list)
-            pairs = zip(keys, values, strict=True)
-            found.update({key: value for key, value in pairs if isinstance(value, bytes)})
-    return found
-
-
-def _slices(keys: list[bytes], size: int) -> Iterator[list[bytes]]:
-    source = iter(keys)
-    while part := list(islice(source, size)):
-        yield part
-
-
-def _same(interface: str, expected: dict[bytes, bytes], found: dict[bytes, bytes]) -> None:
-    if expected == found:
-        return
-    different = sorted(key for key in expected.keys() | found.keys() if expected.get(key) != found.get(key))
-    key = different[0]
-    raise DemoFailed(
-        f"{interface}: {len(different)} readings differ; {key.decode()} should be {expected.get(key)!r} and is {found.get(key)!r}"
+    story.screen.end(
+        f"All four nodes hold what the file says, and nothing else. {seconds:.0f} s; --seed {seed} repeats the moment of the kill."
     )
 
 
-def _tell(what: str, detail: str) -> None:
-    click.echo(f"{click.style('ok', fg='green')}  {what}: {detail}")
+class Story:
+    """The three acts, on a cluster and with the rows of a year. Each raises DemoFailed where something is not as it should be."""
+
+    def __init__(self, cluster: DemoCluster, screen: Screen, year: list[Row]) -> None:
+        self.screen: Final = screen
+        self._cluster: Final = cluster
+        self._sites: Final = cluster.sites
+        self._year: Final = year
+        self._found: Final[dict[str, Holdings]] = {}
+
+    def tell_cluster(self, seconds: float) -> None:
+        """Who plays."""
+        self.screen.act("A cloud hub and three airports, each a process of its own")
+        self.screen.tell("ready", f"{', '.join(site.node for site in self._sites.values())} after {seconds:.1f} s")
+
+    def first_act(self) -> None:
+        """All links are up."""
+        self.screen.act("January to April: all links are up")
+        self._write_common(demo_conflicts.BEFORE)
+        self._ingest(0)
+        self._mark(0)
+        seconds = self._wait_marks(0, self._sites, self._sites)
+        self.screen.tell("converged", f"all four nodes had everything {_milliseconds(seconds)} after the last write")
+        self._check_all(self._everything(1, 0, demo_conflicts.AFTER_BEFORE))
+
+    def second_act(self) -> None:
+        """One link is cut, both sides go on, and it is healed."""
+        self.screen.act(f"May to August: the link of {CUT_SITE} is cut, and everybody goes on")
+        self._cluster.cut(CUT_SITE)
+        before = self._cluster.link_bytes()[CUT_SITE]
+        self._ingest(1)
+        self._mark(1)
+        connected = {name: site for name, site in self._sites.items() if name != CUT_SITE}
+        self._wait_marks(1, connected, connected)
+        for name, side in ((CLOUD, connected), (CUT_SITE, {CUT_SITE: self._sites[CUT_SITE]})):
+            count = self._check(side, self._one_side(side))
+            self.screen.tell(
+                f"side of {name}", f"{count:,} keys: all that its own side wrote, nothing of the other side"
+            )
+        self._write_common(demo_conflicts.DURING)
+        self.screen.tell("both sides write", "the same counter, set, map and value; one deletes a key")
+        passed = self._cluster.link_bytes()[CUT_SITE]
+        if passed != before:
+            raise DemoFailed(f"{passed - before} bytes passed the link of {CUT_SITE} while it was cut")
+        self._mark(2)
+        self._cluster.heal(CUT_SITE)
+        seconds = self._wait_marks(2, self._sites, self._sites)
+        caught_up = self._cluster.link_bytes()[CUT_SITE] - passed
+        self.screen.tell(
+            "healed", f"all four nodes had everything after {_milliseconds(seconds)}, {_size(caught_up)} on the link"
+        )
+        self._check_all(self._everything(2, 2, demo_conflicts.AFTER_DURING))
+        for key, outcome in demo_conflicts.OUTCOMES:
+            self.screen.tell(key, outcome)
+
+    def third_act(self, kill_at: float) -> None:
+        """A node is killed when it has written the fraction ``kill_at`` of its part."""
+        self.screen.act(f"September to December: kill -9 of {KILLED_SITE} while it writes")
+        self._ingest(2, kill_at)
+        self._mark(3)
+        seconds = self._wait_marks(3, self._sites, self._sites)
+        self.screen.tell("converged", f"all four nodes had everything {_milliseconds(seconds)} after the last write")
+        self._check_all(self._everything(3, 3, demo_conflicts.AFTER_DURING))
+
+    def tell_figures(self) -> None:
+        """What each node holds, and what it cost."""
+        self.screen.act("What they hold, and what it cost")
+        raw = sum(raw_bytes(operations(row)) for row in self._year)
+        passed = self._cluster.link_bytes()
+        self.screen.table(
+            ("node", "values and counters", "sets", "maps", "equal", "on its link", "of keys and values"),
+            [
+                (
+                    self._sites[name].node,
+                    f"{len(found.strings):,}",
+                    f"{len(found.sets)}",
+                    f"{len(found.maps)}",
+                    "yes",
+                    _size(passed[name]) if name in passed else "",
+                    f"{passed[name] / raw:.0%}" if name in passed else "",
+                )
+                for name, found in ((name, self._found[name]) for name in self._sites)
+            ],
+        )
+
+    # -- writing
+
+    def _ingest(self, act: int, kill_at: float | None = None) -> None:
+        """All airports write their part of the year at once. ``kill_at``: the fraction of its part at which KILLED_SITE is killed."""
+        parts = {name: [operations(row) for row in self._rows([act]) if row["origin"] == name] for name in SITES}
+        done = dict.fromkeys(SITES, 0)
+        kill = None if kill_at is None else Kill(self._cluster, KILLED_SITE, int(kill_at * len(parts[KILLED_SITE])))
+        started = time.monotonic()
+        with progress("ingest", sum(map(len, parts.values()))) as advance:
+
+            def write(name: str) -> None:
+                def acknowledged(count: int) -> None:
+                    done[name] = count
+                    advance(sum(done.values()), f"{sum(done.values())} readings durable")
+                    if kill is not None and kill.site == name:
+                        kill.acknowledged(count)
+
+                def revive() -> None:
+                    if kill is None or kill.site != name or not kill.revive():
+                        raise DemoFailed(
+                            f"the node of {name} is gone, and nobody killed it; see {self._cluster.directory}"
+                        )
+
+                self._sites[name].write(parts[name], acknowledged, revive)
+
+            _all_at_once(write, SITES)
+        if kill is not None:
+            kill.revive()  # where its writer had finished before the kill came
+            self.screen.tell("killed, started", kill.story())
+        count, seconds = sum(done.values()), time.monotonic() - started
+        self.screen.tell(
+            "ingested",
+            f"{count:,} readings at three nodes, {count / seconds:,.0f} a second, acknowledged when durable",
+        )
+
+    def _write_common(self, commands: Iterable[tuple[str, tuple[bytes, ...]]]) -> None:
+        for name, arguments in commands:
+            self._sites[name].ask(*arguments)
+            time.sleep(demo_conflicts.APART_S)
+
+    # -- convergence
+
+    def _mark(self, number: int) -> None:
+        """A last write at each node. What one node writes arrives in order: who has its mark has all before it."""
+        for name, site in self._sites.items():
+            site.ask(b"SET", _mark_key(name), b"%d" % number)
+
+    def _wait_marks(self, number: int, of: Iterable[str], at: dict[str, Site]) -> float:
+        """Seconds until every node has every mark."""
+        started = time.monotonic()
+
+        def wait(name: str) -> None:
+            for other in of:
+                try:
+                    at[name].wait_value(_mark_key(other), b"%d" % number, started + CONVERGE_S)
+                except Unavailable as error:
+                    raise DemoFailed(str(error)) from error
+
+        _all_at_once(wait, at)
+        return time.monotonic() - started
+
+    # -- proof
+
+    def _rows(self, acts: Iterable[int]) -> list[Row]:
+        months = {month for act in acts for month in MONTHS[act]}
+        return [row for row in self._year if int(row["month"]) in months]
+
+    def _everything(self, acts: int, mark: int, common: Holdings) -> Holdings:
+        """What a node must hold that has all of so many acts."""
+        return _joined(expected(self._rows(range(acts))), common, dict.fromkeys(self._sites, mark))
+
+    def _one_side(self, side: dict[str, Site]) -> Holdings:
+        """What a side of the cut must hold: the first act, and of the second what its own airports wrote."""
+        written = self._rows([0]) + [row for row in self._rows([1]) if row["origin"] in side]
+        marks = {name: int(name in side) for name in self._sites}
+        return _joined(expected(written), demo_conflicts.AFTER_BEFORE, marks)
+
+    def _check_all(self, right: Holdings) -> None:
+        count = self._check(self._sites, right)
+        self.screen.tell(
+            "checked",
+            f"{count:,} keys at each of {len(self._sites)} nodes, all equal to the file, and no others",
+        )
+
+    def _check(self, sites: dict[str, Site], right: Holdings) -> int:
+        """How many keys each of these nodes holds, all as they should be."""
+
+        def check(name: str) -> None:
+            self._found[name] = found = sites[name].holdings()
+            if wrong := difference(right, found):
+                raise DemoFailed(f"{sites[name].node}: {wrong}")
+
+        _all_at_once(check, sites)
+        return right.count()
+
+
+def _joined(weather: Holdings, common: Holdings, marks: dict[str, int]) -> Holdings:
+    return Holdings(
+        weather.strings | common.strings | {_mark_key(name): b"%d" % number for name, number in marks.items()},
+        weather.sets | common.sets,
+        weather.maps | common.maps,
+    )
+
+
+def _mark_key(name: str) -> bytes:
+    return b"mark/" + name.encode()
+
+
+def _all_at_once(act: Callable[[str], None], names: Iterable[str]) -> None:
+    """In threads; the first error is raised when all have ended."""
+    with ThreadPoolExecutor() as pool:
+        for future in [pool.submit(act, name) for name in names]:
+            future.result()
+
+
+def _milliseconds(seconds: float) -> str:
+    return f"{1000 * seconds:,.0f} ms"
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e6:.2f} MB"

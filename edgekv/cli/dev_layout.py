@@ -88,11 +88,10 @@ class Layout:
         return found
 
     def upstreams(self, node: DevNode) -> list[Address]:
-        """Whom a node dials: an edge its proxies, a further hub the first one."""
+        """Whom a node dials: an edge its proxies, a hub all that are before it, so that any two hubs have a link."""
         if node.role == "edge":
             return [Address(HOST, link.port) for link in self.links if link.site == node.site]
-        first = self.hubs[0]
-        return [] if node == first else [Address(HOST, first.peer)]
+        return [Address(HOST, hub.peer) for hub in self.hubs[: self.hubs.index(node)]]
 
 
 @contextmanager

@@ -38,8 +38,9 @@ COMMANDS: Final = {
     "import": Entry("edgekv.cli.transfer", "import_file", "Load a CSV or JSON Lines file; resumes where it stopped."),
     "export": Entry("edgekv.cli.transfer", "export_file", "Write keys and values as JSON Lines."),
     "dev": Entry("edgekv.cli.dev", "dev", "A whole cluster on this machine, with links that can be cut."),
-    "demo": Entry("edgekv.cli.demo", "demo", "Real data into one node, kill -9 in the middle, nothing lost."),
+    "demo": Entry("edgekv.cli.demo", "demo", "Real data at three sites, a cut link, a kill -9, and a proof."),
     "bench": Entry("edgekv.cli.bench", "bench", "Load a running node and print rates and latencies."),
+    "cluster": Entry("edgekv.cli.cluster", "cluster", "Members, links and lags; whether nodes hold the same."),
     "keyspace": Entry("edgekv.cli.keyspace", "keyspace", "List the keyspaces of a node."),
     "wal": Entry("edgekv.cli.wal", "wal", "Look into a log, or salvage a damaged one (node stopped)."),
 }

@@ -62,6 +62,10 @@ class NodeHttp:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection. Idempotent."""
         self._connection.close()
 
     def read(self, path: str, headers: dict[str, str] | None = None) -> Reply:

@@ -169,6 +169,12 @@ def _print(inspection: Inspection, applied_lsn: int) -> None:
         for report in inspection.segments
     ]
     print_table(("SEGMENT", "FIRST LSN", "END LSN", "RECORDS", "FRAMES", "BYTES", "STATE"), rows)
+    for report in inspection.segments:
+        for lsn, barrier in report.barriers:
+            click.echo(
+                f"LSN {lsn}: the rows of spool {barrier.spool_id.hex()} join keyspace {barrier.keyspace}, "
+                f"{len(barrier.vector)} actors"
+            )
     click.echo(f"LMDB has applied up to LSN {applied_lsn}; other files: {', '.join(inspection.others) or 'none'}")
 
 
@@ -182,6 +188,10 @@ def _document(inspection: Inspection) -> dict[str, object]:
             "frames": report.frames,
             "payload_bytes": report.payload_bytes,
             "clean": report.clean,
+            "barriers": [
+                {"lsn": lsn, "keyspace": barrier.keyspace, "spool": barrier.spool_id.hex()}
+                for lsn, barrier in report.barriers
+            ],
         }
         for report in inspection.segments
     ]

@@ -198,14 +198,14 @@ class Verbs:
                 if value is not None:
                     yield key, value
 
-    def watch(self, prefix: Name = b"", *, cursor: str = "") -> Iterator[WatchEvent]:
+    def watch(self, prefix: Name = b"", *, cursor: str | None = None) -> Iterator[WatchEvent]:
         """What is written to keys that begin with the prefix, as it becomes durable, at least once, until you stop iterating.
 
         After ``cursor``, an event's; without one from now on, which is when the iteration begins; after "0" the current rows first.
         When the log does not reach back to a cursor, a ``resync`` and the current rows come instead of what was missed. A lost
         connection is made again, to any node, without a gap; Unavailable when that takes longer than the deadline.
         """
-        return follow(self._exchange, Subscription(prefix, cursor), self._deadline_s)
+        return follow(self._exchange, Subscription(prefix, cursor or ""), self._deadline_s)
 
     def _pages(self, prefix: Name) -> Iterator[list[bytes]]:
         walk = Walk(prefix)

@@ -12,6 +12,7 @@ from edgekv.engine.admission import Admission
 from edgekv.engine.checkpoint import Checkpoints
 from edgekv.engine.collections import Collections
 from edgekv.engine.commit import Commit, LogState
+from edgekv.engine.conflicts import Conflicts
 from edgekv.engine.expired_keys import ExpiredKeys
 from edgekv.engine.flip import Flips
 from edgekv.engine.frame import Frame, newer
@@ -120,6 +121,8 @@ class Engine:
         self.runs: Final = Runs(
             actor=actor, commit=self.commit, memtable=memtable, store=store, collections=self.collections
         )
+        self.conflicts: Final = Conflicts()
+        """What concurrent writes elsewhere have lost to what was here."""
         self.intake: Final = Intake(
             actor=actor,
             commit=self.commit,
@@ -127,6 +130,7 @@ class Engine:
             read_register=self.reads.register,
             run_bytes_max=segment_bytes // 2,
             hlc_max=self._hlc_max,
+            conflicts=self.conflicts,
         )
         self.expired_keys: Final = ExpiredKeys(
             commit=self.commit, reads=self.reads, collections=self.collections, keyspaces=keyspaces, store=store
@@ -322,6 +326,7 @@ class Engine:
             "spare_segments": self._log.spares,
             "operation_sessions": len(self.commit.operation_ids),
             "operations_repeated": self.repeated_total,
+            "conflicts": dict(sorted(self.conflicts.totals.items())),
             "keyspaces": [
                 {"name": k.name, "prefix": k.prefix.decode(errors="backslashreplace"), "seq": k.seq, "hlc": k.hlc}
                 for k in self.keyspaces.all

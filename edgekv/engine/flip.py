@@ -89,6 +89,8 @@ class Flips:
         """Spools on disk, and what the applied LSN of LMDB's last but one commit has to reach before they may go."""
         self.forget: Callable[[bytes], None] = lambda spool_id: None
         """Set once by the node: remove the file of a spool."""
+        self.finished: Callable[[], None] = lambda: None
+        """Set once by the node: rows were taken over as a whole, and what is durable has moved."""
 
     @property
     def keyspace(self) -> Keyspace | None:
@@ -190,5 +192,7 @@ class Flips:
         self._kept[flip.asked.barrier.spool_id] = flip.frame.end_lsn
         self._flip = None
         keyspace.held = False
+        keyspace.flips += 1
         self._admission.release()
         flip.asked.done()
+        self.finished()

@@ -21,6 +21,7 @@ from edgekv.crdt.operation import (
     validate_change,
 )
 from edgekv.engine.commit import Commit
+from edgekv.engine.conflicts import Conflict, Conflicts
 from edgekv.engine.frame import Frame, ReceivedRun
 from edgekv.engine.keyspaces import Head, Keyspace, Keyspaces
 from edgekv.engine.merging import RegisterReader, RunMerger
@@ -46,6 +47,7 @@ class Intake:
         read_register: RegisterReader,
         run_bytes_max: int,
         hlc_max: Callable[[Keyspace], int],
+        conflicts: Conflicts,
     ) -> None:
         """``hlc_max``: the highest stamp that may be folded in now; a node that does not judge clocks says HLC_FOLD_MAX."""
         self._actor: Final = actor
@@ -54,6 +56,7 @@ class Intake:
         self._read_register: Final = read_register
         self._run_bytes_max: Final = run_bytes_max
         self._hlc_max: Final = hlc_max
+        self._conflicts: Final = conflicts
 
     def receive(self, run: Changes) -> bool:
         """Take a run in; False when the node has it already. If it raises, nothing happened.
@@ -113,9 +116,12 @@ class Intake:
         commit, mixed, barrier = self._commit, keyspace.mixed, self._commit.barrier
         above = Frame(0)
         above.shown = True  # no reply waits for it
+        lost: list[Conflict] = []
         commit.overlays.insert(0, above)
         try:
-            merger = RunMerger(above.layer, self._actor, self._read_register, commit.read_row, commit.read_collection)
+            merger = RunMerger(
+                *(above.layer, self._actor, self._read_register, commit.read_row, commit.read_collection), lost
+            )
             merger.merge(keyspace, run, body, seen(keyspace, self._actor))
         except BaseException:
             keyspace.mixed = mixed
@@ -124,6 +130,8 @@ class Intake:
             commit.overlays.remove(above)
             commit.barrier = barrier
         commit.filling.layer.merge_from(above.layer)
+        for conflict in lost:
+            self._conflicts.add(conflict)
 
 
 def seen(keyspace: Keyspace, own_actor: Actor) -> dict[Actor, Head]:

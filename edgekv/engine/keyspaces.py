@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Final, NamedTuple
 
-from edgekv.errors import ConfigError, Overloaded
+from edgekv.errors import ConfigError, Denied, Overloaded
 from edgekv.ids import Actor, KeyspaceId
 
 DEFAULT_NAME: Final = "default"
@@ -71,7 +71,9 @@ class Keyspace:
     """One keyspace of this node: its policy, and the state that changes move."""
 
     __slots__ = (
+        "absent",
         "chain",
+        "flips",
         "fsync",
         "held",
         "hlc",
@@ -104,8 +106,12 @@ class Keyspace:
         """The own actor's chain value after the last run handed to the log."""
         self.mixed = policy.siblings
         """Whether a key here may hold rows other than its register. Until it does, a SET need not look for others to clear."""
+        self.absent = False
+        """Its data is not at this site: a node of another one answers for it."""
         self.held = False
         """It takes the rows of a spool over (engine/flip.py): no change is made or received."""
+        self.flips = 0
+        """How often it has done so in this process: the vector moved then past the log."""
         self.vector: dict[Actor, Head] = {}
         """Durable: what the log covers."""
         self.observed: dict[Actor, Head] = {}
@@ -156,18 +162,29 @@ class Keyspaces:
         return max((k for k in self.all if edge.startswith(k.prefix)), key=lambda k: len(k.prefix))
 
     def of(self, key: bytes) -> Keyspace:
-        """The keyspace of a key."""
-        return self._owner[bisect_right(self._edges, key) - 1]
+        """The keyspace of a key. Denied when it is not at this site."""
+        found = self._owner[bisect_right(self._edges, key) - 1]
+        if found.absent:
+            raise _not_here(found)
+        return found
 
     def of_run(self, keys: Sequence[bytes]) -> Keyspace | None:
-        """The one keyspace of all keys; None when they span several."""
+        """The one keyspace of all keys; None when they span several. Denied when it is not at this site."""
         if len(self._edges) == 1:
             return self._owner[0]
         low = bisect_right(self._edges, min(keys))
-        return self._owner[low - 1] if low == bisect_right(self._edges, max(keys)) else None
+        if low != bisect_right(self._edges, max(keys)):
+            return None
+        found = self._owner[low - 1]
+        if found.absent:
+            raise _not_here(found)
+        return found
 
     def intervals(self, low: bytes, high: bytes | None) -> list[Interval]:
-        """The pieces of [low, high) in key order, each within one keyspace."""
+        """The pieces of [low, high) in key order, each within one keyspace that is at this site.
+
+        EdgeKV's own rows are passed by, unless they are asked for by their prefix.
+        """
         pieces: list[Interval] = []
         for i in range(bisect_right(self._edges, low) - 1, len(self._edges)):
             begin = max(low, self._edges[i])
@@ -175,5 +192,13 @@ class Keyspaces:
             end = high if last is None else last if high is None else min(high, last)
             if high is not None and begin >= high:
                 break
-            pieces.append(Interval(begin, end, self._owner[i]))
+            owner = self._owner[i]
+            hidden = owner.policy.system and not low.startswith(owner.prefix)
+            if not owner.absent and not hidden:
+                pieces.append(Interval(begin, end, self._owner[i]))
         return pieces
+
+
+def _not_here(keyspace: Keyspace) -> Denied:
+    sites = ", ".join(keyspace.policy.sites)
+    return Denied(f"keyspace {keyspace.name!r} is not at this site. Ask a node of one of its own ({sites}), or a hub.")

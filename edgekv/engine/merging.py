@@ -9,8 +9,18 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import count, repeat
 from typing import Any, Final
 
-from edgekv.crdt.operation import SUFFIX_REGISTER, SUFFIX_SIBLINGS, TAG_ELEMENT, RowDelta, merge_row, rows_of
-from edgekv.crdt.register import RANK_CLIENT, Cell, Register, newest
+from edgekv.crdt.operation import (
+    SUFFIX_REGISTER,
+    SUFFIX_SIBLINGS,
+    TAG_ELEMENT,
+    TAG_FIELD,
+    RowDelta,
+    field_of_suffix,
+    merge_row,
+    rows_of,
+)
+from edgekv.crdt.register import RANK_CLIENT, Cell, Register, as_cell, newest
+from edgekv.engine.conflicts import Conflict, discards
 from edgekv.engine.frame import CollectionReader, CollectionWriter, RowReader, put_row
 from edgekv.engine.keyspaces import Head, Keyspace
 from edgekv.ids import Actor
@@ -35,12 +45,15 @@ class RunMerger:
         read_register: RegisterReader,
         read_row: RowReader,
         read_collection: CollectionReader,
+        lost: list[Conflict] | None = None,
     ) -> None:
+        """``lost``: gets the values that lose to what was here; None: nobody asks (a replay)."""
         self._layer: Final = layer
         self._own_actor: Final = own_actor
         self._read_register: Final = read_register
         self._read_row: Final = read_row
         self._read_collection: Final = read_collection
+        self._lost_values: Final = lost
 
     def merge(self, keyspace: Keyspace, run: Changes, body: Columns | Operations, seen: Mapping[Actor, Head]) -> None:
         """The rows of a run that is its actor's next. ``seen``: all that was applied in this keyspace before it.
@@ -74,6 +87,12 @@ class RunMerger:
         old = self._read_register(keyspace, key)
         if newest(old, cell, self._own_actor) is cell:
             self._layer.put_register(key, cell)
+        elif old is not None:
+            self._lost(keyspace, key, None, as_cell(old, self._own_actor), cell)
+
+    def _lost(self, keyspace: Keyspace, key: bytes, field: bytes | None, kept: Cell, came: Cell) -> None:
+        if self._lost_values is not None and discards(kept, came):
+            self._lost_values.append(Conflict(keyspace.name, key, field, kept, came))
 
     def _change(
         self, keyspace: Keyspace, before: Before, hlc: int, operations: Sequence[list[Any]], *, dominates: bool
@@ -89,10 +108,18 @@ class RunMerger:
                         self._register(keyspace, key, delta)
                     continue
                 keyspace.mixed = True
+                if suffix[0] == TAG_FIELD and not dominates and self._lost_values is not None:
+                    assert isinstance(delta, Cell)
+                    self._field(keyspace, key, suffix, delta)
                 if suffix[0] >= TAG_ELEMENT and suffix != SUFFIX_SIBLINGS:
                     writer.merge(key, suffix, delta)
                 else:
                     self._row(keyspace, key, suffix, delta)
+
+    def _field(self, keyspace: Keyspace, key: bytes, suffix: bytes, came: Cell) -> None:
+        old = self._read_row(keyspace, key, suffix)
+        if isinstance(old, Cell):
+            self._lost(keyspace, key, field_of_suffix(suffix), old, came)
 
     def _row(self, keyspace: Keyspace, key: bytes, suffix: bytes, delta: RowDelta) -> None:
         row = merge_row(self._read_row(keyspace, key, suffix), delta)

@@ -254,18 +254,20 @@ class Reads:
 
     # -- ranges
 
-    def range(self, low: bytes, high: bytes | None, limit: int) -> Range:
+    def range(self, low: bytes, high: bytes | None, limit: int, *, ttl_ms: int | None = None) -> Range:
         """Up to ``limit`` keys with low <= key < high at which something is visible, in key order, consistent among themselves.
 
         There may be fewer, even none, and a ``next_key``: deleted and expired keys are passed by, but no more than
         SCAN_EXAMINED_KEYS_MAX at a time, so that a desert of them does not hold the event loop.
-        The reply waits for every frame that is not durable and holds rows: a scan looks at them all.
+        The reply waits for every frame that is not durable and holds rows: a scan looks at them all. ``ttl_ms``: by which expiries are
+        judged; None: now.
         """
         for frame in self._commit.overlays:
             if not frame.shown and not frame.layer.empty:
                 self._commit.looked(frame)
         found: list[Found] = []
         examined = 0
+        now = self.ttl_now_ms() if ttl_ms is None else ttl_ms
         layers = self._layers()
         for interval in self._keyspaces.intervals(low, high):
             start: bytes | None = interval.low
@@ -274,18 +276,19 @@ class Reads:
                 if wanted <= 0 or examined > limit + SCAN_EXAMINED_KEYS_MAX:
                     return Range(found, start)
                 page = snapshot.page(layers, self._store, interval.keyspace.id, start, interval.high, wanted)
-                found += [item for item in (self._found(interval.keyspace, i) for i in page.items) if item is not None]
+                found += [
+                    item for item in (self._found(interval.keyspace, i, now) for i in page.items) if item is not None
+                ]
                 start = page.next_key
                 # A page that is not full and not the last one gave up among deleted keys.
                 gave_up = start is not None and len(page.items) < wanted
                 examined += SCAN_EXAMINED_KEYS_MAX + limit if gave_up else len(page.items)
         return Range(found, None)
 
-    def _found(self, keyspace: Keyspace, item: snapshot.Item) -> Found | None:
+    def _found(self, keyspace: Keyspace, item: snapshot.Item, now: int) -> Found | None:
         register = None if item.register is None else self._cell(item.register)
         rows = item.composites
         state = _siblings_state(rows) if keyspace.siblings else _string_state(register, rows)
-        now = self.ttl_now_ms()
         elements, fields = (0, 0) if state.gone(now) else (item.elements, item.fields)
         return Found(item.key, keyspace, state, elements, fields) if elements or fields or state.live(now) else None
 

@@ -76,6 +76,7 @@ class Node:
         self.replayed_changes: Final = replayed
         self.acks: Final = Acks(actor=identity.actor, site=identity.site)
         self.sessions: Final = Sessions(actor=identity.actor, keyspaces=engine.keyspaces, commit=engine.commit)
+        engine.flips.finished = self.durable
 
     def durable(self) -> None:
         """What is durable has moved: after `Engine.written` and `Engine.synced`, and when rows were taken over as a whole."""
@@ -154,6 +155,8 @@ class Node:
                     actor=identity.actor, keyspaces=keyspaces, layer=memtable.active, applied=applied, store=store
                 )
         replay.finish()
+        for keyspace in keyspaces.all:
+            keyspace.absent = not keyspace.policy.held_at(identity.site, config.role)
         engine = Engine(
             actor=identity.actor,
             keyspaces=keyspaces,

@@ -13,6 +13,7 @@ from typing import Final
 
 from edgekv.engine.engine import Engine
 from edgekv.node import batch
+from edgekv.node.digest import Digest, vector_seen
 from edgekv.node.keys import EXPIRY_MS_MAX, Keys, Listed, Page
 from edgekv.node.maps import Maps
 from edgekv.node.sets import Sets
@@ -59,6 +60,15 @@ class Operations(Keys):
     def keyspaces(self) -> list[dict[str, object]]:
         """The keyspaces in the order of their prefixes: name, prefix (bytes), consistency, conflict, durability, ttl_s, system."""
         return [keyspace.policy.figures() for keyspace in sorted(self.engine.keyspaces.all, key=lambda k: k.prefix)]
+
+    def digest(self, keyspace: str, ttl_ms: int | None = None, prefix: bytes = b"") -> Digest:
+        """Begin to digest what readers are shown of a keyspace (node/digest.py). InvalidRequest: there is none of that name."""
+        return Digest(self, keyspace, ttl_ms, prefix)
+
+    def vectors(self) -> dict[str, dict[str, int]]:
+        """By the name of each keyspace what readers here see of it, as a digest names it."""
+        engine = self.engine
+        return {keyspace.name: vector_seen(keyspace, engine.actor) for keyspace in engine.keyspaces.all}
 
     def status(self) -> dict[str, object]:
         """The node's figures, for /v1/status and the CLI."""

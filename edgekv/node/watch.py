@@ -8,10 +8,11 @@ the current rows instead. The node does not wait for any of them.
     TAIL   events of the log's records, from the watch's LSN on; changes that its vectors cover are passed by
     ROWS   `resync begin`, puts of the current rows, `resync end`; then TAIL from where the log stood before the first row was read
 
-A watch goes from TAIL to ROWS when its place is gone, when its cursor is older than the log, and when a run does not join on to what
-it has seen (changes came as rows, past the log): never a silent gap. Its *vectors* are what it has seen, per keyspace; they make its
-cursors good on any node, and a change that they cover is not shown again. Only what is durable is shown: rows that were read are kept
-back until every frame that they may come from is durable.
+A watch goes from TAIL to ROWS when its place is gone, when its cursor is older than the log, and when changes came past the log, as
+the rows of a row sync (engine/flip.py counts those of this process; a BARRIER, or a run that does not join on to what was seen, tells
+of earlier ones): never a silent gap. Its *vectors* are what it has seen, per keyspace; they make its cursors good on any node, and a
+change that they cover is not shown again. Only what is durable is shown: rows that were read are kept back until every frame that
+they may come from is durable.
 
 Synchronous; api/watch.py waits, writes, and has threads read files.
 """
@@ -38,7 +39,7 @@ from edgekv.node.watch_rows import current_rows
 from edgekv.replication.log_source import LogSource, covers
 from edgekv.wal.disk import Disk
 from edgekv.wal.reader import LogReader
-from edgekv.wal.record import Body, Changes, Columns, Record, unpack_body
+from edgekv.wal.record import Barrier, Body, Changes, Columns, Record, unpack_body
 
 _PUT: Final = 1
 
@@ -148,6 +149,8 @@ class Watch:
         """Resumes with them."""
         self._broken = False
         """Changes came past the log: what was seen does not join on to what it holds next."""
+        self._flips = self._flips_now()
+        """How often rows had been taken over as a whole when that was last looked at."""
         self._next_key: bytes | None = None
         """ROWS: rows from this key on are not shown yet. None: TAIL."""
         self._record_lsn: int = self._engine.commit.durable_lsn
@@ -200,6 +203,8 @@ class Watch:
         if self._held:
             return self._release()
         if self._pending is None:
+            if self._flips != self._flips_now():
+                self._take_over()
             try:
                 self._pending = self._next()
             except CursorLost:
@@ -249,7 +254,7 @@ class Watch:
 
     def _search(self) -> int | None:
         """Where the log goes on from what was seen: at its end, or at a checkpoint that says nothing else. None: nowhere."""
-        if all(covers(self._vectors[each], held) for each, held in self._durable_vectors().items()):
+        if self._has_seen(self._durable_vectors()):
             return self._engine.commit.durable_lsn
         begin = LogSource(self._engine.tail, self._watches.disk).begin(self._vectors, {})
         return None if begin.beyond else begin.lsn
@@ -280,6 +285,11 @@ class Watch:
     def _changes(self, records: Sequence[tuple[int, Record]]) -> Iterator[Event]:
         for lsn, record in records:
             self._record_lsn = lsn
+            if isinstance(record, Barrier) and record.keyspace in self._vectors:
+                came = {actor: seq for actor, seq, _ in record.vector}
+                if not (covers(self._vectors[record.keyspace], came) or self._keyspaces[record.keyspace].held):
+                    self._broken = True
+                    return
             if isinstance(record, Changes) and record.keyspace in self._vectors:
                 vector = self._vectors[record.keyspace]
                 last = record.first_seq + record.changes - 1
@@ -321,6 +331,18 @@ class Watch:
         yield Event(kind, self._cursor, written)
 
     # -- ROWS
+
+    def _flips_now(self) -> int:
+        return sum(keyspace.flips for keyspace in self._keyspaces.values())
+
+    def _take_over(self) -> None:
+        """A row sync has moved what is durable past the log: show all rows, unless nothing came that was not seen."""
+        self._flips = self._flips_now()
+        if not self._has_seen(self._durable_vectors()):
+            self._begin_rows()
+
+    def _has_seen(self, vectors: dict[int, Vector]) -> bool:
+        return all(covers(self._vectors[each], vector) for each, vector in vectors.items())
 
     def _begin_rows(self) -> None:
         """Show all current rows, and then what the log has from here on."""

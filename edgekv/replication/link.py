@@ -11,7 +11,7 @@ link waits by that, its heartbeats do not.
 from collections import deque
 from typing import Final, Literal
 
-from edgekv.ids import Actor, Vector
+from edgekv.ids import Actor
 from edgekv.replication.messages import Hello, Seen, SyncOffer
 from edgekv.replication.sender import Sender
 from edgekv.wal.record import Changes
@@ -44,8 +44,8 @@ class Link:
         """Of taken_bytes, as told to the peer."""
         self.undurable: Final[dict[tuple[int, Actor], int]] = {}
         """By keyspace and actor the last seq that came here and is not acknowledged yet."""
-        self.acknowledged: Final[dict[int, Vector]] = {}
-        """By keyspace what the peer said it has durably of what was sent here."""
+        self.acknowledged: Final[dict[int, dict[Actor, int]]] = {}
+        """By keyspace what the peer said it has durably, in its HELLO and since."""
         self.said_seen: Final[dict[Actor, Seen]] = {}
         """The newest SEEN of each actor that went out here."""
         self.offered: Final[dict[int, bytes]] = {}

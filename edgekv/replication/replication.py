@@ -31,6 +31,7 @@ from edgekv.limits import (
     SEEN_INTERVAL_MS,
 )
 from edgekv.replication.acks import Acks, Peer
+from edgekv.replication.figures import Figures
 from edgekv.replication.leader import Leader
 from edgekv.replication.link import Link
 from edgekv.replication.log_source import LogSource
@@ -63,9 +64,6 @@ from edgekv.replication.sender import RUN_OVERHEAD_BYTES, Sender
 from edgekv.store.lmdb_store import LmdbStore
 from edgekv.store.spool_transfer import SpoolFolder
 from edgekv.wal.record import Changes
-
-EVENTS_MAX: Final = 64
-"""Of the last things that went wrong, for status."""
 
 
 class Transport(Protocol):
@@ -117,7 +115,6 @@ class Replication:
         self.members: Final = Members(engine)
         self.seen: Final = SeenTable()
         self.leader: Final = Leader(engine, self.members, self.seen, myself)
-        self.events: Final[list[str]] = []
         self.row_sync: Final = RowSync(
             engine=engine,
             store=store,
@@ -129,6 +126,16 @@ class Replication:
             note=self._say,
             entropy=entropy,
             now_ms=now_ms,
+        )
+        self.figures: Final = Figures(
+            engine=engine,
+            cluster=cluster,
+            myself=myself,
+            members=self.members,
+            seen=self.seen,
+            leader=self.leader,
+            links=self.links,
+            now_ms=now_ms(),
         )
         self._seen_at_ms = 0
         engine.judges_clocks = myself.role == "hub"
@@ -146,7 +153,7 @@ class Replication:
         """A connection is gone."""
         gone = self.links.pop(link, None)
         if gone is not None:
-            _end(gone)
+            self._end(gone)
 
     def received(self, link: int, message: bytes) -> None:
         """What a peer sent, any bytes at all. What must not be ends that link."""
@@ -195,6 +202,7 @@ class Replication:
                     self._apply(link, link.peer)
             self.leader.tick(now, self._vectors())
             self._follow_meta()
+            self.figures.look(now)
 
     # -- messages
 
@@ -277,6 +285,7 @@ class Replication:
             return
         link.peer, link.skew_ms = hello, hello.wall_ms - self._now_ms()
         has = {k: {actor: seq for actor, (seq, _) in vector.items()} for k, vector in hello.vectors.items()}
+        link.acknowledged.update(has)
         link.sender = Sender(self._engine, self._source, has, lambda: self.members.floors)
         link.phase = "meta"
         self._acks.met(_peer(hello), {KeyspaceId(k): vector for k, vector in has.items()})
@@ -513,73 +522,28 @@ class Replication:
         if self.links.pop(link.number, None) is not None:
             if not told:
                 self._note(link, reason)
-            _end(link)
+            self._end(link)
             self._transport.close(link.number, reason)
+
+    def _end(self, link: Link) -> None:
+        link.phase = "closed"
+        if link.sender is not None:
+            link.sender.close()
+        self.figures.gone(link)
 
     def _note(self, link: Link, sentence: str) -> None:
         name = link.peer.name if link.peer is not None else f"link {link.number}"
-        self._say(f"{name}: {sentence}")
+        self.figures.note(self._now_ms(), name, sentence)
 
     def _say(self, sentence: str) -> None:
-        self.events.append(sentence)
-        del self.events[:-EVENTS_MAX]
+        self.figures.note(self._now_ms(), "", sentence)
 
     # -- figures
 
     def status(self) -> dict[str, object]:
         """Figures for people and scripts."""
-        return {
-            "cluster": self._cluster.hex(),
-            "role": self._self.role,
-            "member": self.members.is_open(self._self.actor) or not self.members.founded,
-            "leads": self.leader.leads,
-            "meta_revision": self.members.revision,
-            "stable": 0 if self.members.announced is None else self.members.announced.number,
-            "members": [
-                {"name": m.name, "site": m.site, "role": m.role, "state": m.state, "actor": actor_text(m.actor)}
-                for m in sorted(self.members.members.values(), key=lambda m: (m.name, m.revision))
-            ],
-            "links": [self._link_status(link) for link in self.links.values()],
-            "events": list(self.events),
-        }
-
-    def _link_status(self, link: Link) -> dict[str, object]:
-        peer = link.peer
-        return {
-            "peer": None if peer is None else peer.name,
-            "site": None if peer is None else peer.site,
-            "role": None if peer is None else peer.role,
-            "phase": link.phase,
-            "outgoing": link.outgoing,
-            "lag_changes": self.lag_changes(link),
-            "skew_ms": link.skew_ms,
-            "silent_ms": self._now_ms() - link.heard_ms,
-            "sent_bytes": link.sent_bytes_total,
-            "received_bytes": link.received_bytes,
-            "sent_changes": link.sent_changes,
-            "received_changes": link.received_changes,
-            "unacknowledged_bytes": link.unacknowledged,
-        }
-
-    def lag_changes(self, link: Link) -> int:
-        """Durable changes here that the peer has not acknowledged as durable there."""
-        if link.peer is None or link.sender is None:
-            return 0
-        lag = 0
-        for number in self._shared(link.peer):
-            has = link.acknowledged.get(number, {})
-            said = link.peer.vectors.get(number, {})
-            for actor, head in self._engine.keyspaces.by_id[KeyspaceId(number)].vector.items():
-                if actor != link.peer.actor:
-                    lag += max(0, head.seq - max(has.get(actor, 0), said.get(actor, (0, 0))[0]))
-        return lag
+        return self.figures.status(self._now_ms())
 
 
 def _peer(hello: Hello) -> Peer:
     return Peer(hello.node, hello.name, hello.site, hello.role)
-
-
-def _end(link: Link) -> None:
-    link.phase = "closed"
-    if link.sender is not None:
-        link.sender.close()

@@ -30,7 +30,8 @@ from edgekv.replication.messages import (
     SyncWant,
 )
 from edgekv.store.lmdb_store import LmdbStore, StoreError
-from edgekv.store.spool import SpoolCheck, SpoolWriter, keep
+from edgekv.store.spool import SpoolWriter, keep
+from edgekv.store.spool_check import SpoolCheck
 from edgekv.store.spool_transfer import Part, SpoolFolder
 
 PIECE_OVERHEAD_BYTES: Final = 64

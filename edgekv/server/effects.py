@@ -1,5 +1,6 @@
 """What the engine asks for, carried out: frames to the flusher, rows to the applier, the log below given back."""
 
+from collections.abc import Callable
 from typing import Final
 
 from edgekv.engine.frame import Frame
@@ -27,6 +28,8 @@ class Effects:
     def __init__(self) -> None:
         self.flusher: Flusher | None = None
         self.applier: ApplierProcess | InlineApplier | None = None
+        self.retain_bytes: Callable[[], int] = lambda: 0
+        """Set once there is a node: how much of the log stays for other nodes that lag."""
 
     def flush(self, frame: Frame, payload: bytes, records: int, *, sync: bool, roll: bool) -> None:
         """Hand a frame to the flusher."""
@@ -39,6 +42,6 @@ class Effects:
             self.applier.request(lsn, stable)
 
     def recycle(self, below_lsn: Lsn) -> None:
-        """Give the log below back. Nothing is retained for readers that lag: before replication there are none."""
+        """Give the log below back, but for what stays for others."""
         if self.flusher is not None:
-            self.flusher.submit(RecycleJob(below_lsn, 0, HOUSEKEEPING))
+            self.flusher.submit(RecycleJob(below_lsn, self.retain_bytes(), HOUSEKEEPING))

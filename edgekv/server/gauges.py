@@ -2,11 +2,13 @@
 
 import asyncio
 import time
+from collections.abc import Callable
 from typing import Final
 
 from edgekv.engine.engine import Engine
-from edgekv.metrics import Metrics
+from edgekv.metrics import Metrics, Sample
 from edgekv.node.watch import Watches
+from edgekv.replication.figures import Figures, Lag
 
 PROBE_S: Final = 0.02
 
@@ -62,6 +64,11 @@ def register_gauges(metrics: Metrics, engine: Engine, watches: Watches, probe: L
         lambda: len(engine.commit.operation_ids),
     )
     metrics.counter(
+        "edgekv_conflicts_total",
+        "Values that were lost to concurrent writes with a higher stamp, as far as this node is certain of it.",
+        lambda: [((("keyspace", name),), total) for name, total in sorted(engine.conflicts.totals.items())],
+    )
+    metrics.counter(
         "edgekv_operations_repeated_total",
         "Operations that came again and were answered, not done, again.",
         lambda: engine.repeated_total,
@@ -76,3 +83,42 @@ def register_gauges(metrics: Metrics, engine: Engine, watches: Watches, probe: L
         "Longest callback of the event loop since the last scrape.",
         probe.take_s,
     )
+
+
+def register_replication(metrics: Metrics, figures: Figures, now_ms: Callable[[], int]) -> None:
+    """Offer what there is to say of other nodes in /metrics."""
+    metrics.gauge(
+        "edgekv_replication_lag_seconds",
+        "How long members of a site have been behind this node, the worst of them; 0: they have everything.",
+        lambda: _by_site(figures.lags(now_ms()), lambda lag: lag.seconds),
+    )
+    metrics.gauge(
+        "edgekv_replication_lag_changes",
+        "Durable changes of this node that members of a site have not acknowledged as durable, the worst of them.",
+        lambda: _by_site(figures.lags(now_ms()), lambda lag: lag.changes),
+    )
+    metrics.counter(
+        "edgekv_replication_bytes_total",
+        "Bytes of messages to and from nodes of a site, before compression.",
+        lambda: [
+            ((("direction", direction), ("site", site)), size)
+            for (direction, site), size in sorted(figures.traffic().items())
+        ],
+    )
+    metrics.gauge(
+        "edgekv_clock_skew_seconds",
+        "How far the clock of a linked node is ahead of this one's, the way between them included.",
+        lambda: [((("peer", name),), skew_s) for name, skew_s in sorted(figures.skews().items())],
+    )
+    metrics.gauge(
+        "edgekv_members",
+        "Members of the cluster, as this node knows them.",
+        lambda: [((("state", state),), count) for state, count in figures.member_states().items()],
+    )
+
+
+def _by_site(lags: list[Lag], of: Callable[[Lag], float]) -> list[Sample]:
+    worst: dict[str, float] = {}
+    for lag in lags:
+        worst[lag.member.site] = max(of(lag), worst.get(lag.member.site, 0))
+    return [((("site", site),), value) for site, value in sorted(worst.items())]

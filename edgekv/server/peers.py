@@ -61,6 +61,7 @@ class Peers:
 
         self._links: Final = Links(replication, incoming_max=connections_max)
         self.replication: Final = self._links.host
+        node.sessions.announced = lambda: self.replication.members.announced
         self._listener: Final = PeerListener(self._links)
         upstreams = [upstream.address for upstream in config.upstreams]
         self._dialer: Final = Dialer(self._links, lines(upstreams, config.role), chance=random.random)

@@ -43,9 +43,10 @@ from edgekv.node.session import Sessions
 from edgekv.node.watch import Watches
 from edgekv.replication.acks import Acks
 from edgekv.replication.messages import Join
+from edgekv.replication.replication import Replication
 from edgekv.server.descriptors import allowed_connections
 from edgekv.server.effects import HOUSEKEEPING, SYNC, Effects
-from edgekv.server.gauges import LoopProbe, register_gauges
+from edgekv.server.gauges import LoopProbe, register_gauges, register_replication
 from edgekv.server.peers import Peers
 from edgekv.server.supervisor import ApplierSupervisor
 from edgekv.wal.disk import RealDisk
@@ -123,6 +124,11 @@ class Server:
     def sessions(self) -> Sessions:
         """What clients have seen."""
         return self.node.sessions
+
+    @property
+    def replication(self) -> Replication:
+        """Links and members."""
+        return self._peers.replication
 
     def monotonic_ms(self) -> int:
         """The clock of deadlines, ms."""
@@ -237,9 +243,16 @@ class Server:
             )
             self._effects.flusher.start()
             self._spares.start()
+        self._effects.retain_bytes = self._retain_bytes
         self._supervisor.watch(self.engine)
         register_gauges(self.metrics, self.engine, self.node.watches, self._probe)
+        register_replication(self.metrics, self._peers.replication.figures, now_ms)
         self._garbage = self._take_collector()
+
+    def _retain_bytes(self) -> int:
+        """Of the log, for other nodes; a lone node has none, and on a full disk they have to get rows instead."""
+        engine = self.engine
+        return 0 if engine.checkpoints.lone or engine.admission.disk_full else self.config.wal.retain_bytes
 
     def _take_collector(self) -> Garbage | None:
         """Python's garbage collector, if the process is the node's own."""

@@ -20,7 +20,7 @@ Counts are this store's own and left out. Rows are copied as they lie; each one'
 
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from struct import Struct
 from struct import error as struct_error
@@ -28,25 +28,10 @@ from typing import Final, NamedTuple
 
 from edgekv.checksum import crc32c
 from edgekv.codec import pack, unpack
-from edgekv.crdt.counter import Part
-from edgekv.crdt.elements import Clear, Element
-from edgekv.crdt.operation import (
-    SUFFIX_EXPIRY,
-    SUFFIX_MAP_CLEAR,
-    SUFFIX_REGISTER,
-    SUFFIX_SET_CLEAR,
-    SUFFIX_SIBLINGS,
-    TAG_COUNTER,
-    TAG_ELEMENT,
-    TAG_FIELD,
-    TAG_FIELD_PART,
-    Row,
-)
-from edgekv.crdt.register import Cell
-from edgekv.crdt.siblings import Siblings
+from edgekv.crdt.operation import SUFFIX_MAP_CLEAR, SUFFIX_SET_CLEAR, TAG_ELEMENT, TAG_FIELD, Row
 from edgekv.errors import Corruption, EdgeKVError, FormatUnknown
 from edgekv.ids import ACTOR_BYTES, Actor, KeyspaceId
-from edgekv.limits import LMDB_KEY_BYTES_MAX, SPOOL_BLOCK_BYTES, SPOOL_SLICE_BYTES, SPOOL_SLICE_ROWS
+from edgekv.limits import SPOOL_BLOCK_BYTES, SPOOL_SLICE_BYTES, SPOOL_SLICE_ROWS
 from edgekv.store import layout
 from edgekv.store.applied import ChainedVector
 from edgekv.store.lmdb_store import LmdbStore
@@ -64,7 +49,6 @@ _CRC: Final = Struct("<I")
 _CRC_OFFSET: Final = 1
 _CONTENT_OFFSET: Final = 5
 _HEAD, _ROWS, _END = b"H", b"R", b"E"
-_PLAIN_TAIL: Final = b"\x00" + SUFFIX_REGISTER
 
 
 class SpoolHead(NamedTuple):
@@ -344,71 +328,6 @@ class SpoolReader:
             f"the spool {self._name} is damaged at offset {offset}: {what}. Let the row sync begin again.",
             path=self._name,
         )
-
-
-class SpoolCheck:
-    """Reads a spool that came from elsewhere, a slice at a time, before anything relies on it: `step` until it returns False.
-
-    What passes is whole and in order, and every row is one that the fold and the readers can decode, at a key of its keyspace.
-    """
-
-    def __init__(self, path: Path, owns: Callable[[bytes], bool]) -> None:
-        """``owns``: whether a key lies in the keyspace of the spool. Raises OSError, Corruption, FormatUnknown."""
-        self._reader: Final = SpoolReader(path)
-        self.head: Final = self._reader.head
-        self._owns: Final = owns
-        self._blocks: Final = self._reader.blocks()
-        self._start: Final = layout.key_start(self.head.keyspace, b"")
-        self._last = b""
-        self._key = b""
-
-    def step(self) -> bool:
-        """Look at a block; False when that was the end. Raises Corruption."""
-        block = next(self._blocks, None)
-        if block is None:
-            self.close()
-            return False
-        for lmdb_key, row in block:
-            if not self._last < lmdb_key or not lmdb_key.startswith(self._start) or not self._is_sound(lmdb_key, row):
-                raise Corruption(
-                    f"the spool {self._reader.name} has a row at {lmdb_key!r} that no store has. Let the row sync begin again.",
-                    path=self._reader.name,
-                )
-            self._last = lmdb_key
-        return True
-
-    def close(self) -> None:
-        """Idempotent."""
-        self._reader.close()
-
-    def _is_sound(self, lmdb_key: bytes, row: bytes) -> bool:
-        if len(lmdb_key) > LMDB_KEY_BYTES_MAX or not layout.check_row(lmdb_key, row) or layout.is_clear_or_count(row):
-            return False
-        try:
-            _, key, suffix = layout.split(layout.row_key_of(lmdb_key, row))
-            decoded = layout.decode_row(row, self.head.actors.__getitem__)
-        except (ValueError, IndexError, struct_error):
-            return False
-        if key != self._key:
-            if not self._owns(key):
-                return False
-            self._key = key
-        return _belongs(suffix, decoded)
-
-
-def _belongs(suffix: bytes, row: Row) -> bool:
-    """Whether a suffix is one of such a row."""
-    match row:
-        case Cell():
-            return suffix in {SUFFIX_REGISTER, SUFFIX_EXPIRY, SUFFIX_MAP_CLEAR} or suffix[0] == TAG_FIELD
-        case Part():
-            return suffix[0] in {TAG_COUNTER, TAG_FIELD_PART} and len(suffix) > ACTOR_BYTES
-        case Element(dots):
-            return suffix[0] == TAG_ELEMENT and bool(dots)
-        case Siblings(values):
-            return suffix == SUFFIX_SIBLINGS and bool(values)
-        case Clear():
-            return False
 
 
 def _chained(digest: int, head: bytes) -> int:

@@ -18,7 +18,7 @@ from edgekv.errors import FormatUnknown, InvalidRequest
 from edgekv.limits import SEGMENT_HEADER_BYTES
 from edgekv.wal.disk import Disk
 from edgekv.wal.frame import SegmentHeader
-from edgekv.wal.record import ends_clean
+from edgekv.wal.record import Barrier, ends_clean, unpack_records
 from edgekv.wal.segment import Segment, SegmentWalk, segment_name, segment_number
 
 LOST_PREFIX: Final = "lost-"
@@ -53,6 +53,8 @@ class SegmentReport:
     clean: bool = False
     """The last frame is a clean mark."""
     damage: list[Damage] = field(default_factory=list)
+    barriers: list[tuple[int, Barrier]] = field(default_factory=list)
+    """By LSN, where the rows of spools joined a keyspace's."""
 
 
 @dataclass
@@ -174,7 +176,16 @@ def _walk_frames(walk: SegmentWalk, successor: SegmentHeader | None, report: Seg
         report.promises += header.records == 0
         report.records += header.records
         report.payload_bytes += header.payload_bytes
+        report.barriers += _barriers(header.first_lsn, last)
     return last
+
+
+def _barriers(first_lsn: int, payload: bytes) -> list[tuple[int, Barrier]]:
+    try:
+        records = unpack_records(payload)
+    except FormatUnknown:  # a later release's records: not for this one to judge
+        return []
+    return [(lsn, record) for lsn, record in enumerate(records, first_lsn) if isinstance(record, Barrier)]
 
 
 def _is_clean(payload: bytes) -> bool:

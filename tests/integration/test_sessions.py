@@ -1,11 +1,13 @@
-"""Acknowledgements and sessions of real nodes: that the shell drives the timeouts, and that tokens outlive a kill.
+"""Acknowledgements and sessions of real nodes: that the shell drives them, that tokens outlive a kill and are good on other nodes.
 
-The nodes are strangers to each other, so no acknowledgement ever comes, and what one has shown the other never gets.
+The first tests have nodes that are strangers to each other: no acknowledgement ever comes, and what one has shown no other gets.
 """
 
+import asyncio
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from http.client import HTTPConnection, HTTPResponse
 from pathlib import Path
 
@@ -100,3 +102,75 @@ def test_a_node_that_is_stopped_does_not_wait_for_those_who_wait_without_end(nod
         assert client.recv(64) == b"+OK\r\n", "the node has read both"
         assert node.stop() == 0
         assert client.recv(64) == b":0\r\n"
+
+
+# -- a hub and two edges that replicate
+
+
+@pytest.fixture
+def hub(tmp_path: Path) -> Iterator[NodeProcess]:
+    with NodeProcess(tmp_path / "hub", "--node", "hub-1", "--site", "cloud", *SMALL) as running:
+        yield running
+
+
+@contextmanager
+def edge(hub: NodeProcess, tmp_path: Path, name: str) -> Iterator[NodeProcess]:
+    """A member of the hub's cluster."""
+    where = ("--node", name, "--site", "shop", "--role", "edge", "--upstream", str(hub.listeners["peer"]))
+    with NodeProcess(tmp_path / name, *where, *SMALL) as running:
+        until(lambda: put(running).status == 204)
+        yield running
+
+
+def until(condition: Callable[[], bool]) -> None:
+    deadline_s = time.monotonic() + LATE_S
+    while not condition():
+        assert time.monotonic() < deadline_s
+        time.sleep(0.02)
+
+
+def test_a_write_at_an_edge_is_acknowledged_by_the_hub_on_every_interface(hub: NodeProcess, tmp_path: Path) -> None:
+    pending: list[str] = []
+    with edge(hub, tmp_path, "till-1") as till:
+        terms = {"ack_timeout_s": LATE_S / 2, "deadline_s": LATE_S}
+        with edgekv.sync.connect(url(till), ack="hub", on_pending=pending.append, **terms) as db:
+            db.put("client", b"v")
+        with edgekv.sync.connect(url(hub)) as db:
+            assert db.get("client") == b"v"
+        assert pending == []
+        answer = put(till, Edgekv_Ack="hub", Edgekv_Ack_Timeout_Ms="30000")
+        assert (answer.status, answer.headers["Edgekv-Acked"]) == (204, "hub")
+        client = redis.Redis(till.resp.host, till.resp.port)
+        client.set("redis", "v")
+        assert client.wait(1, 30_000) == 1
+        hub.kill()
+        client.set("redis", "w")
+        assert client.wait(1, 200) == 0
+        assert put(till, Edgekv_Ack="hub", Edgekv_Ack_Timeout_Ms="200").headers["Edgekv-Acked"] == "local"
+
+
+def test_a_session_reads_its_writes_at_whichever_node_it_goes_on(hub: NodeProcess, tmp_path: Path) -> None:
+    with edge(hub, tmp_path, "till-1") as first, edge(hub, tmp_path, "till-2") as second:
+        for count in range(20):
+            with edgekv.sync.connect(url(first), deadline_s=LATE_S) as db, db.session() as session:
+                session.put("k", b"%d" % count)
+                token = session.token
+            with edgekv.sync.connect(url(second), deadline_s=LATE_S) as db, db.session(token) as session:
+                assert session.get("k") == b"%d" % count
+                session.delete("k")
+                token = session.token
+            with edgekv.sync.connect(url(hub), deadline_s=LATE_S) as db, db.session(token) as session:
+                assert session.get("k") is None
+
+
+def test_a_session_goes_on_at_another_edge_when_its_own_is_killed(hub: NodeProcess, tmp_path: Path) -> None:
+    async def converse() -> None:
+        client = edgekv.connect(url(first, second), deadline_s=LATE_S, ack="hub", ack_timeout_s=LATE_S / 2)
+        async with client as db, db.session() as session:
+            assert await session.counter("n").add(5) == 5
+            first.kill()
+            assert await session.counter("n").get() == 5
+            assert await session.counter("n").add(1) == 6
+
+    with edge(hub, tmp_path, "till-1") as first, edge(hub, tmp_path, "till-2") as second:
+        asyncio.run(converse())

@@ -15,6 +15,7 @@ from edgekv.cli.node_process import NodeProcess
 from edgekv.cli.resp_client import RespConnection, command
 from edgekv.client.watch import WatchEvent
 from edgekv.config import Address
+from edgekv.errors import Unavailable
 from edgekv.limits import TAIL_BYTES
 from tests.integration.cutting_proxy import CuttingProxy
 from tests.unit.cli.conftest import Program
@@ -201,3 +202,62 @@ def test_a_node_stops_at_once_while_it_is_watched(tmp_path: Path) -> None:
         began_s = time.monotonic()
         assert node.stop() == 0
         assert time.monotonic() - began_s < 5
+
+
+@contextmanager
+def two_sites(tmp_path: Path) -> Iterator[tuple[NodeProcess, NodeProcess]]:
+    """A hub and an edge that takes writes."""
+    with NodeProcess(tmp_path / "hub", "--node", "hub", "--site", "cloud", *SMALL) as hub:
+        flags = ("--node", "edge", "--site", "shop", "--role", "edge", "--upstream", str(hub.listeners["peer"]))
+        with NodeProcess(tmp_path / "edge", *flags, *SMALL) as edge:
+            with edgekv.sync.connect(url(edge.resp), deadline_s=LATE_S) as db:
+                deadline_s = time.monotonic() + LATE_S
+                while True:
+                    try:
+                        db.put("admitted", b"1")
+                        break
+                    except Unavailable:
+                        assert time.monotonic() < deadline_s
+            yield hub, edge
+
+
+def test_a_cursor_of_one_node_resumes_on_another_with_what_both_wrote_since(tmp_path: Path) -> None:
+    with two_sites(tmp_path) as (hub, edge), writer(hub) as at_hub, writer(edge) as at_edge:
+        with edgekv.sync.connect(url(hub.resp), deadline_s=LATE_S) as db:
+            for number in range(50):
+                at_hub.call(b"SET", b"k/hub/%02d" % number, b"v")
+                at_edge.call(b"SET", b"k/edge/%02d" % number, b"v")
+            seen, cursor = list[bytes](), "0"
+            for event in db.watch("k/", cursor=cursor):
+                seen += [event.key] if event.kind == "put" else []
+                cursor = event.cursor
+                if len(set(seen)) >= 60:
+                    break
+        for number in range(50, 60):
+            at_hub.call(b"SET", b"k/hub/%02d" % number, b"v")
+            at_edge.call(b"SET", b"k/edge/%02d" % number, b"v")
+        with edgekv.sync.connect(url(edge.resp), deadline_s=LATE_S) as db:
+            every = {b"k/%b/%02d" % (site, number) for site in (b"hub", b"edge") for number in range(60)}
+            for event in db.watch("k/", cursor=cursor):
+                seen += [event.key] if event.kind == "put" else []
+                if set(seen) == every:
+                    break
+
+
+def test_a_client_whose_node_is_killed_goes_on_at_another_one(tmp_path: Path) -> None:
+    with (
+        two_sites(tmp_path) as (hub, edge),
+        writer(hub) as at_hub,
+        edgekv.sync.connect(f"edgekv://{edge.resp},{hub.resp}", deadline_s=LATE_S) as db,
+    ):
+        at_hub.call(b"SET", b"k/1", b"v")
+        events = db.watch("k/", cursor="0")
+        while next(events).key != b"k/1":
+            pass
+        at_hub.call(b"SET", b"k/2", b"v")
+        while next(events).key != b"k/2":
+            pass
+        edge.kill()
+        at_hub.call(b"SET", b"k/3", b"v")
+        found = next(events)
+        assert (found.kind, found.key) == ("put", b"k/3")

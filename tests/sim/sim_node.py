@@ -138,7 +138,8 @@ class SimNode:
     def open(self) -> None:
         """Start on what the directory holds."""
         directory = self.config.data_dir
-        directory.mkdir(exist_ok=True)
+        for folder in (directory, sync_path(directory)):
+            folder.mkdir(exist_ok=True)
         who = identity.load_or_create(directory, name=self.name, site="site-1", entropy=self.rng.randbytes)
         policies = keyspace_file.load_or_seed(directory, self.config.all_keyspaces())
         self.jobs = deque()

@@ -1,26 +1,61 @@
-"""``/v1/admin/...``: what the command line asks of a node about itself. None of it waits for anything."""
+"""``/v1/admin/...``: what the command line asks of a node about itself. Only a digest takes its time."""
 
+from collections.abc import Callable
 from typing import Final
 
 from aiohttp import web
 
 from edgekv.api.http.content import encoded, wanted_type
-from edgekv.api.http.host import Operations
+from edgekv.api.http.door import Door
 from edgekv.api.http.reply import Reply
-from edgekv.api.http.target import parameters
+from edgekv.api.http.target import bytes_parameter, integer_parameter, parameters
+from edgekv.engine.keyspaces import DEFAULT_NAME
+from edgekv.node.operations import EXPIRY_MS_MAX
 
 
 class AdminCalls:
     """How the node is set up."""
 
-    def __init__(self, operations: Operations) -> None:
-        self._operations: Final = operations
+    def __init__(self, door: Door) -> None:
+        self._door: Final = door
+        self._operations: Final = door.operations
 
     async def keyspaces(self, request: web.BaseRequest, key: bytes, query: str) -> Reply:
         """The keyspaces as JSON or msgpack."""
         assert not key
-        if query:
-            parameters(query, ())
+        return _shown(request, query, lambda: {"keyspaces": self._operations.keyspaces()})
+
+    async def conflicts(self, request: web.BaseRequest, key: bytes, query: str) -> Reply:
+        """Values that were lost to concurrent writes: how many, and the newest of them."""
+        assert not key
+        ledger = self._operations.engine.conflicts
+        return _shown(request, query, lambda: {"totals": ledger.totals, "conflicts": ledger.newest()})
+
+    async def vectors(self, request: web.BaseRequest, key: bytes, query: str) -> Reply:
+        """What readers here see of each keyspace: the last change of each actor. And the TTL time."""
+        assert not key
+        operations = self._operations
+        return _shown(request, query, lambda: {"ttl_ms": operations.now_ms(), "vectors": operations.vectors()})
+
+    async def digest(self, request: web.BaseRequest, key: bytes, query: str) -> Reply:
+        """Of what readers are shown of one keyspace; the loop is given back meanwhile."""
+        assert not key
+        given = parameters(query, ("keyspace", "ttl_ms", "prefix"))
+        name = bytes_parameter(given, "keyspace").decode(errors="backslashreplace") or DEFAULT_NAME
+        ttl_ms = integer_parameter(given, "ttl_ms", low=0, high=EXPIRY_MS_MAX)
         media_type = wanted_type(request)
-        body = encoded({"keyspaces": self._operations.keyspaces()}, media_type)
-        return Reply(200, b"Content-Type: %s\r\nCache-Control: no-store\r\n" % media_type.encode(), body)
+        digest = self._operations.digest(name, ttl_ms, bytes_parameter(given, "prefix"))
+        await self._door.read_in_slices(lambda _: digest.step())
+        return _reply(digest.figures(), media_type)
+
+
+def _shown(request: web.BaseRequest, query: str, figures: Callable[[], dict[str, object]]) -> Reply:
+    if query:
+        parameters(query, ())
+    media_type = wanted_type(request)
+    return _reply(figures(), media_type)
+
+
+def _reply(figures: dict[str, object], media_type: str) -> Reply:
+    body = encoded(figures, media_type)
+    return Reply(200, b"Content-Type: %s\r\nCache-Control: no-store\r\n" % media_type.encode(), body)

@@ -56,6 +56,7 @@ class HealthCalls:
             "version": host.version,
             "started_ms": host.started_ms,
             "ready": host.ready(),
+            "replication": None if host.replication is None else host.replication.status(),
         }
         body = encoded({**host.operations.status(), **figures}, media_type)
         return Reply(200, b"Content-Type: %s\r\nCache-Control: no-store\r\n" % media_type.encode(), body)

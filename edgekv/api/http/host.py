@@ -8,6 +8,7 @@ from typing import Protocol
 
 from edgekv.api.watch import Watches
 from edgekv.config import Config
+from edgekv.engine.conflicts import Conflicts
 from edgekv.engine.frame import Frame
 from edgekv.errors import EdgeKVError
 from edgekv.ids import Actor, KeyspaceId
@@ -63,6 +64,9 @@ class Engine(Protocol):
     @property
     def admission(self) -> Admission: ...
 
+    @property
+    def conflicts(self) -> Conflicts: ...
+
 
 class Sets(Protocol):
     """Reading sets (edgekv/node/sets.py). WrongType when the key holds other types only."""
@@ -94,6 +98,14 @@ class Siblings(Protocol):
     def put(self, key: bytes, value: bytes, context: str, *, expiry_ms: int = 0) -> None: ...
 
     def delete(self, key: bytes, context: str) -> int: ...
+
+
+class Digest(Protocol):
+    """What a keyspace holds, digested in steps (edgekv/node/digest.py)."""
+
+    def step(self) -> bool: ...
+
+    def figures(self) -> dict[str, object]: ...
 
 
 class Operations(Protocol):
@@ -138,6 +150,16 @@ class Operations(Protocol):
 
     def keyspaces(self) -> list[dict[str, object]]: ...
 
+    def vectors(self) -> dict[str, dict[str, int]]: ...
+
+    def digest(self, keyspace: str, ttl_ms: int | None = None, prefix: bytes = b"") -> Digest: ...
+
+
+class Replication(Protocol):
+    """Other nodes (edgekv/replication/replication.py)."""
+
+    def status(self) -> dict[str, object]: ...
+
 
 class Host(Protocol):
     """The node and the loop that serve HTTP."""
@@ -153,6 +175,10 @@ class Host(Protocol):
 
     @property
     def sessions(self) -> Sessions: ...
+
+    @property
+    def replication(self) -> Replication | None:
+        """None: a node that has nothing to do with others."""
 
     @property
     def metrics(self) -> Metrics: ...

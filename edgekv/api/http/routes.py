@@ -51,7 +51,7 @@ class Routes:
 
     def __init__(self, door: Door) -> None:
         keys, counters, sets, maps = KeyCalls(door), CounterCalls(door), SetCalls(door), MapCalls(door)
-        health = HealthCalls(door.host)
+        health, admin = HealthCalls(door.host), AdminCalls(door)
         self.keyed: Final[dict[str, Methods]] = {
             KV: {
                 "GET": Route("get", keys.get),
@@ -80,7 +80,10 @@ class Routes:
             "/v1/watch": {"GET": Route("watch", WatchCalls(door).get)},
             "/v1/batch": {"POST": Route("batch", BatchCalls(door).post)},
             "/v1/status": {"GET": Route("", health.status)},
-            "/v1/admin/keyspaces": {"GET": Route("", AdminCalls(door.operations).keyspaces)},
+            "/v1/admin/keyspaces": {"GET": Route("", admin.keyspaces)},
+            "/v1/admin/vectors": {"GET": Route("", admin.vectors)},
+            "/v1/admin/digest": {"GET": Route("", admin.digest)},
+            "/v1/admin/conflicts": {"GET": Route("", admin.conflicts)},
             "/v1/openapi.json": {"GET": Route("", OpenApiCalls(door.host.version).get)},
             "/livez": {"GET": Route("", health.livez)},
             "/readyz": {"GET": Route("", health.readyz)},

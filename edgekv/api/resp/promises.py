@@ -36,7 +36,7 @@ _SESSION: Final = bulk(b"edgekv.session")
 class Entry:
     """A payload that has not left."""
 
-    __slots__ = ("acknowledged", "durable", "leave", "level", "wait")
+    __slots__ = ("acknowledged", "durable", "is_endless", "leave", "level", "wait")
 
     def __init__(self, leave: Callable[[bytes], None]) -> None:
         self.leave: Final = leave
@@ -47,6 +47,7 @@ class Entry:
         self.acknowledged: bool | None = True
         """None: it waits for other nodes. False: it has waited long enough."""
         self.wait: Wait | None = None
+        self.is_endless = False
 
 
 class Promises:
@@ -76,6 +77,7 @@ class Promises:
         self._repeated = 0
         self._queue: Final[deque[Entry]] = deque()
         self._connection: Releases | None = None
+        self._hurried = False
         self._told_level: Level | None = None
         self._told_token = ""
 
@@ -183,8 +185,12 @@ class Promises:
             entry.acknowledged = met
             self._leave()
 
+        if self._hurried and not self.timeout_ms:
+            entry.level, entry.acknowledged = self.level, False
+            return
         entry.level, entry.acknowledged = self.level, None
-        deadline_ms = self._host.monotonic_ms() + self.timeout_ms if self.timeout_ms else None
+        entry.is_endless = not self.timeout_ms
+        deadline_ms = None if entry.is_endless else self._host.monotonic_ms() + self.timeout_ms
         entry.wait = self._acks.wait(written, self._acks.want(self.level), deadline_ms, settle)
 
     def release(self, entry: object) -> None:
@@ -198,6 +204,15 @@ class Promises:
         self.close()
         if self._connection is not None:
             self._connection.fail(problem)
+
+    def hurry(self) -> None:
+        """The client sends no more, and may be gone: what waits without end is answered as pending."""
+        self._hurried = True
+        for entry in self._queue:
+            if entry.wait is not None and entry.is_endless and entry.acknowledged is None:
+                self._acks.cancel(entry.wait)
+                entry.acknowledged = False
+        self._leave()
 
     def close(self) -> None:
         """The connection is gone."""

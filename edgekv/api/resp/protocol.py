@@ -259,7 +259,19 @@ class Connection(asyncio.Protocol):
     def eof_received(self) -> bool:
         """The client has sent its last command (``printf ... | nc``); what it asked for is still answered."""
         self._at_end = True
+        if not self._ended:
+            self._hurry()
         return not (self._ended or self._idle or self._stream is not None)
+
+    def _hurry(self) -> None:
+        """Answer what would wait without end: a client that is gone looks like one that sends no more."""
+        session = self._session
+        if session.endless is not None:
+            at_once = session.endless
+            session.give_up()
+            self._later_reply(at_once())
+        if self._promises is not None:
+            self._promises.hurry()
 
     @property
     def ended(self) -> bool:
@@ -311,6 +323,9 @@ class Connection(asyncio.Protocol):
         self._counted_input = pending
         if pending > RESP_INPUT_SHARE_BYTES and self._shared.input_bytes > RESP_INPUT_BYTES_TOTAL_MAX:
             self._break("too many bytes of unprocessed commands on this node")
+        elif pending > RESP_INPUT_SHARE_BYTES and self._holds and not (self._paused or self._ended):
+            self._paused = True
+            self._transport.pause_reading()
 
     def _count_output(self, pending: int) -> None:
         """Likewise for replies. The client does not read, so it cannot be told why it is cut off."""
@@ -543,12 +558,17 @@ class Connection(asyncio.Protocol):
             return
         self._flush()
         self._time(name, 1)
-        self._hold(_SLOW)
         if isinstance(reply, Slices):
+            self._hold(_SLOW)
             if self._promises is not None:
                 self._promises.reads = not reply.writes
             self._listener.run_slow(self, reply)
+        elif reply.endless is not None and self._at_end:
+            self._put(reply.endless())
+            self._flush()
         else:
+            self._holds |= _SLOW  # It reads on, or a client that leaves while it waits would not be noticed.
+            self._session.endless = reply.endless
             self._session.awaited = reply.begin(self._last, self._later_reply)
 
     def _begin_stream(self, stream: Stream) -> None:
@@ -678,7 +698,7 @@ class Connection(asyncio.Protocol):
 
     def _later_reply(self, payload: bytes) -> None:
         """What other nodes had to decide about is decided."""
-        self._session.awaited = None
+        self._session.awaited = self._session.endless = None
         self.slow_reply(payload, None)
 
     # -- holding

@@ -45,7 +45,11 @@ def wait(session: Session, arguments: Arguments) -> Reply:
         waiting = acks.wait(positions, want, deadline_ms, lambda _met: done(count()))
         return lambda: acks.cancel(waiting)
 
-    return count() if acks.is_met(positions, want) else Later(begin=begin, at_once=count)
+    return (
+        count()
+        if acks.is_met(positions, want)
+        else Later(begin=begin, at_once=count, endless=None if timeout_ms else count)
+    )
 
 
 @command(

@@ -67,6 +67,9 @@ class Promised(Protocol):
     def take(self, connection: Releases, held: object, frame: Frame | None) -> None:
         """Have a payload leave, in order, when ``frame`` is done and other nodes have what they must."""
 
+    def hurry(self) -> None:
+        """The client sends no more: nothing waits without end."""
+
     def end(self) -> None:
         """Promise nothing more."""
 
@@ -122,6 +125,7 @@ class Session:
         "closing",
         "created_ms",
         "dialect",
+        "endless",
         "id",
         "lib_name",
         "lib_version",
@@ -151,6 +155,8 @@ class Session:
         self.promises: Promised | None = None
         self.awaited: Callable[[], None] | None = None
         """What gives up the reply that is waited for (`Later`)."""
+        self.endless: Callable[[], bytes] | None = None
+        """Its `Later.endless`."""
         sessions = shared.host.sessions
         self.began: Final = sessions.positions(sessions.all_keyspaces)
         """The last change of this node's clients in each keyspace when the connection was made."""
@@ -161,11 +167,15 @@ class Session:
         positions = sessions.positions(sessions.all_keyspaces)
         return {keyspace: seq for keyspace, seq in positions.items() if seq != began.get(keyspace, 0)}
 
-    def end_promises(self) -> None:
-        """Nobody waits for other nodes any more."""
+    def give_up(self) -> None:
+        """No reply is waited for any more."""
         if self.awaited is not None:
             self.awaited()
-            self.awaited = None
+        self.awaited = self.endless = None
+
+    def end_promises(self) -> None:
+        """Nobody waits for other nodes any more."""
+        self.give_up()
         if self.promises is not None:
             self.promises.close()
 
@@ -207,6 +217,9 @@ class Later:
     begin: Callable[[Frame | None, Callable[[bytes], None]], Callable[[], None]]
     """Begin to wait. Given are the newest frame that earlier replies wait for, and what to call, once, with the reply, perhaps before
     this returns. Returns what gives up."""
+
+    endless: Callable[[], bytes] | None = None
+    """It may wait for ever: the reply when nobody can say any more that its client has not left. None: it does not."""
 
     at_once: Callable[[], bytes] | None = None
     """The reply inside a transaction, which waits for nobody. None: it cannot be part of one."""

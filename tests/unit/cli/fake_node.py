@@ -36,6 +36,8 @@ class FakeNode:
         """What it answers to any HTTP request when it is no node at all."""
         self.hang_up_after_request = False
         self.keyspaces: list[dict[str, object]] = []
+        self.documents: dict[str, object] = {}
+        """What it answers to a GET of these paths, whatever the query; a list: one after the other, the last one for ever."""
         self.commands = 0
         self.answer: Callable[[int, list[bytes]], bytes | None] = lambda number, arguments: None
         """Called with each RESP command and its number from 1: a reply of its own, or None. b"" closes the connection."""
@@ -53,6 +55,13 @@ class FakeNode:
         for server in (self._http, self._resp):
             server.shutdown()
             server.server_close()
+
+    def document(self, path: str) -> object:
+        """The next one."""
+        found = self.documents[path]
+        if not isinstance(found, list):
+            return found
+        return found.pop(0) if len(found) > 1 else found[0]
 
     def execute(self, arguments: list[bytes]) -> bytes:
         """One RESP command's reply."""
@@ -141,6 +150,8 @@ def _http_handler(node: FakeNode) -> type[BaseHTTPRequestHandler]:
             if self.path == "/v1/admin/keyspaces":
                 return self.reply(200, json.dumps({"keyspaces": node.keyspaces}).encode())
             parts = urlsplit(self.path)
+            if parts.path in node.documents:
+                return self.reply(200, json.dumps(node.document(parts.path)).encode())
             _, _, kind, *rest = parts.path.split("/")
             key = unquote_to_bytes(rest[0]) if rest else b""
             match self.command, kind:

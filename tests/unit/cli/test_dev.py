@@ -34,11 +34,12 @@ def test_edges_reach_every_hub_through_a_link_of_their_own() -> None:
     }
 
 
-def test_the_first_hub_founds_the_cluster_and_further_ones_join_it() -> None:
-    layout = dev_layout.create([], hubs=2)
-    first, second = layout.hubs
-    assert layout.upstreams(first) == []
-    assert [address.port for address in layout.upstreams(second)] == [first.peer]
+def test_the_first_hub_founds_the_cluster_and_any_two_hubs_have_one_link() -> None:
+    """Were the further ones linked with the first alone, its death would part them."""
+    layout = dev_layout.create([], hubs=3)
+    peers = [hub.peer for hub in layout.hubs]
+    dialed = [[address.port for address in layout.upstreams(hub)] for hub in layout.hubs]
+    assert dialed == [[], peers[:1], peers[:2]]
 
 
 def test_a_cluster_keeps_its_shape_and_ports_in_its_directory(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from random import Random
 from typing import Final
 
 from edgekv.config import Config, KeyspaceConfig, LimitsConfig, WalConfig
+from edgekv.config.settings import Role
 from edgekv.crdt.operation import Row
 from edgekv.engine.engine import Engine
 from edgekv.engine.frame import Frame
@@ -73,12 +74,16 @@ class InlineNode:
         seed: int = 0,
         retain_bytes: int = 0,
         lone: bool = True,
+        site: str = "site-1",
+        role: Role = "hub",
     ) -> None:
         """``seed``: of its ids, so that two nodes of one test are two. ``retain_bytes``: of its log, for those who pull it.
         ``lone``: False: others have its data too, and it purges by what it is told only.
         """
         self.config: Final = Config(
             data_dir=path,
+            site=site,
+            role=role,
             small_memory=True,
             memory_bytes=memory_bytes,
             wal=WalConfig(segment_bytes=segment_bytes),
@@ -115,7 +120,7 @@ class InlineNode:
         directory = self.config.data_dir
         for folder in (directory, sync_path(directory)):
             folder.mkdir(exist_ok=True)
-        who = identity.load_or_create(directory, name="node-1", site="site-1", entropy=self._dice.randbytes)
+        who = identity.load_or_create(directory, name="node-1", site=self.config.site, entropy=self._dice.randbytes)
         policies = keyspace_file.load_or_seed(directory, self.config.all_keyspaces())
         self._jobs: deque[Job] = deque()
         self.frames_written = 0
@@ -202,8 +207,11 @@ class InlineNode:
     def spool(self, keyspace: KeyspaceId, file: Path) -> SpoolSummary:
         """All rows of a keyspace, as LMDB has them, in a file."""
         writer = SpoolWriter(self._store, keyspace, file)
-        while writer.step(3):
-            pass
+        try:
+            while writer.step(3):
+                pass
+        finally:
+            writer.close()
         return writer.summary
 
     def contents(self) -> dict[tuple[int, bytes, bytes], Row]:

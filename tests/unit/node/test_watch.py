@@ -1,6 +1,7 @@
 """Watches on a whole node that is driven by hand: what is shown, in which order, and that no way of losing one's place makes a gap."""
 
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -9,14 +10,16 @@ from hypothesis import strategies as st
 
 from edgekv.config import KeyspaceConfig
 from edgekv.errors import Denied, InvalidRequest, Overloaded
-from edgekv.ids import Actor, node_actor
+from edgekv.ids import Actor, KeyspaceId, node_actor
 from edgekv.limits import WATCH_CURSOR_CHARS_MAX, WATCHES_MAX
 from edgekv.node import watch as watch_module
 from edgekv.node.watch import Watch
 from edgekv.node.watch_cursor import cursor_of, cursor_text
 from edgekv.node.watch_events import Event
+from edgekv.store.applied import sync_path
+from edgekv.store.spool import SpoolWriter, keep
 from edgekv.wal.reader import checkpoints
-from edgekv.wal.record import Body, Changes, pack_columns, unpack_body
+from edgekv.wal.record import Barrier, Body, Changes, pack_columns, unpack_body
 from tests.unit.node.inline_node import InlineNode
 
 SIBLINGS = KeyspaceConfig(name="notes", prefix=b"notes/", conflict="siblings")
@@ -323,6 +326,80 @@ def test_a_cursor_older_than_the_log_is_good_when_nothing_that_is_watched_was_wr
     resumed = open_watch(node, b"notes/", event.cursor)
     put(node, b"notes/2")
     assert keys_of(take(resumed)) == [b"notes/2"]
+
+
+def row_sync(node: InlineNode, path: Path) -> list[str]:
+    """Rows that another node has written become part of this node's, as a whole; what is appended to when that is done."""
+    other = InlineNode(path / "other", seed=1)
+    put(other, b"far/1", b"far/2")
+    other.checkpoint()
+    spool_id, part = b"spool-id", path / "part"
+    with closing(SpoolWriter(other._store, KeyspaceId(0), part)) as writer:
+        while writer.step():
+            pass
+        head = writer.head
+    other.kill()
+    folder = sync_path(node.config.data_dir)
+    folder.mkdir(exist_ok=True)
+    keep(part, folder, spool_id)
+    done: list[str] = []
+    node.engine.flip(KeyspaceId(0), spool_id, head.vector, head.hlc, lambda: done.append("done"))
+    return done
+
+
+def log_barrier(node: InlineNode) -> None:
+    """The row sync comes as far as its BARRIER being durable; the rows are not there yet."""
+    while not any(isinstance(record, Barrier) for frame in node.engine.tail.read(0) or () for record in frame.records):
+        node.apply()
+        node.settle()
+
+
+def fold(node: InlineNode, done: list[str]) -> None:
+    for _ in range(20):
+        node.settle()
+        node.apply()
+    assert done == ["done"]
+
+
+def test_the_rows_of_a_row_sync_are_shown_to_whoever_watches_when_it_is_done(node: InlineNode, tmp_path: Path) -> None:
+    put(node, b"near")
+    before = open_watch(node)
+    woken: list[str] = []
+    done = row_sync(node, tmp_path)
+    slow = open_watch(node)
+    log_barrier(node)
+    during = open_watch(node)
+    assert take(before) == take(during) == []
+    node.node.watches.when_durable(lambda: woken.append("woken"))
+    node.apply()
+    assert done == ["done"] and woken == ["woken"]
+    for watch in (before, slow, during):
+        found = shown(take(watch))
+        assert [item[:2] for item in found] == [
+            ("resync", b""),
+            ("put", b"far/1"),
+            ("put", b"far/2"),
+            ("put", b"near"),
+            ("resync", b""),
+        ]
+
+
+def test_a_cursor_from_before_a_row_sync_is_shown_its_rows_also_after_a_restart(
+    node: InlineNode, tmp_path: Path
+) -> None:
+    watch = open_watch(node)
+    put(node, b"near")
+    [event] = take(watch)
+    fold(node, row_sync(node, tmp_path))
+    put(node, b"later")
+    node.kill()
+    node.open()
+    found = shown(take(open_watch(node, cursor=event.cursor)))
+    assert found[0] == ("resync", b"", "begin") and {b"far/1", b"far/2", b"near", b"later"} == {
+        k for _, k, _ in found
+    } - {b""}
+    covering = {0: {a: h.seq for a, h in node.engine.keyspaces.all[0].vector.items()}}
+    assert take(open_watch(node, cursor=cursor_text(node.engine.actor, 0, None, covering))) == []
 
 
 def test_a_watch_that_is_too_slow_for_the_log_is_given_rows_and_others_notice_nothing(node: InlineNode) -> None:

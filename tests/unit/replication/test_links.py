@@ -6,7 +6,8 @@ from random import Random
 
 import pytest
 
-from edgekv.errors import Unavailable
+from edgekv.config import KeyspaceConfig
+from edgekv.errors import Denied, Unavailable
 from tests.unit.replication.wires import Net, Peer, Wire, run
 
 Make = Callable[..., Peer]
@@ -111,13 +112,36 @@ def test_a_hub_that_was_killed_gets_and_gives_what_is_missing(net: Net, make: Ma
         assert [peer.operations.get(key) for key in (b"a", b"b")] == [b"2", b"3"]
 
 
+def test_a_keyspace_goes_to_its_sites_only(net: Net, make: Make) -> None:
+    keyspaces = (
+        KeyspaceConfig(prefix=b"", name="default"),
+        KeyspaceConfig(prefix=b"eu/", name="eu", sites=("site-0",)),
+    )
+    hub = make("hub", founder=True, keyspaces=keyspaces)
+    first, second = (make(f"e{i}", site=f"site-{i}", role="edge", keyspaces=keyspaces) for i in range(2))
+    for edge in (first, second):
+        net.connect(edge, hub)
+    run(net, [hub, first, second], rounds=10)
+    first.operations.set(b"eu/k", b"secret")
+    hub.operations.set(b"k", b"open")
+    run(net, [hub, first, second], rounds=5)
+    assert hub.operations.get(b"eu/k") == b"secret"
+    assert second.operations.get(b"k") == b"open"
+    for refused in (lambda: second.operations.get(b"eu/k"), lambda: second.operations.set(b"eu/k", b"v")):
+        with pytest.raises(Denied, match="not at this site"):
+            refused()
+    eu = next(k for k in second.engine.keyspaces.all if k.name == "eu")
+    assert not eu.vector and not eu.hlc
+    assert [found.key for found in second.operations.page(b"", b"", 10).listed] == [b"k"]
+
+
 def test_silence_ends_a_link(net: Net, make: Make) -> None:
     hub, (edge,), _ = cluster(net, make, edges=1)
     for _ in range(60):
         hub.now_ms += 100
         hub.replication.tick()
     assert not hub.replication.links
-    assert "said nothing" in hub.replication.events[-1]
+    assert "said nothing" in hub.replication.figures.events[-1].sentence
     assert edge is not None
 
 
@@ -126,7 +150,7 @@ def test_garbage_ends_its_link_only(net: Net, make: Make) -> None:
     hub.replication.received(wires[0].number, b"\xc1garbage")
     assert wires[0].number not in hub.replication.links
     assert wires[1].number in hub.replication.links
-    assert "cannot be read" in first.replication.events[-1], "the peer is told why"
+    assert "cannot be read" in first.replication.figures.events[-1].sentence, "the peer is told why"
     second.operations.set(b"k", b"v")
     run(net, [hub, first, second], rounds=2)
     assert hub.operations.get(b"k") == b"v"

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Final
 
 from edgekv.config import KeyspaceConfig
+from edgekv.config.settings import Role
 from edgekv.ids import ID_BYTES
 from edgekv.replication.log_source import LogSource
 from edgekv.replication.messages import Applicant
@@ -87,7 +88,7 @@ class Peer(InlineNode):
         name: str,
         *,
         site: str = "cloud",
-        role: str = "hub",
+        role: Role = "hub",
         founder: bool = False,
         seed: int,
         keyspaces: tuple[KeyspaceConfig, ...] = (),
@@ -99,7 +100,9 @@ class Peer(InlineNode):
         self.role: Final = role
         self.founder: Final = founder
         self.rolled_back = False
-        super().__init__(path, keyspaces=keyspaces, memory_bytes=8 << 20, seed=seed, retain_bytes=retain_bytes)
+        super().__init__(
+            path, keyspaces=keyspaces, memory_bytes=8 << 20, seed=seed, retain_bytes=retain_bytes, site=site, role=role
+        )
 
     def open(self) -> None:
         super().open()

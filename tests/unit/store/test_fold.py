@@ -74,8 +74,11 @@ def store_of(folder: Path, rows: dict[bytes, Rows], vector: Vector, *, strangers
 
 def spool_of(store: LmdbStore, file: Path) -> SpoolSummary:
     writer = SpoolWriter(store, KEYSPACE, file)
-    while writer.step(2):
-        pass
+    try:
+        while writer.step(2):
+            pass
+    finally:
+        writer.close()
     return writer.summary
 
 

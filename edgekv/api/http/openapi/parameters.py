@@ -7,6 +7,7 @@ from edgekv.api.http.openapi.reference import Part, ref
 from edgekv.api.http.promises import ACK, ACK_TIMEOUT, CONSISTENCY, SESSION, SESSION_TIMEOUT
 from edgekv.api.http.scan import TYPES
 from edgekv.config import TTL_S_MAX
+from edgekv.engine.keyspaces import DEFAULT_NAME
 from edgekv.limits import (
     ACK_TIMEOUT_MS,
     ACK_TIMEOUT_MS_MAX,
@@ -15,6 +16,7 @@ from edgekv.limits import (
     SCAN_LIMIT_MAX,
     SESSION_WAIT_MS,
 )
+from edgekv.node.operations import EXPIRY_MS_MAX
 from edgekv.replication.acks import LEVELS
 
 _QUERY_BYTES: Final[Part] = {"type": "string", "pattern": "^[^ ]*$"}
@@ -117,6 +119,17 @@ PARAMETERS: Final[Part] = {
         "watched",
         'What to watch, and from where on: absent, from now on; "0", the current rows first.',
         {"properties": {"prefix": _QUERY_BYTES, "cursor": _WATCH_CURSOR}},
+    ),
+    "Digest": _exploded(
+        "digested",
+        "A keyspace by its name, the TTL time by which expiries are judged (absent: now), and a prefix of the keys.",
+        {
+            "properties": {
+                "keyspace": {"type": "string", "pattern": "^[^ +]*$", "default": DEFAULT_NAME},
+                "ttl_ms": {"type": "integer", "minimum": 0, "maximum": EXPIRY_MS_MAX},
+                "prefix": _QUERY_BYTES,
+            }
+        },
     ),
     "LastEventId": {
         "name": "Last-Event-ID",

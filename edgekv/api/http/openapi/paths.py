@@ -229,6 +229,31 @@ PATHS: Final[Part] = {
             (400, 406, *_EVERY),
         )
     ),
+    "/v1/admin/vectors": _with_head(
+        _operation(
+            "getVectors",
+            "What readers here see of each keyspace, as a digest names it",
+            {"200": shown("Vectors", "Now.")},
+            (400, 406, *_EVERY),
+        )
+    ),
+    "/v1/admin/digest": _with_head(
+        _operation(
+            "getDigest",
+            "A digest of what readers are shown of one keyspace: nodes with equal vectors have equal ones",
+            {"200": shown("Digest", "Of no moment when `moved`: ask again.")},
+            (406, *_DATA),
+            parameters=[ref("parameters", "Digest")],
+        )
+    ),
+    "/v1/admin/conflicts": _with_head(
+        _operation(
+            "getConflicts",
+            "Values that were lost to concurrent writes, as far as this node is certain of it",
+            {"200": shown("Conflicts", "Since the node started.")},
+            (400, 406, *_EVERY),
+        )
+    ),
     "/v1/openapi.json": _with_head(
         _operation(
             "getOpenapi",

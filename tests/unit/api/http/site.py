@@ -15,6 +15,7 @@ from edgekv.api.http.body import Bound
 from edgekv.api.http.server import HttpServer
 from edgekv.config import Config
 from edgekv.crdt.decimals import text_of
+from edgekv.engine.conflicts import Conflicts
 from edgekv.engine.frame import Frame
 from edgekv.engine.keyspaces import Head, Keyspace, KeyspacePolicy, Keyspaces
 from edgekv.errors import EdgeKVError, InvalidRequest, NotANumber, ReadOnly, TooLarge, WrongType
@@ -68,6 +69,38 @@ class FakeEngine:
         self.on_room: list[Callable[[], None]] = []
         self.keyspaces = FakeKeyspaces()
         self.admission = FakeAdmission()
+        self.conflicts = Conflicts()
+
+
+class FakeDigest:
+    """Of all rows; read in two steps."""
+
+    def __init__(self, operations: "FakeOperations", keyspace: str, ttl_ms: int | None, prefix: bytes) -> None:
+        if keyspace != "default":
+            raise InvalidRequest("there is no keyspace of that name here.")
+        self.operations = operations
+        self.asked = ttl_ms, prefix
+        self.steps = 0
+
+    def step(self) -> bool:
+        self.operations.page(b"", b"", 100)
+        self.steps += 1
+        return self.steps < 2
+
+    def figures(self) -> dict[str, object]:
+        ttl_ms, prefix = self.asked
+        vector, digest = {"node-1": 7}, "0" * 32
+        ranges = [{"prefix": prefix, "digest": digest, "keys": 1, "first": b"k", "last": b"k"}]
+        return {
+            "keyspace": "default",
+            "ttl_ms": NOW_MS if ttl_ms is None else ttl_ms,
+            "moved": False,
+            "vector": vector,
+            "vector_after": vector,
+            "keys": self.steps,
+            "digest": digest,
+            "ranges": ranges,
+        }
 
 
 class FakeOperations:
@@ -205,6 +238,12 @@ class FakeOperations:
         }
         return [{"name": "default", "prefix": b"", **figures}, {"name": "odd", "prefix": b"\xff", **figures}]
 
+    def vectors(self) -> dict[str, dict[str, int]]:
+        return {"default": {"node-1": 7}}
+
+    def digest(self, keyspace: str, ttl_ms: int | None = None, prefix: bytes = b"") -> FakeDigest:
+        return FakeDigest(self, keyspace, ttl_ms, prefix)
+
     def status(self) -> dict[str, object]:
         return {"durable_lsn": 7, "actor": "node-1"}
 
@@ -239,6 +278,11 @@ class FakeCommit:
         return {**keyspace.vector, **own}
 
 
+class FakeReplication:
+    def status(self) -> dict[str, object]:
+        return {"members": [{"name": "hub"}]}
+
+
 class FakeNode:
     """The Host."""
 
@@ -252,6 +296,7 @@ class FakeNode:
         self.config = Config(data_dir=Path("unused"), memory_bytes=memory_bytes)
         self.node_name, self.site_name, self.version, self.started_ms = "n", "s", "0", NOW_MS
         self.is_ready = True
+        self.replication: FakeReplication | None = None
         self.log_stuck = False
         self.frames_flushed = 0
 

@@ -2,7 +2,9 @@
 
 from edgekv import metrics
 from edgekv.codec import unpack
-from tests.unit.api.http.site import Site, served
+from edgekv.crdt.register import Cell
+from edgekv.engine.conflicts import Conflict
+from tests.unit.api.http.site import ACTOR, FakeReplication, Site, served
 
 
 @served()
@@ -43,3 +45,32 @@ async def test_status_names_the_node_and_shows_the_engines_figures(site: Site) -
     assert answer["node"] == "n" and answer["site"] == "s" and answer["durable_lsn"] == 7 and answer["ready"] is True
     packed = await site.call("GET", "/v1/status", {"Accept": "application/msgpack"})
     assert unpack(packed.body) == answer
+
+
+@served()
+async def test_status_shows_other_nodes_where_there_are_any(site: Site) -> None:
+    assert (await site.call("GET", "/v1/status")).json()["replication"] is None
+    site.node.replication = FakeReplication()
+    assert (await site.call("GET", "/v1/status")).json()["replication"] == {"members": [{"name": "hub"}]}
+
+
+@served()
+async def test_conflicts_are_shown_with_both_values(site: Site) -> None:
+    cells = [Cell(value, hlc << 16, ACTOR, 1) for value, hlc in ((b"kept", 2), (b"\xff", 1))]
+    site.node.operations.engine.conflicts.add(Conflict("default", b"k", None, *cells))
+    answer = (await site.call("GET", "/v1/admin/conflicts")).json()
+    assert answer["totals"] == {"default": 1}
+    (conflict,) = answer["conflicts"]
+    assert (conflict["key"], conflict["kept"]["value"]) == ("k", "kept")
+    assert conflict["discarded"]["value"] == {"base64": "/w=="}
+    assert (await site.call("GET", "/v1/admin/conflicts?x=1")).status == 400
+
+
+@served()
+async def test_a_digest_is_read_in_steps_of_the_keyspace_and_time_that_are_named(site: Site) -> None:
+    answer = (await site.call("GET", "/v1/admin/digest?keyspace=default&ttl_ms=5&prefix=%ff")).json()
+    assert (answer["ttl_ms"], answer["keys"], answer["ranges"][0]["prefix"]) == (5, 2, {"base64": "/w=="})
+    assert (await site.call("GET", "/v1/admin/digest?keyspace=none")).status == 400
+    assert (await site.call("GET", "/v1/admin/digest?ttl_ms=x")).status == 400
+    vectors = (await site.call("GET", "/v1/admin/vectors")).json()
+    assert vectors["vectors"] == {"default": {"node-1": 7}} and vectors["ttl_ms"] > 0

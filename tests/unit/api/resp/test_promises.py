@@ -14,7 +14,7 @@ from edgekv.config import KeyspaceConfig
 from edgekv.engine.keyspaces import Head
 from edgekv.errors import LogFailed
 from edgekv.ids import SESSION_BYTES, KeyspaceId
-from edgekv.limits import ACK_TIMEOUT_MS, SESSION_WAIT_MS
+from edgekv.limits import ACK_TIMEOUT_MS, RESP_INPUT_SHARE_BYTES, SESSION_WAIT_MS
 from edgekv.metrics import Metrics
 from edgekv.node.operations import Operations
 from edgekv.node.session import Sessions
@@ -213,6 +213,45 @@ def test_wait_without_a_timeout_ends_with_the_node_or_the_connection(site: Site)
     site.inline.node.expire_all()
     site.settle()
     assert client.hear() == [0]
+
+
+def test_a_client_that_leaves_while_it_waits_without_end_is_noticed(site: Site) -> None:
+    """Its connection is read on, so that its end is seen; one that only sends no more gets its answers."""
+    client = site.connect()
+    client.send(("SET", "a", "1"), ("WAIT", 1, 0), ("WAIT", 1, 0), ("GET", "a"))
+    site.settle()
+    assert client.client.is_reading()
+    client.client.connection.eof_received()
+    site.settle()
+    assert client.hear() == [b"OK", 0, 0, b"1"]
+    assert client.client.is_closed()
+    assert site.inline.node.acks.status()["waiting"] == 0
+
+
+def test_a_client_that_leaves_while_its_writes_wait_without_end_is_noticed(site: Site) -> None:
+    client = site.connect()
+    client.ask("EDGEKV.ACK", "hub", 0)
+    client.send(("SET", "a", "1"))
+    site.settle()
+    client.send(("SET", "a", "2"))
+    client.client.connection.eof_received()
+    site.settle()
+    assert client.hear() == [b"OK", b"OK"]
+    assert client.client.is_closed()
+    assert site.inline.node.acks.status()["waiting"] == 0
+
+
+def test_what_a_client_sends_while_it_waits_is_bounded(site: Site) -> None:
+    client = site.connect()
+    client.send(("SET", "a", "1"), ("WAIT", 1, 0))
+    site.settle()
+    for _ in range(20):
+        client.send(("GET", "a"), ("ECHO", "x" * (RESP_INPUT_SHARE_BYTES // 19)))
+    assert not client.client.is_reading()
+    site.hub(1)
+    site.settle()
+    assert client.hear()[:3] == [b"OK", 1, b"1"]
+    assert client.client.is_reading()
 
 
 def test_a_connection_that_wrote_nothing_does_not_wait_for_what_others_wrote_before(site: Site) -> None:

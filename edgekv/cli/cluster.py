@@ -1,0 +1,253 @@
+"""``edgekv cluster``: who is a member, how its links are, which values were lost, and whether nodes hold the same.
+
+Each command asks one node for its own view: of a cluster that is cut in two, both halves can say theirs. `verify` (cli/verify.py) asks
+several.
+"""
+
+import time
+from typing import Any, Final
+
+import click
+
+from edgekv.cli.node_http import NodeHttp
+from edgekv.cli.options import Output, as_cell, http_option, output_option, print_json, print_table, timeout_option
+from edgekv.cli.verify import verify
+from edgekv.codec import from_json
+from edgekv.config import Address
+from edgekv.errors import Unavailable
+
+Document = dict[str, Any]
+
+SKEW_MS_MAX: Final = 1_000
+"""A clock that is further off is worth a word: last writer wins by clocks."""
+LAG_S_MAX: Final = 10.0
+"""So is a linked member that has been behind for so long."""
+_MEMBERS: Final = ("NAME", "SITE", "ROLE", "STATE", "ACTOR")
+_LINKS: Final = ("PEER", "SITE", "PHASE", "BEHIND", "FOR", "SENT", "RECEIVED", "CLOCK", "SILENT")
+_CONFLICTS: Final = ("KEYSPACE", "KEY", "FIELD", "KEPT", "BY", "LOST", "BY")
+_EVENTS_SHOWN: Final = 5
+_NO_MEMBERS: Final = (
+    "There is no other node yet: a hub founds its cluster when the first one reaches it. "
+    "Start one with edgekv serve --upstream and the address of this node's peer listener."
+)
+
+
+@click.group()
+def cluster() -> None:
+    """Look at a cluster, as one node sees it.
+
+    \b
+    edgekv cluster status                        members, links, what is wrong
+    edgekv cluster verify --http A --http B      whether nodes hold the same
+    """
+
+
+cluster.add_command(verify)
+
+
+@cluster.command()
+@output_option
+@http_option
+@timeout_option
+def status(output: Output, http: Address, timeout_s: float) -> None:
+    """Show members and links, how far each is behind this node, and what to do about what is wrong.
+
+    \b
+    edgekv cluster status
+    edgekv cluster status --http 127.0.0.1:7580 -o json
+    """
+    found, replication = _ask(http, timeout_s)
+    if output == "json":
+        print_json({"node": found.get("node"), "site": found.get("site"), **replication})
+        return
+    leads = ", which leads" if replication["leads"] else ""
+    click.echo(
+        f"{found['node']} ({replication['role']} at {found['site']}{leads}), meta revision {replication['meta_revision']}, "
+        f"stable {replication['stable'] or 'none yet'}\n"
+    )
+    if replication["members"]:
+        print_table(_MEMBERS, map(_member, replication["members"]))
+        click.echo()
+    if replication["links"]:
+        print_table(_LINKS, map(_link, replication["links"]))
+        click.echo()
+    for sentence in advice(replication) or ["All is well."]:
+        click.echo(sentence)
+    events = replication["events"][-_EVENTS_SHOWN:]
+    if events:
+        click.echo("\nWhat went wrong on links, the newest last:")
+        for event in events:
+            click.echo(f"  {_time(event['wall_ms'])}  {event['sentence']}")
+
+
+@cluster.command()
+@output_option
+@http_option
+@timeout_option
+def members(output: Output, http: Address, timeout_s: float) -> None:
+    """List the members of the cluster. A node that was restored has several actors, of which one is open.
+
+    \b
+    edgekv cluster members
+    edgekv cluster members -o json
+    """
+    _, replication = _ask(http, timeout_s)
+    if output == "json":
+        print_json(replication["members"])
+    elif replication["members"]:
+        print_table(_MEMBERS, map(_member, replication["members"]))
+    else:
+        click.echo(_NO_MEMBERS)
+
+
+@cluster.command()
+@output_option
+@http_option
+@timeout_option
+def conflicts(output: Output, http: Address, timeout_s: float) -> None:
+    """Show values that were lost to concurrent writes, since the node started: how many, and the newest with what was kept.
+
+    Each is counted at the nodes to which the winner came first. To keep both, use a keyspace with conflict = "siblings".
+
+    \b
+    edgekv cluster conflicts
+    edgekv cluster conflicts -o json
+    """
+    with NodeHttp(http, timeout_s) as node:
+        found = node.read("/v1/admin/conflicts").json()
+    if not isinstance(found.get("conflicts"), list):
+        raise Unavailable("the answer has no conflicts: is this the HTTP listener of an EdgeKV node?")
+    if output == "json":
+        print_json(found)
+        return
+    if not found["totals"]:
+        click.echo("No value was lost to a concurrent write, as far as this node is certain of it.")
+        return
+    for name, total in found["totals"].items():
+        click.echo(f"{name}: {total} lost")
+    click.echo()
+    print_table(_CONFLICTS, map(_conflict, found["conflicts"]))
+
+
+def advice(replication: Document) -> list[str]:
+    """What is wrong, and what to do about it, a sentence each; nothing when all is well."""
+    found: list[str] = []
+    if not replication["member"]:
+        found.append(
+            "This node is not a member of its cluster yet, and takes no writes: it has to reach a hub once. "
+            "Check its [[upstream]], and that the hub's peer listener can be reached from here."
+        )
+    elif not replication["members"]:
+        found.append(_NO_MEMBERS)
+    if replication["member"] and replication["role"] == "edge" and not replication["links"]:
+        found.append(
+            "This node has no link: it goes on alone, and what is written here stays here until a hub can be reached. "
+            "Check its [[upstream]] and the network."
+        )
+    for each in replication["unlinked"]:
+        if not each["lag_changes"]:
+            found.append(
+                f"{each['name']} ({each['site']}) is not linked to this node; as far as is known it lacks nothing."
+            )
+        else:
+            found.append(
+                f"{each['name']} ({each['site']}) is not linked to this node, and has lacked {_changes(each)} for "
+                f"{_duration(each['lag_seconds'])}. If it runs, check the network between the two: it catches up by itself."
+            )
+    for link in replication["links"]:
+        if link["peer"] is not None:
+            found += _advice_for(link)
+    return found
+
+
+def _advice_for(link: Document) -> list[str]:
+    found: list[str] = []
+    if link["lag_seconds"] >= LAG_S_MAX:
+        found.append(
+            f"{link['peer']} has been behind by {_changes(link)} for {_duration(link['lag_seconds'])}, though it is linked: "
+            "the line or its disk is slow. See its own status."
+        )
+    if abs(link["skew_ms"]) >= SKEW_MS_MAX:
+        way = "ahead of" if link["skew_ms"] > 0 else "behind"
+        found.append(
+            f"The clock of {link['peer']} is {_duration(abs(link['skew_ms']) / 1000)} {way} this node's. Of concurrent writes the "
+            "later one stays, by these clocks: synchronise them."
+        )
+    return found
+
+
+def _ask(http: Address, timeout_s: float) -> tuple[Document, Document]:
+    """A node's status, and what of it is about other nodes."""
+    with NodeHttp(http, timeout_s) as node:
+        found = node.read("/v1/status").json()
+    replication = found.get("replication")
+    if not isinstance(replication, dict):
+        raise Unavailable(f"what listens at {http} says nothing of a cluster: is it a node of this release?")
+    return found, replication
+
+
+def _member(each: Document) -> tuple[str, ...]:
+    return each["name"], each["site"], each["role"], each["state"], each["actor"]
+
+
+def _link(each: Document) -> tuple[str, ...]:
+    return (
+        each["peer"] or "(not greeted)",
+        each["site"] or "",
+        each["phase"],
+        _changes(each) if each["lag_changes"] else "nothing",
+        _duration(each["lag_seconds"]) if each["lag_seconds"] else "",
+        _size(each["sent_bytes"]),
+        _size(each["received_bytes"]),
+        f"{each['skew_ms'] / 1000:+.1f} s",
+        f"{max(0, each['silent_ms']) / 1000:.1f} s",
+    )
+
+
+def _conflict(each: Document) -> tuple[str, ...]:
+    field = from_json(each["field"])
+    return (
+        each["keyspace"],
+        as_cell(from_json(each["key"]) or b""),
+        "" if field is None else as_cell(field),
+        _version(each["kept"]),
+        each["kept"]["actor"],
+        _version(each["discarded"]),
+        each["discarded"]["actor"],
+    )
+
+
+def _version(version: Document) -> str:
+    value = from_json(version["value"])
+    if value is None:
+        return "(deleted)"
+    size = version["value_bytes"]
+    return as_cell(value) if size == len(value) else f"{as_cell(value)}... ({size} bytes)"
+
+
+def _changes(each: Document) -> str:
+    count = each["lag_changes"]
+    return f"{count} change{'s' * (count != 1)}"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
+    minutes = seconds / 60
+    return (
+        f"{minutes:.0f} min"
+        if minutes < 120
+        else f"{minutes / 60:.0f} h"
+        if minutes < 2880
+        else f"{minutes / 1440:.0f} days"
+    )
+
+
+def _size(count: int) -> str:
+    if count < 1 << 10:
+        return f"{count} B"
+    return f"{count / (1 << 10):.1f} KiB" if count < 1 << 20 else f"{count / (1 << 20):.1f} MiB"
+
+
+def _time(wall_ms: int) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(wall_ms / 1000))

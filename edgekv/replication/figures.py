@@ -1,0 +1,221 @@
+"""What replication tells people and their programs: members, links, who is how far behind, traffic, and what went wrong last.
+
+Asked for by /v1/status and by each scrape of /metrics; `look` is called once a second. Nothing here decides anything.
+
+A member without a link may get everything by way of other nodes. What it has is then known from its SEEN, and it is behind only if
+that lacks something. A hub answers for all members; an edge for those that it has been linked to since it started: it has nothing to
+do with the others.
+"""
+
+from collections.abc import Mapping
+from typing import Final, Literal, NamedTuple
+
+from edgekv.engine.engine import Engine
+from edgekv.ids import Vector, actor_text
+from edgekv.replication.acks import HUB
+from edgekv.replication.lag import EvenSince, behind
+from edgekv.replication.leader import Leader
+from edgekv.replication.link import Link
+from edgekv.replication.members import Member, Members
+from edgekv.replication.messages import Applicant
+from edgekv.replication.seen import SeenTable
+
+EVENTS_MAX: Final = 64
+"""Of the last things that went wrong."""
+Direction = Literal["sent", "received"]
+
+
+class Event(NamedTuple):
+    """Something that went wrong."""
+
+    wall_ms: int
+    sentence: str
+    """Begins with the name of the node at the other end, if there is one."""
+
+
+class Lag(NamedTuple):
+    """How far a member is behind this node."""
+
+    member: Member
+    linked: bool
+    changes: int
+    seconds: float
+
+
+class Figures:
+    """Of one node."""
+
+    def __init__(
+        self,
+        *,
+        engine: Engine,
+        cluster: bytes,
+        myself: Applicant,
+        members: Members,
+        seen: SeenTable,
+        leader: Leader,
+        links: Mapping[int, Link],
+        now_ms: int,
+    ) -> None:
+        self._engine: Final = engine
+        self._cluster: Final = cluster
+        self._self: Final = myself
+        self._members: Final = members
+        self._seen: Final = seen
+        self._leader: Final = leader
+        self._links: Final = links
+        self._started_ms: Final = now_ms
+        self._even: Final[dict[bytes, EvenSince]] = {}
+        """By node."""
+        self._traffic: Final[dict[tuple[Direction, str], int]] = {}
+        """By direction and site, bytes of links that are gone."""
+        self.events: Final[list[Event]] = []
+        """The last things that went wrong, the newest last."""
+
+    # -- what happens
+
+    def note(self, now_ms: int, who: str, sentence: str) -> None:
+        """Something went wrong."""
+        self.events.append(Event(now_ms, f"{who}: {sentence}" if who else sentence))
+        del self.events[:-EVENTS_MAX]
+
+    def gone(self, link: Link) -> None:
+        """A link is over; called once."""
+        for direction, size in _bytes_of(link):
+            self._count(self._traffic, direction, link, size)
+
+    def look(self, now_ms: int) -> None:
+        """Once a second: who is even with this node."""
+        own, linked = self._vectors(), self._linked()
+        members = {member.node: member for member in self._others()}
+        for node in self._even.keys() - members.keys():
+            del self._even[node]
+        for node, member in members.items():
+            even = self._even.get(node)
+            if even is None and (node in linked or self._self.role == HUB):
+                # A hub that started has not seen anybody yet; who comes is new to it.
+                even = self._even[node] = EvenSince(now_ms if node in linked else self._started_ms)
+            if even is not None:
+                even.look(now_ms, own, self._known(member, linked), self._held_at(member), member.actor)
+
+    # -- what is told
+
+    def lags(self, now_ms: int) -> list[Lag]:
+        """How far each member is behind that this node answers for."""
+        own, linked = self._vectors(), self._linked()
+        found: list[Lag] = []
+        for member in self._others():
+            even = self._even.get(member.node)
+            if even is not None or member.node in linked:
+                known = self._known(member, linked)
+                changes = behind(own, known, self._held_at(member), member.actor)
+                seconds = 0.0 if even is None else even.lag_s(now_ms, changes)
+                found.append(Lag(member, member.node in linked, changes, seconds))
+        return found
+
+    def traffic(self) -> dict[tuple[Direction, str], int]:
+        """Bytes of messages since the start, before compression, by direction and the site at the other end."""
+        totals = dict(self._traffic)
+        for link in self._links.values():
+            for direction, size in _bytes_of(link):
+                self._count(totals, direction, link, size)
+        return totals
+
+    def skews(self) -> dict[str, float]:
+        """By the name of each linked node how far its clock is ahead of this one's, seconds; the way between them is included."""
+        return {link.peer.name: link.skew_ms / 1000 for link in self._links.values() if link.peer is not None}
+
+    def member_states(self) -> dict[str, int]:
+        """How many actors are members, by their state."""
+        states = dict.fromkeys(("open", "closed", "settled"), 0)
+        for member in self._members.members.values():
+            states[member.state] += 1
+        return states
+
+    def status(self, now_ms: int) -> dict[str, object]:
+        """All of it."""
+        members = self._members
+        lags = self.lags(now_ms)
+        by_node = {lag.member.node: lag for lag in lags}
+        return {
+            "cluster": self._cluster.hex(),
+            "role": self._self.role,
+            "member": members.is_open(self._self.actor) or not members.founded,
+            "leads": self._leader.leads,
+            "meta_revision": members.revision,
+            "stable": 0 if members.announced is None else members.announced.number,
+            "members": [
+                {"name": m.name, "site": m.site, "role": m.role, "state": m.state, "actor": actor_text(m.actor)}
+                for m in sorted(members.members.values(), key=lambda m: (m.name, m.revision))
+            ],
+            "links": [_link_status(link, by_node, now_ms) for link in self._links.values()],
+            "unlinked": [
+                {"name": lag.member.name, "site": lag.member.site, **_lag_status(lag)} for lag in lags if not lag.linked
+            ],
+            "events": [event._asdict() for event in self.events],
+        }
+
+    # -- what is known
+
+    def _vectors(self) -> dict[int, Vector]:
+        """What is durable here."""
+        return {k.id: {a: head.seq for a, head in k.vector.items()} for k in self._engine.keyspaces.all}
+
+    def _linked(self) -> dict[bytes, Link]:
+        return {link.peer.node: link for link in self._links.values() if link.peer is not None}
+
+    def _others(self) -> list[Member]:
+        return [member for member in self._members.open_members() if member.node != self._self.node]
+
+    def _known(self, member: Member, linked: Mapping[bytes, Link]) -> Mapping[int, Vector]:
+        link = linked.get(member.node)
+        if link is not None:
+            return link.acknowledged
+        seen = self._seen.by_actor.get(member.actor)
+        if seen is not None:
+            return seen.vectors
+        announced = self._members.announced
+        cuts = {} if announced is None else announced.stable.cuts or {}
+        return {keyspace: cut.cut for keyspace, cut in cuts.items()}  # at least that, as every member
+
+    def _held_at(self, member: Member) -> list[int]:
+        """The keyspaces that both hold."""
+        mine, theirs = (self._self.site, self._self.role), (member.site, member.role)
+        return [k.id for k in self._engine.keyspaces.all if k.policy.held_at(*mine) and k.policy.held_at(*theirs)]
+
+    @staticmethod
+    def _count(totals: dict[tuple[Direction, str], int], direction: Direction, link: Link, size: int) -> None:
+        if link.peer is not None:
+            key = direction, link.peer.site
+            totals[key] = totals.get(key, 0) + size
+
+
+def _bytes_of(link: Link) -> list[tuple[Direction, int]]:
+    return [("sent", link.sent_bytes_total), ("received", link.received_bytes)]
+
+
+def _lag_status(lag: Lag | None) -> dict[str, object]:
+    return {
+        "lag_changes": 0 if lag is None else lag.changes,
+        "lag_seconds": 0.0 if lag is None else lag.seconds,
+    }
+
+
+def _link_status(link: Link, lags: Mapping[bytes, Lag], now_ms: int) -> dict[str, object]:
+    peer = link.peer
+    return {
+        "peer": None if peer is None else peer.name,
+        "site": None if peer is None else peer.site,
+        "role": None if peer is None else peer.role,
+        "phase": link.phase,
+        "outgoing": link.outgoing,
+        **_lag_status(None if peer is None else lags.get(peer.node)),
+        "skew_ms": link.skew_ms,
+        "silent_ms": now_ms - link.heard_ms,
+        "since_ms": link.since_ms,
+        "sent_bytes": link.sent_bytes_total,
+        "received_bytes": link.received_bytes,
+        "sent_changes": link.sent_changes,
+        "received_changes": link.received_changes,
+        "unacknowledged_bytes": link.unacknowledged,
+    }

@@ -1,0 +1,123 @@
+"""cluster status, members and conflicts against a fake node."""
+
+import json
+from typing import Any
+
+import pytest
+
+from tests.unit.cli.conftest import Program
+from tests.unit.cli.fake_node import FakeNode
+
+MEMBERS = [
+    {"name": "edge-7", "site": "shop-7", "role": "edge", "state": "open", "actor": "node-aa.1-bb"},
+    {"name": "hub", "site": "cloud", "role": "hub", "state": "open", "actor": "node-cc.1-dd"},
+]
+LINK = {
+    "peer": "edge-7",
+    "site": "shop-7",
+    "role": "edge",
+    "phase": "data",
+    "outgoing": False,
+    "lag_changes": 0,
+    "lag_seconds": 0.0,
+    "skew_ms": 12,
+    "silent_ms": 400,
+    "since_ms": 0,
+    "sent_bytes": 100,
+    "received_bytes": 3 << 20,
+    "sent_changes": 1,
+    "received_changes": 1,
+    "unacknowledged_bytes": 0,
+}
+REPLICATION: dict[str, Any] = {
+    "cluster": "00",
+    "role": "hub",
+    "member": True,
+    "leads": True,
+    "meta_revision": 9,
+    "stable": 3,
+    "members": MEMBERS,
+    "links": [LINK],
+    "unlinked": [],
+    "events": [],
+}
+
+
+def show(node: FakeNode, **changed: object) -> None:
+    node.documents["/v1/status"] = {"node": "hub", "site": "cloud", "replication": {**REPLICATION, **changed}}
+
+
+def test_a_healthy_cluster_is_said_to_be_well(node: FakeNode, edgekv: Program) -> None:
+    show(node)
+    ended = edgekv("cluster", "status")
+    assert ended.exit_code == 0
+    lines = ended.text.splitlines()
+    assert lines[0] == "hub (hub at cloud, which leads), meta revision 9, stable 3"
+    assert "edge-7  shop-7  data   nothing       100 B  3.0 MiB   +0.0 s  0.4 s" in lines
+    assert lines[-1] == "All is well."
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"member": False}, "has to reach a hub once"),
+        ({"members": [], "links": []}, "edgekv serve --upstream"),
+        ({"role": "edge", "links": []}, "what is written here stays here"),
+        (
+            {"unlinked": [{"name": "e", "site": "s", "lag_changes": 1, "lag_seconds": 7200}]},
+            "has lacked 1 change for 2 h",
+        ),
+        ({"unlinked": [{"name": "e", "site": "s", "lag_changes": 0, "lag_seconds": 0}]}, "it lacks nothing"),
+        ({"links": [{**LINK, "lag_changes": 5, "lag_seconds": 31.0}]}, "behind by 5 changes for 31 s"),
+        ({"links": [{**LINK, "skew_ms": -90_000}]}, "clock of edge-7 is 90 s behind"),
+    ],
+)
+def test_what_is_wrong_is_said_with_what_to_do(
+    node: FakeNode, edgekv: Program, changed: dict[str, object], said: str
+) -> None:
+    show(node, **changed)
+    text = edgekv("cluster", "status").text
+    assert said in text and "All is well" not in text
+
+
+def test_what_went_wrong_on_links_is_shown_with_its_time(node: FakeNode, edgekv: Program) -> None:
+    show(node, events=[{"wall_ms": 1_700_000_000_000, "sentence": "edge-7: said nothing"}])
+    last = edgekv("cluster", "status").text.splitlines()[-1]
+    assert last.startswith("  2023-11-1") and last.endswith("edge-7: said nothing")
+
+
+def test_json_is_what_the_node_says(node: FakeNode, edgekv: Program) -> None:
+    show(node)
+    found = json.loads(edgekv("cluster", "status", "-o", "json").out)
+    assert found == {"node": "hub", "site": "cloud", **REPLICATION}
+    assert json.loads(edgekv("cluster", "members", "-o", "json").out) == MEMBERS
+
+
+def test_members_are_listed(node: FakeNode, edgekv: Program) -> None:
+    show(node)
+    assert [line.split() for line in edgekv("cluster", "members").text.splitlines()] == [
+        ["NAME", "SITE", "ROLE", "STATE", "ACTOR"],
+        ["edge-7", "shop-7", "edge", "open", "node-aa.1-bb"],
+        ["hub", "cloud", "hub", "open", "node-cc.1-dd"],
+    ]
+    show(node, members=[])
+    assert "no other node yet" in edgekv("cluster", "members").text
+
+
+def test_a_node_that_knows_no_cluster_is_said(node: FakeNode, edgekv: Program) -> None:
+    node.documents["/v1/status"] = {"node": "n"}
+    ended = edgekv("cluster", "status")
+    assert ended.exit_code == 5 and "says nothing of a cluster" in ended.err
+
+
+def test_conflicts_are_shown_with_what_was_kept_and_lost(node: FakeNode, edgekv: Program) -> None:
+    kept = {"value": None, "value_bytes": 0, "actor": "node-aa.1-bb", "wall_ms": 5}
+    lost = {"value": {"base64": "/w=="}, "value_bytes": 5000, "actor": "node-cc.1-dd", "wall_ms": 4}
+    conflict = {"keyspace": "default", "key": "room", "field": "f", "kept": kept, "discarded": lost}
+    node.documents["/v1/admin/conflicts"] = {"totals": {"default": 7}, "conflicts": [conflict]}
+    text = edgekv("cluster", "conflicts").text
+    assert "default: 7 lost" in text
+    assert "default   room  f      (deleted)  node-aa.1-bb  \\xff... (5000 bytes)  node-cc.1-dd" in text
+    assert json.loads(edgekv("cluster", "conflicts", "-o", "json").out)["totals"] == {"default": 7}
+    node.documents["/v1/admin/conflicts"] = {"totals": {}, "conflicts": []}
+    assert "No value was lost" in edgekv("cluster", "conflicts").text

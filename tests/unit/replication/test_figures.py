@@ -1,0 +1,127 @@
+"""What replication tells of links, members and lags."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from random import Random
+from time import process_time
+
+import pytest
+
+from edgekv.ids import Actor
+from edgekv.metrics import Metrics
+from edgekv.replication.figures import Lag
+from edgekv.replication.lag import EvenSince, behind
+from edgekv.server.gauges import register_replication
+from tests.unit.replication.wires import Net, Peer, run
+
+A, B, C = (Actor(bytes([i]) * 25) for i in range(3))
+Cluster = tuple[Net, Peer, Peer]
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[Cluster]:
+    """A hub and an edge that are linked."""
+    net = Net()
+    hub = Peer(net, tmp_path / "hub", "hub", founder=True, seed=1)
+    edge = Peer(net, tmp_path / "edge", "edge", site="shop", role="edge", seed=2)
+    net.connect(edge, hub)
+    run(net, [hub, edge], rounds=15)
+    yield net, hub, edge
+    for peer in (hub, edge):
+        peer.kill()
+
+
+def lag_of(peer: Peer) -> Lag:
+    (lag,) = peer.replication.figures.lags(peer.now_ms)
+    return lag
+
+
+def samples(peer: Peer) -> list[str]:
+    metrics = Metrics()
+    register_replication(metrics, peer.replication.figures, lambda: peer.now_ms)
+    return metrics.exposition().splitlines()
+
+
+def test_a_linked_member_that_has_everything_is_not_behind(cluster: Cluster) -> None:
+    net, hub, edge = cluster
+    hub.operations.set(b"k", b"v")
+    edge.operations.set(b"l", b"v")
+    run(net, [hub, edge], rounds=3)
+    for peer in (hub, edge):
+        assert (lag_of(peer).linked, lag_of(peer).changes, lag_of(peer).seconds) == (True, 0, 0)
+
+
+def test_a_member_that_is_cut_off_falls_behind_and_comes_back(cluster: Cluster) -> None:
+    net, hub, edge = cluster
+    edge.cut_off()
+    hub.operations.set(b"k", b"v")
+    hub.operations.set(b"l", b"v")
+    edge.operations.set(b"m", b"v")
+    run(net, [hub, edge], rounds=50)
+    lacking = lag_of(hub).changes
+    assert not lag_of(hub).linked and lacking >= 2  # what the leader writes into meta counts as well
+    assert 4.9 <= lag_of(hub).seconds <= 6.2
+    assert (lag_of(edge).changes, lag_of(edge).linked) == (1, False)
+    assert f'edgekv_replication_lag_changes{{site="shop"}} {lacking}' in samples(hub)
+    unlinked = hub.replication.status()["unlinked"]
+    assert unlinked == [{"name": "edge", "site": "shop", "lag_changes": lacking, "lag_seconds": lag_of(hub).seconds}]
+    net.connect(edge, hub)
+    run(net, [hub, edge], rounds=3)
+    assert (lag_of(hub).changes, lag_of(hub).seconds, lag_of(edge).changes) == (0, 0, 0)
+
+
+def test_a_hub_that_starts_again_misses_whom_it_has_not_seen_since(cluster: Cluster) -> None:
+    net, hub, _ = cluster
+    hub.cut_off()
+    hub.kill()
+    hub.open()
+    run(net, [hub], rounds=20)
+    assert not lag_of(hub).linked and lag_of(hub).seconds >= 1.9
+
+
+def test_bytes_are_counted_by_site_and_stay_when_a_link_ends(cluster: Cluster) -> None:
+    net, hub, edge = cluster
+    before = hub.replication.figures.traffic()
+    assert before["received", "shop"] > 0 and before["sent", "shop"] > 0
+    edge.cut_off()
+    assert hub.replication.figures.traffic() == before
+    net.connect(edge, hub)
+    run(net, [hub, edge], rounds=3)
+    assert hub.replication.figures.traffic()["sent", "shop"] > before["sent", "shop"]
+    assert any(line.startswith('edgekv_replication_bytes_total{direction="sent",site="shop"}') for line in samples(hub))
+
+
+def test_skew_and_members_are_shown(cluster: Cluster) -> None:
+    net, hub, edge = cluster
+    edge.now_ms += 3000
+    run(net, [hub, edge], rounds=12)
+    shown = samples(hub)
+    assert 'edgekv_clock_skew_seconds{peer="edge"} 3.0' in shown
+    assert 'edgekv_members{state="open"} 2' in shown and 'edgekv_members{state="closed"} 0' in shown
+
+
+def test_who_follows_a_busy_node_at_a_distance_is_not_behind_for_as_long_as_that_writes() -> None:
+    even = EvenSince(0)
+    for second in range(100):
+        own, known = {0: {A: 10 * second + 10}}, {0: {A: 10 * second + 5}}
+        even.look(second * 1000, own, known, [0], B)
+        assert even.lag_s(second * 1000 + 500, behind(own, known, [0], B)) <= 2
+
+
+def test_changes_are_counted_where_both_hold_the_keyspace_and_not_the_peers_own() -> None:
+    own = {0: {A: 5, B: 7, C: 1}, 1: {A: 9}}
+    assert behind(own, {0: {A: 3, C: 4}}, [0], B) == 2
+    assert behind(own, {}, [0, 1], B) == 15
+    assert behind({}, own, [0, 1], B) == 0
+
+
+def test_a_lag_over_a_thousand_actors_is_cheap() -> None:
+    dice = Random(7)
+    actors = [Actor(dice.randbytes(25)) for _ in range(1000)]
+    own, known = {0: dict.fromkeys(actors, 9)}, {0: dict.fromkeys(actors, 8)}
+    count: Callable[[], int] = lambda: behind(own, known, [0], actors[0])  # noqa: E731 - one line
+    assert count() == 999
+    begun = process_time()
+    for _ in range(100):
+        count()
+    assert process_time() - begun < 0.5
