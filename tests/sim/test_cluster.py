@@ -13,7 +13,8 @@ from typing import Final
 import pytest
 
 from tests.sim.cluster import run
-from tests.sim.cluster_mutants import MUTANTS, caught, planted
+from tests.sim.cluster_mistakes import MUTANTS
+from tests.sim.cluster_mutants import caught, planted
 from tests.sim.plan import FAULTS, ROW_SYNC, draw
 
 LONG: Final = os.environ.get("EDGEKV_TEST_PROFILE") == "ci"
