@@ -38,7 +38,7 @@ cluster_option = click.option(
 @click.group(invoke_without_command=True)
 @click.option("--edges", type=click.IntRange(0, 50), default=None, help="How many edge sites.  [default: 2]")
 @click.option("--hubs", type=click.IntRange(1, 5), default=None, help="How many hubs the cloud has.  [default: 1]")
-@click.option("--site", "sites", multiple=True, help="Name an edge site; repeat for each, instead of --edges.")
+@click.option("--site", multiple=True, help="Name an edge site; repeat for each, instead of --edges.")
 @click.option(
     "--dir",
     "directory",
@@ -50,7 +50,7 @@ cluster_option = click.option(
     help="Where the cluster lives; created when absent.",
 )
 @click.pass_context
-def dev(context: click.Context, edges: int | None, hubs: int | None, sites: tuple[str, ...], directory: Path) -> None:
+def dev(context: click.Context, edges: int | None, hubs: int | None, site: tuple[str, ...], directory: Path) -> None:
     """Run a cluster on this machine: a cloud and edge sites, with links between them that can be cut.
 
     Each node is a process of its own below --dir, and goes on where it was when the cluster is started again. Ctrl-C ends all of it.
@@ -70,16 +70,16 @@ def dev(context: click.Context, edges: int | None, hubs: int | None, sites: tupl
 
     from edgekv.cli.dev_cluster import DevCluster  # noqa: PLC0415 - the same
 
-    if sites and edges is not None:
+    if site and edges is not None:
         raise InvalidRequest("--site names the edge sites and --edges counts them: give one of the two")
     directory = directory.absolute()
     directory.mkdir(parents=True, exist_ok=True)
     layout = dev_layout.load(directory)
     if layout is None:
-        names = sites or tuple(f"edge-{i + 1}" for i in range(2 if edges is None else edges))
+        names = site or tuple(f"edge-{i + 1}" for i in range(2 if edges is None else edges))
         layout = dev_layout.create(names, hubs or 1)
-    elif sites or edges is not None or hubs is not None:
-        _check_same(directory, layout, sites, edges, hubs)
+    elif site or edges is not None or hubs is not None:
+        _check_same(directory, layout, site, edges, hubs)
     asyncio.run(DevCluster(directory, layout, click.echo).run())
 
 

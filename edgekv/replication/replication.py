@@ -20,7 +20,7 @@ from typing import Final, Protocol
 from edgekv.engine.engine import Engine
 from edgekv.engine.keyspaces import META_ID, Head, Keyspace
 from edgekv.errors import Denied, EdgeKVError, Forked, PeerFault, Unavailable
-from edgekv.ids import KeyspaceId, Vector, actor_text
+from edgekv.ids import Actor, KeyspaceId, Vector, actor_text
 from edgekv.limits import (
     PEER_ACK_BYTES,
     PEER_DEAD_MS,
@@ -149,6 +149,20 @@ class Replication:
         self.links[link] = Link(link, outgoing=outgoing, now_ms=self._now_ms())
         self._send(self.links[link], self._hello())
 
+    def remove(self, name: str) -> bool:
+        """Take a member out that will not come back (`Leader.remove`). Denied: this node does not lead."""
+        if not self.leader.leads:
+            leader = next((m.name for m in self.members.open_members() if m.node == self.members.leader), None)
+            raise Denied(
+                f"this node does not lead the cluster. Ask {leader!r}."
+                if leader
+                else "there is no cluster to remove it from."
+            )
+        removed = self.leader.remove(name)
+        self._follow_meta()
+        self._kick()
+        return removed
+
     def disconnected(self, link: int) -> None:
         """A connection is gone."""
         gone = self.links.pop(link, None)
@@ -214,7 +228,7 @@ class Replication:
             self._close(link, message.sentence, told=True)
         elif isinstance(message, Join):
             self._send(link, Welcome(self._cluster, self._keyspace_entries))
-            self._close(link, "it was told which cluster this is")
+            self._close(link, "it was told which cluster this is", told=True)
         elif not link.is_up:
             raise PeerFault("it did not say HELLO first.")
         elif isinstance(message, Runs):
@@ -243,9 +257,15 @@ class Replication:
         assert link.peer is not None and link.sender is not None
         if keyspace is None or not self._holds(keyspace):
             raise PeerFault(f"it speaks of rows of keyspace {message.keyspace}, which this node does not hold.")
-        if message.keyspace != META_ID and not self.members.is_open(link.peer.actor):
+        asks = isinstance(
+            message, SyncWant | SyncDone
+        )  # as it may whom this node sends changes to: a restored leader, too
+        known = self._may_send(link.peer) if asks else self.members.is_open(link.peer.actor)
+        if message.keyspace != META_ID and not known:
             raise PeerFault(f"{actor_text(link.peer.actor)} speaks of rows, and is no member that this node knows of.")
         if isinstance(message, SyncOffer):
+            for actor, (seq, _) in message.vector.items():
+                self._check_late(actor, message.keyspace, seq)
             self.row_sync.offered(link, message)
         elif isinstance(message, SyncPiece):
             self.row_sync.piece(link, message)
@@ -257,6 +277,8 @@ class Replication:
             self.row_sync.gone(link, message)
         else:
             self.row_sync.done(link, message)
+            vector = {actor: seq for actor, (seq, _) in message.vector.items()}
+            self._has_durably(link, link.peer, message.keyspace, vector)
             link.sender.begin(self._shared(link.peer) if link.phase == "data" else {META_ID})
             self._pump(link)
 
@@ -422,10 +444,12 @@ class Replication:
         assert link.peer is not None
         link.unacknowledged = link.sent_bytes - ack.bytes
         for keyspace, vector in ack.vectors.items():
-            mine = link.acknowledged.setdefault(keyspace, {})
-            mine.update(vector)
-            self._acks.heard(_peer(link.peer), KeyspaceId(keyspace), vector)
+            self._has_durably(link, link.peer, keyspace, vector)
         self._pump(link)
+
+    def _has_durably(self, link: Link, peer: Hello, keyspace: int, vector: Vector) -> None:
+        link.acknowledged.setdefault(keyspace, {}).update(vector)
+        self._acks.heard(_peer(peer), KeyspaceId(keyspace), vector)
 
     # -- and come in
 
@@ -454,6 +478,7 @@ class Replication:
             raise PeerFault(f"it sent changes of keyspace {run.keyspace}, which this node does not hold.")
         if run.keyspace != META_ID and not self.members.is_open(link.peer.actor):
             raise PeerFault(f"{actor_text(link.peer.actor)} sent data, and is no member that this node knows of.")
+        self._check_late(run.actor, run.keyspace, run.first_seq + run.changes - 1)
         if self._engine.receive(run):
             link.received_changes += run.changes
         last_seq = run.first_seq + run.changes - 1
@@ -461,6 +486,16 @@ class Replication:
         link.undurable[run.keyspace, run.actor] = last_seq
         if run.keyspace == META_ID:
             self._follow_meta()
+
+    def _check_late(self, actor: Actor, keyspace: int, seq: int) -> None:
+        """Of an actor that is settled nothing more can turn up: what does may have been deleted, and the deletion forgotten."""
+        member = self.members.members.get(actor)
+        if member is not None and member.state == "settled" and seq > member.heads.get(keyspace, 0):
+            raise PeerFault(
+                f"it has changes of {actor_text(actor)} up to {seq}, and the cluster settled what there is of it at "
+                f"{member.heads.get(keyspace, 0)}: they come too late. Export what is missed from that node, and start it with an "
+                "empty --data-dir."
+            )
 
     def _acknowledge(self, link: Link) -> None:
         """Tell the peer what has become durable, and what it may send again."""

@@ -1,5 +1,6 @@
 """Who lacks what the log no longer has gets the rows: whole, joined by the dot rule, after any number of cuts."""
 
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from random import Random
@@ -144,3 +145,34 @@ def test_nodes_whose_logs_do_not_reach_back_converge_all_the_same(net: Net, make
         for key in [*KEYS[:3], b"n", b"m", b"filler"]:
             assert [shown(peer, key) for peer in peers] == [shown(hub, key)] * 3
     assert sum(peer.replication.row_sync.syncs_total for peer in peers) > 0
+
+
+def test_a_leader_that_was_set_back_gets_rows_from_a_member_whose_log_is_cut(
+    net: Net, make: Make, tmp_path: Path
+) -> None:
+    """It is no member under its new actor before it has caught up, and may ask for rows all the same."""
+    hub, edge = make("hub", founder=True), make("edge", site="s", role="edge", retain_bytes=0)
+    net.connect(edge, hub)
+    run(net, [hub, edge], rounds=30)
+    hub.cut_off()
+    hub.kill()
+    shutil.copytree(tmp_path / "hub", tmp_path / "backup")
+    hub.open()
+    net.connect(edge, hub)
+    run(net, [hub, edge], rounds=30)
+    for i in range(4):  # the log goes through several segments
+        edge.operations.set_run([b"%d/%d" % (i, j) for j in range(300)], [b"v" * 2_000] * 300)
+        run(net, [hub, edge], rounds=60)
+        edge.checkpoint_at(edge.now_ms + 10_000)
+        hub.now_ms = edge.now_ms
+    hub.cut_off()
+    hub.kill()
+    shutil.rmtree(tmp_path / "hub")
+    shutil.copytree(tmp_path / "backup", tmp_path / "hub")
+    hub.open()
+    assert hub.operations.get(b"3/299") is None
+    net.connect(edge, hub)
+    run(net, [hub, edge], rounds=100)
+    assert hub.replication.row_sync.syncs_total
+    assert hub.operations.get(b"3/299") == b"v" * 2_000
+    assert hub.replication.leader.leads
