@@ -129,16 +129,9 @@ def _couch(run: Run, program: list[str], documents: Documents) -> float:
 @contextmanager
 def _pouchdb(run: Run, program: list[str]) -> Iterator[Server]:
     with run.data_directory("pouchdb") as directory:
-        (directory / "config.json").write_text('{"log": {"level": "error"}}')
-        options = [
-            "--dir",
-            str(directory),
-            "--config",
-            str(directory / "config.json"),
-            "--no-color",
-            "--level",
-            "error",
-        ]
+        config = directory / "config.json"
+        config.write_text(json.dumps({"log": {"file": str(directory / "log.txt"), "level": "error"}}))
+        options = ["--dir", str(directory), "--config", str(config), "--no-color"]
         with servers.http_program("pouchdb-server", [*program, *options], directory, "/") as server:
             yield server
 
@@ -147,7 +140,8 @@ def _ask(server: Server, method: str, path: str, body: object) -> Any:
     address: Address = server.http_address()
     connection = http.client.HTTPConnection(address.host, address.port, timeout=TIMEOUT_S)
     try:
-        connection.request(method, path, json.dumps(body).encode(), {"Content-Type": "application/json"})
+        data = None if body is None else json.dumps(body).encode()
+        connection.request(method, path, data, {"Content-Type": "application/json"})
         response = connection.getresponse()
         answer = response.read()
     finally:

@@ -28,6 +28,8 @@ VALUE_BYTES_MAX: Final = 64 << 10
 SEGMENT_BYTES: Final = 256 << 10
 MEMORY_BYTES: Final = 8 << 20
 RETAIN_BYTES: Final = 64 << 20
+MAP_BYTES: Final = 1 << 30
+"""Address space: 200 of the default would be more than a process has."""
 CLUSTER: Final = b"f" * ID_BYTES
 
 _SYNC: Final = object()
@@ -82,7 +84,7 @@ class FleetNode:
         who = identity.load_or_create(directory, name=name, site=site, entropy=dice.randbytes)
         policies = keyspace_file.load_or_seed(directory, config.all_keyspaces())
         self._disk: Final = RealDisk(directory / "wal")
-        self._store: Final = LmdbStore.open(directory / "store", readonly=False)
+        self._store: Final = LmdbStore.open(directory / "store", readonly=False, map_bytes=MAP_BYTES)
         self._applier: Final = InlineApplier(Applier(self._store, self._disk, sync_path(directory)))
         self.node: Final = Node.recover(
             config,

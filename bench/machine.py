@@ -26,9 +26,21 @@ _PROGRAMS: Final = {
     "redis": ("redis-server", "--version"),
     "etcd": ("etcd", "--version"),
     "wrk": ("wrk", "-v"),
+    "node": ("node", "--version"),
 }
 _VERSION: Final = re.compile(r"\d+\.\d+[\w.+-]*")
-_PACKAGES: Final = ("edgekv", "lmdb", "msgpack", "google-crc32c", "hiredis", "uvloop", "aiohttp", "rocksdict", "plyvel")
+_PACKAGES: Final = (
+    "edgekv",
+    "lmdb",
+    "msgpack",
+    "google-crc32c",
+    "hiredis",
+    "uvloop",
+    "aiohttp",
+    "zstandard",
+    "rocksdict",
+    "plyvel",
+)
 
 
 def describe(directory: Path) -> dict[str, object]:

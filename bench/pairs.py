@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from bench import machine, servers, status
+from bench import machine, resp_client, servers, status
 from bench.link import Link, link_to
 from bench.run import Run
 from bench.servers import Server, ServerError
@@ -28,6 +28,13 @@ BACKLOG: Final = ("--repl-backlog-size", "1gb")
 """So that a Redis replica that was cut off goes on where it was, however much it missed."""
 REDIS_OPTIONS: Final = ("--repl-diskless-sync-delay", "0", "--shutdown-timeout", "0")
 """Redis waits 5 s for further replicas before a full resync, and 10 s for a replica before it ends; here nobody comes."""
+SMALL: Final = """
+[limits]
+value_bytes_max = 65536
+[wal]
+segment_bytes = 1048576
+"""
+"""Segments that are zeroed in no time."""
 
 _POLL_S: Final = 0.01
 
@@ -65,14 +72,15 @@ class Pair:
 
 
 @contextmanager
-def edgekv(run: Run, *, through_link: bool, hub_settings: str = "", edge_settings: str = "") -> Iterator[Pair]:
-    """A hub and an edge on new directories, admitted and settled."""
+def edgekv(run: Run, *, through_link: bool) -> Iterator[Pair]:
+    """A hub and an edge on new directories, admitted and settled; with defaults, but for quick runs."""
+    more = SMALL if run.quick else ""
     with (
         run.data_directory("hub") as hub_directory,
-        servers.node(hub_directory, settings=node_settings("cloud", "cloud", hub_settings)) as hub,
+        servers.node(hub_directory, settings=node_settings("cloud", "cloud", more)) as hub,
         _way(hub.peer_address(), through_link) as (address, link),
         run.data_directory("edge") as edge_directory,
-        servers.node(edge_directory, settings=node_settings("edge", "shop", edge_settings, upstream=address)) as edge,
+        servers.node(edge_directory, settings=node_settings("edge", "shop", more, upstream=address)) as edge,
     ):
         wait_admitted(edge)
         for node in (hub, edge):
@@ -99,14 +107,38 @@ STARTS: Final[dict[str, Start]] = {"redis": redis, "edgekv": edgekv}
 
 @contextmanager
 def redis_replica(directory: Path, master: Address, options: Sequence[str] = REDIS_OPTIONS) -> Iterator[Server]:
-    """A replica that has caught up with its master."""
+    """A replica that has caught up with its master, durably."""
     with servers.redis(directory, [*options, "--replicaof", f"{master.host} {master.port}"]) as replica:
-        wait_replica_up(replica.resp_address())
+        _wait_replica_durable(replica.resp_address())
         yield replica
 
 
-def wait_replica_up(replica: Address) -> None:
-    _wait(lambda: b"master_link_status:up" in _information(replica), "the replica did not connect to its master")
+@dataclass(frozen=True, slots=True)
+class Resync:
+    """Of an empty Redis replica, from its connection until it showed the last key, and until it was durable."""
+
+    seconds: float
+    durable_s: float
+    bytes: int
+
+
+def full_resync(run: Run, link: Link, key: bytes, value: bytes) -> Resync:
+    """A new replica of the Redis at the other end of the link."""
+    with run.data_directory("new-replica") as directory, servers.redis(directory, REDIS_OPTIONS) as replica:
+        before, started = link.bytes, time.monotonic()
+        address = replica.resp_address()
+        ask(address, b"REPLICAOF", link.address.host.encode(), b"%d" % link.address.port)
+        _wait(lambda: _says(address, b"master_link_status:up"), "the replica did not connect to its master")
+        seen = resp_client.wait_value(address, key, value, READY_TIMEOUT_S)
+        _wait_replica_durable(address)
+        connected = link.wait_connected(started)
+        return Resync(seen - connected, time.monotonic() - connected, link.bytes - before)
+
+
+def _wait_replica_durable(replica: Address) -> None:
+    """What a replica was sent as a whole is in memory at first, and written to its AOF afterwards."""
+    wanted = b"master_link_status:up", b"aof_rewrite_in_progress:0", b"aof_rewrite_scheduled:0"
+    _wait(lambda: all(_says(replica, each) for each in wanted), "the replica did not get and write what its master has")
 
 
 def node_settings(name: str, site: str, more: str = "", *, upstream: Address | None = None) -> str:
@@ -145,12 +177,12 @@ def ask(address: Address, *arguments: bytes) -> Any:
         return connection.call(*arguments)
 
 
-def _information(address: Address) -> bytes:
+def _says(address: Address, line: bytes) -> bool:
+    """Whether INFO has this line."""
     try:
-        found: bytes = ask(address, b"INFO", b"replication")
+        return line in ask(address, b"INFO")
     except EdgeKVError:  # it is loading what its master sent
-        return b""
-    return found
+        return False
 
 
 @contextmanager

@@ -1,14 +1,15 @@
 """Row sync between processes: an edge with an empty directory gets all rows of a hub whose log no longer reaches back to them."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 from bench import pairs, resp_client, servers, status
 from bench.link import Link, link_to
 from bench.open_loop import INTERVAL_S, probing
+from bench.pairs import Resync
 from bench.results import Table
 from bench.run import Run, step
 from bench.samples import percentile, verdict
@@ -21,13 +22,7 @@ BYTES_BAR: Final = 1.3
 READ_BAR_MS: Final = 10.0
 WRITE_BAR_MS: Final = 25.0
 TIMEOUT_S: Final = 180.0
-HUB_SETTINGS: Final = """
-[limits]
-value_bytes_max = 65536
-[wal]
-segment_bytes = 1048576
-retain_bytes = 0
-"""
+HUB_SETTINGS: Final = f"{pairs.SMALL}retain_bytes = 0"
 """The log keeps two segments, so a newcomer needs rows."""
 
 _POLL_S: Final = 0.001
@@ -43,6 +38,7 @@ class Sync:
     seconds: float
     cut_s: float
     bytes: int
+    bytes_before_cut: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +57,7 @@ class Found:
     rows: int
     syncs: list[Sync]
     latencies: Latencies
-    redis: Sync
+    redis: Resync
 
 
 def measure(run: Run, rows: int, cut_s: float) -> Found:
@@ -81,25 +77,27 @@ def measure(run: Run, rows: int, cut_s: float) -> Found:
 def _sync(run: Run, hub: Server, whole_bytes: int, cut_at: float, cut_s: float) -> Sync:
     with link_to(hub.peer_address()) as link, _newcomer(run, link, f"edge-{cut_at * 100:.0f}") as edge:
         connected = link.wait_connected(0.0)
-        if cut_at:
-            _cut(link, whole_bytes * cut_at, cut_s)
+        before_cut = _cut(link, whole_bytes * cut_at, cut_s) if cut_at else 0
         seen = resp_client.wait_value(edge.resp_address(), _LAST, _LAST, TIMEOUT_S, _POLL_S)
-        found = Sync(cut_at, seen - connected, cut_s, link.bytes)
+        found = Sync(cut_at, seen - connected, cut_s, link.bytes, before_cut)
         step(f"row sync, cut at {cut_at:.0%}: {found.seconds:.1f} s, {found.bytes:,} bytes")
         status.wait_applied(edge)
         pairs.verify([edge, hub])
         return found
 
 
-def _cut(link: Link, at_bytes: float, cut_s: float) -> None:
+def _cut(link: Link, at_bytes: float, cut_s: float) -> int:
+    """Cut it when so much has passed, and heal it; how much it was indeed."""
     deadline = time.monotonic() + TIMEOUT_S
     while link.bytes < at_bytes:
         if time.monotonic() > deadline:
             raise ServerError(f"only {link.bytes:,} bytes of a row sync had passed after {TIMEOUT_S:g} s")
         time.sleep(_POLL_S / 10)
     link.cut()
+    passed = link.bytes
     time.sleep(cut_s)
     link.heal()
+    return passed
 
 
 def _latencies(run: Run, hub: Server, rows: int) -> Latencies:
@@ -120,18 +118,15 @@ def _newcomer(run: Run, link: Link, name: str) -> Iterator[Server]:
         yield edge
 
 
-def _redis(run: Run, rows: int) -> Sync:
+def _redis(run: Run, rows: int) -> Resync:
     """A full resync of an empty replica, of the same rows."""
-    options = pairs.REDIS_OPTIONS
-    with ExitStack() as stack:
-        directory, other = (stack.enter_context(run.data_directory("redis")) for _ in range(2))
-        master = stack.enter_context(servers.redis(directory, options))
+    with (
+        run.data_directory("redis") as directory,
+        servers.redis(directory, pairs.REDIS_OPTIONS) as master,
+        link_to(master.resp_address()) as link,
+    ):
         _load(master, rows)
-        link = stack.enter_context(link_to(master.resp_address()))
-        replica = stack.enter_context(pairs.redis_replica(other, link.address))
-        connected = link.wait_connected(0.0)
-        seen = resp_client.wait_value(replica.resp_address(), _LAST, _LAST, TIMEOUT_S, _POLL_S)
-        return Sync(0.0, seen - connected, 0.0, link.bytes)
+        return pairs.full_resync(run, link, _LAST, _LAST)
 
 
 def _load(server: Server, rows: int) -> None:
@@ -152,17 +147,18 @@ def _sync_table(found: Found) -> Table:
         seconds, share = one.seconds - one.cut_s, one.bytes / whole
         bar = f"< {BYTES_BAR} {verdict(share, below=BYTES_BAR)}" if one.cut_at else ""
         label = f"EdgeKV, cut at {one.cut_at:.0%}" if one.cut_at else "EdgeKV, uncut"
-        rows.append(
-            (label, f"{seconds:.1f}", f"{found.rows / seconds:,.0f}", f"{one.bytes / 1e6:.1f}", f"{share:.2f}", bar)
-        )
+        passed = f"{one.bytes_before_cut / 1e6:.1f}" if one.cut_at else ""
+        cells = f"{seconds:.1f}", f"{found.rows / seconds:,.0f}", f"{one.bytes / 1e6:.1f}", passed, f"{share:.2f}", bar
+        rows.append((label, *cells))
     theirs = found.redis
-    cells = f"{theirs.seconds:.1f}", f"{found.rows / theirs.seconds:,.0f}", f"{theirs.bytes / 1e6:.1f}", "", ""
-    rows.append(("Redis, full resync", *cells))
+    for label, seconds in (("shown", theirs.seconds), ("durable", theirs.durable_s)):
+        cells = f"{seconds:.1f}", f"{found.rows / seconds:,.0f}", f"{theirs.bytes / 1e6:.1f}", "", "", ""
+        rows.append((f"Redis, full resync, {label}", *cells))
     note = (
         "100-byte values that do not compress. From the first connection of an empty edge until it shows the last row, without "
         f"the time of the cut ({found.syncs[-1].cut_s:g} s) and with that of reconnecting; then both nodes are compared, whole."
     )
-    columns = ("", "seconds", "rows/s", "MB on the link", "of uncut", "bar")
+    columns = ("", "seconds", "rows/s", "MB on the link", "MB before the cut", "of uncut", "bar")
     return Table(f"Row sync of {found.rows:,} rows between processes", columns, tuple(rows), (note,))
 
 
@@ -184,12 +180,4 @@ def _latency_table(found: Latencies) -> Table:
 
 
 def measurements(found: Found) -> dict[str, Any]:
-    return {"rows": found.rows, "syncs": _plain(found.syncs), "redis": _plain([found.redis])} | {
-        "reads_s": found.latencies.reads_s,
-        "writes_s": found.latencies.writes_s,
-        "refused": found.latencies.refused,
-    }
-
-
-def _plain(syncs: Sequence[Sync]) -> list[dict[str, float]]:
-    return [{"cut_at": s.cut_at, "seconds": s.seconds, "cut_s": s.cut_s, "bytes": s.bytes} for s in syncs]
+    return asdict(found)
