@@ -257,7 +257,9 @@ class Replication:
         assert link.peer is not None and link.sender is not None
         if keyspace is None or not self._holds(keyspace):
             raise PeerFault(f"it speaks of rows of keyspace {message.keyspace}, which this node does not hold.")
-        asks = isinstance(message, SyncWant | SyncDone)  # as it may whom this node sends changes to: a restored leader, too
+        asks = isinstance(
+            message, SyncWant | SyncDone
+        )  # as it may whom this node sends changes to: a restored leader, too
         known = self._may_send(link.peer) if asks else self.members.is_open(link.peer.actor)
         if message.keyspace != META_ID and not known:
             raise PeerFault(f"{actor_text(link.peer.actor)} speaks of rows, and is no member that this node knows of.")
