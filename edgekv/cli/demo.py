@@ -141,6 +141,10 @@ class Story:
     def tell_figures(self) -> None:
         """What each node holds, and what it cost."""
         self.screen.act("What they hold, and what it cost")
+        dry = len(self._found[CLOUD].sets[DRY])
+        self.screen.tell(
+            "dry days", f"{dry} of {len(DAYS)}, at every node: all three airports took out those with rain"
+        )
         raw = sum(raw_bytes(operations(row)) for row in self._year)
         passed = self._cluster.link_bytes()
         self.screen.table(
@@ -157,11 +161,6 @@ class Story:
                 )
                 for name, found in ((name, self._found[name]) for name in self._sites)
             ],
-        )
-
-        dry = len(self._found[CLOUD].sets[DRY])
-        self.screen.tell(
-            "dry days", f"{dry} of {len(DAYS)}, at every node: all three airports took out those with rain"
         )
 
     # -- writing
