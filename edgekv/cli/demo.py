@@ -142,9 +142,7 @@ class Story:
         """What each node holds, and what it cost."""
         self.screen.act("What they hold, and what it cost")
         dry = len(self._found[CLOUD].sets[DRY])
-        self.screen.tell(
-            "dry days", f"{dry} of {len(DAYS)}, at every node: all three airports took out those with rain"
-        )
+        self.screen.tell("dry days", f"{dry} of {len(DAYS)}: what three airports left of a set that they share")
         raw = sum(raw_bytes(operations(row)) for row in self._year)
         passed = self._cluster.link_bytes()
         self.screen.table(
