@@ -17,7 +17,17 @@ from bench.results import RESULTS, Table
 DOCUMENT: Final = machine.REPOSITORY / "docs" / "BENCHMARKS.md"
 BEGIN: Final = "<!-- results: written by python -m bench.report -->"
 END: Final = "<!-- results end -->"
-ORDER: Final = ("vs_redis", "vs_etcd_http", "write_path", "recovery", "idle", "loop_latency", "data_types", "clients")
+ORDER: Final = (
+    "vs_redis",
+    "vs_etcd_http",
+    "write_path",
+    "recovery",
+    "idle",
+    "loop_latency",
+    "data_types",
+    "clients",
+    "row_sync",
+)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

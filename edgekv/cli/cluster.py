@@ -75,7 +75,7 @@ def status(output: Output, http: Address, timeout_s: float) -> None:
         click.echo(sentence)
     events = replication["events"][-_EVENTS_SHOWN:]
     if events:
-        click.echo("\nWhat went wrong on links, the newest last:")
+        click.echo("\nWhat went wrong, the newest last:")
         for event in events:
             click.echo(f"  {_time(event['wall_ms'])}  {event['sentence']}")
 
@@ -199,7 +199,7 @@ def _link(each: Document) -> tuple[str, ...]:
         _duration(each["lag_seconds"]) if each["lag_seconds"] else "",
         _size(each["sent_bytes"]),
         _size(each["received_bytes"]),
-        f"{each['skew_ms'] / 1000:+.1f} s",
+        f"{round(each['skew_ms'] / 1000, 1) + 0.0:+.1f} s",  # no -0.0
         f"{max(0, each['silent_ms']) / 1000:.1f} s",
     )
 

@@ -11,13 +11,13 @@ A one-node cluster announces STABLE to itself, others hear it from the hub. Alon
 whose dot the frozen vector covers, up to the TTL time that this log already holds (a MARK), so that it is never lower after a restart.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final, NamedTuple
 
 from edgekv.engine.commit import Commit
 from edgekv.engine.frame import Frame
-from edgekv.engine.keyspaces import Keyspaces
-from edgekv.ids import Lsn
+from edgekv.engine.keyspaces import Head, Keyspace, Keyspaces
+from edgekv.ids import Actor, Lsn
 from edgekv.limits import GENERATION_AGE_MS, GENERATION_ROWS
 from edgekv.store.applied import Progress, Stable
 from edgekv.store.memtable import Memtable
@@ -65,6 +65,8 @@ class Checkpoints:
         """Nobody else has this node's data: it announces STABLE to itself."""
         self.stable: Stable | None = None
         """What a node that is not alone may purge by: the newest STABLE it knows of."""
+        self.heads_joined: Callable[[Keyspace], Mapping[Actor, Head]] = lambda keyspace: {}
+        """Set once by the engine: the vector of a BARRIER that is in the log, and not yet in the keyspace's vector."""
         self.ttl_ms = 0
         """TTL time as logged: what the applier may purge by."""
         self._ttl_frame: Frame | None = None
@@ -86,13 +88,20 @@ class Checkpoints:
         states = [
             KeyspaceState(
                 keyspace=k.id,
-                vector=[(actor, head.seq, head.chain) for actor, head in self._commit.heads_written(k).items()],
+                vector=[(actor, head.seq, head.chain) for actor, head in self._heads_written(k).items()],
                 hlc=k.hlc_logged,
                 own_seq=self._commit.own_seq_written(k),
             )
             for k in self._keyspaces.all
         ]
         return pack_checkpoint(Checkpoint(states, self.ttl_ms))
+
+    def _heads_written(self, keyspace: Keyspace) -> dict[Actor, Head]:
+        heads = self._commit.heads_written(keyspace)
+        for actor, head in self.heads_joined(keyspace).items():
+            if actor not in heads or heads[actor].seq < head.seq:
+                heads[actor] = head
+        return heads
 
     def learn_ttl(self, ttl_ms: int) -> None:
         """Another node's TTL time: logged at once, and none is logged below it."""

@@ -157,6 +157,7 @@ class Engine:
             admission=self.admission,
             hlc_max=self._hlc_max,
         )
+        self.checkpoints.heads_joined = self.flips.heads_joined
 
     # -- what interfaces use
 

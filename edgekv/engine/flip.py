@@ -139,6 +139,16 @@ class Flips:
             else:
                 self._finish(flip)
 
+    def heads_joined(self, keyspace: Keyspace) -> dict[Actor, Head]:
+        """The vector of a BARRIER that the log holds, as long as the keyspace's own does not have it in it.
+
+        A segment that begins meanwhile names it: whoever reads the log from there on has not passed the BARRIER.
+        """
+        flip = self._flip
+        if flip is None or flip.asked.keyspace is not keyspace or flip.frame is None or not flip.frame.done:
+            return {}
+        return {actor: Head(seq, chain) for actor, seq, chain in flip.asked.barrier.vector}
+
     def _check(self, keyspace: Keyspace, vector: ChainedVector, hlc: int) -> None:
         known = {**keyspace.vector, **keyspace.observed}
         own = vector.get(self._actor, (0, 0))[0]

@@ -169,6 +169,12 @@ class CollectionWriter:
         if row is not None:
             self._layer.put_collection_row(self._layer.collections[key], suffix, row)
 
+    def row(self, key: bytes, suffix: bytes) -> Row | None:
+        """What the next delta of a row will be merged into."""
+        if self._rows is None or self._rows.key != key:
+            self._rows = self._open(key)
+        return self._rows.row(suffix)
+
     def _open(self, key: bytes) -> CollectionRows:
         rows = self._read_collection(self._keyspace, key)
         if key in self._layer.collections:

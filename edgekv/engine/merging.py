@@ -110,16 +110,13 @@ class RunMerger:
                 keyspace.mixed = True
                 if suffix[0] == TAG_FIELD and not dominates and self._lost_values is not None:
                     assert isinstance(delta, Cell)
-                    self._field(keyspace, key, suffix, delta)
+                    old = writer.row(key, suffix)
+                    if isinstance(old, Cell):
+                        self._lost(keyspace, key, field_of_suffix(suffix), old, delta)
                 if suffix[0] >= TAG_ELEMENT and suffix != SUFFIX_SIBLINGS:
                     writer.merge(key, suffix, delta)
                 else:
                     self._row(keyspace, key, suffix, delta)
-
-    def _field(self, keyspace: Keyspace, key: bytes, suffix: bytes, came: Cell) -> None:
-        old = self._read_row(keyspace, key, suffix)
-        if isinstance(old, Cell):
-            self._lost(keyspace, key, field_of_suffix(suffix), old, came)
 
     def _row(self, keyspace: Keyspace, key: bytes, suffix: bytes, delta: RowDelta) -> None:
         row = merge_row(self._read_row(keyspace, key, suffix), delta)

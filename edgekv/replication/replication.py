@@ -214,7 +214,7 @@ class Replication:
             self._close(link, message.sentence, told=True)
         elif isinstance(message, Join):
             self._send(link, Welcome(self._cluster, self._keyspace_entries))
-            self._close(link, "it was told which cluster this is")
+            self._close(link, "it was told which cluster this is", told=True)
         elif not link.is_up:
             raise PeerFault("it did not say HELLO first.")
         elif isinstance(message, Runs):
@@ -257,6 +257,8 @@ class Replication:
             self.row_sync.gone(link, message)
         else:
             self.row_sync.done(link, message)
+            vector = {actor: seq for actor, (seq, _) in message.vector.items()}
+            self._has_durably(link, link.peer, message.keyspace, vector)
             link.sender.begin(self._shared(link.peer) if link.phase == "data" else {META_ID})
             self._pump(link)
 
@@ -422,10 +424,12 @@ class Replication:
         assert link.peer is not None
         link.unacknowledged = link.sent_bytes - ack.bytes
         for keyspace, vector in ack.vectors.items():
-            mine = link.acknowledged.setdefault(keyspace, {})
-            mine.update(vector)
-            self._acks.heard(_peer(link.peer), KeyspaceId(keyspace), vector)
+            self._has_durably(link, link.peer, keyspace, vector)
         self._pump(link)
+
+    def _has_durably(self, link: Link, peer: Hello, keyspace: int, vector: Vector) -> None:
+        link.acknowledged.setdefault(keyspace, {}).update(vector)
+        self._acks.heard(_peer(peer), KeyspaceId(keyspace), vector)
 
     # -- and come in
 

@@ -17,12 +17,17 @@ LIFE_MS: Final = 8_000
 """The longest expiry that is given; most are much shorter."""
 
 
+LASTING_MS: Final = 400_000
+
+
 class Clients:
     """The clients of one node; all randomness is the caller's."""
 
     def __init__(self, rng: Random) -> None:
         self._rng: Final = rng
         self._calls = 0
+        self.lasting = False
+        """Nothing is to expire soon. A lone node removes expired keys without telling anybody, there is nobody to tell."""
 
     def call(self, operations: Operations, keys: Sequence[bytes], sibling_keys: Sequence[bytes] = ()) -> str:
         """Make one call; returns what was done, in words."""
@@ -46,7 +51,8 @@ class Clients:
         return b"%d" % number if self._rng.random() < 0.4 else b"v%d.%d" % (self._calls, number)
 
     def _end(self, operations: Operations) -> int:
-        return operations.now_ms() + self._rng.choice((1, 50, 300, 1500, LIFE_MS))
+        life_ms = self._rng.choice((1, 50, 300, 1500, LIFE_MS))
+        return operations.now_ms() + (LASTING_MS if self.lasting else life_ms)
 
     def _set(self, operations: Operations, key: bytes, _keys: Sequence[bytes]) -> None:
         operations.set(key, self._value())

@@ -22,12 +22,13 @@ from pathlib import Path
 from types import FunctionType
 from typing import Any, Final, NamedTuple
 
-from edgekv.crdt import counter, maps, strings
+from edgekv.crdt import counter, joins, maps, strings
 from edgekv.engine import recovery
 from edgekv.engine.checkpoint import Checkpoints
 from edgekv.engine.collections import Collections
 from edgekv.engine.commit import Commit
 from edgekv.engine.expired_keys import ExpiredKeys
+from edgekv.engine.flip import Flips
 from edgekv.engine.intake import Intake
 from edgekv.engine.merging import RunMerger
 from edgekv.node import identity
@@ -35,8 +36,11 @@ from edgekv.replication import stability
 from edgekv.replication.log_source import LogSource
 from edgekv.replication.replication import Replication
 from edgekv.replication.sender import Sender
+from edgekv.store import fold
+from edgekv.store.fold import _Fold
 from edgekv.store.generation import Generation
 from edgekv.store.purge import Cuts
+from edgekv.store.spool import SpoolWriter
 from edgekv.wal import group_commit
 from tests.sim.cluster import run
 from tests.sim.traces import TRACES, broken_by
@@ -329,6 +333,87 @@ MUTANTS: Final[dict[str, Mutant]] = {
         seeds_max=400,
         first=130,
     ),
+    # row sync
+    "sync_keeps_registers": Mutant(
+        "a row that the sender has deleted stays",
+        (
+            (_Fold._join_mine, "if seq <= self._their_seqs.get(number, 0):", "if False:"),
+            (joins._join_cells, "return None if mine_is_superseded else mine", "return mine"),
+        ),
+        seeds_max=400,
+    ),
+    "sync_keeps_elements": Mutant(
+        "an element that the sender has removed stays",
+        ((joins.surviving, "if dot in theirs or not _covers(their_vector, *dot)", "if True"),),
+        seeds_max=400,
+    ),
+    "sync_brings_back_elements": Mutant(
+        "an element that the receiver has removed comes back",
+        ((joins.surviving, "if dot in mine or not _covers(my_vector, *dot)", "if True"),),
+    ),
+    "sync_omits_map_clears": Mutant(
+        "a map's clear is not sent",
+        (
+            (
+                SpoolWriter.step,
+                "if left is not None and not layout.is_clear_or_count(left):",
+                "if left is not None and not layout.is_clear_or_count(left) and not lmdb_key.endswith(SUFFIX_MAP_CLEAR):",
+            ),
+        ),
+        seeds_max=400,
+    ),
+    "sync_does_not_fold_hlc": Mutant(
+        "a node does not stamp above the rows that it took in",
+        (
+            (Flips._log, "keyspace.hlc = max(keyspace.hlc, hlc)", "pass"),
+            (Flips._finish, "keyspace.hlc = max(keyspace.hlc, applied.hlcs.get(keyspace.id, 0))", "pass"),
+        ),
+        seeds_max=400,
+    ),
+    "sync_compares_stamps_only": Mutant(
+        "of two versions the higher stamp stays, whatever either side had seen",
+        ((joins._join_cells, "if mine_is_superseded == theirs_is_superseded:", "if True:"),),
+        seeds_max=400,
+    ),
+    "sync_vector_is_theirs": Mutant(
+        "after a row sync the vector is the sender's",
+        ((fold.joined_vector, "joined = dict(mine)", "joined: ChainedVector = {}"),),
+    ),
+    "sync_before_drained": Mutant(
+        "rows are joined with what LMDB has, while newer ones are in memory",
+        (
+            (
+                Flips._is_drained,
+                "if any(frame.number <= flip.through.number and not frame.empty for frame in commit.overlays):",
+                "if False:",
+            ),
+            (Flips._is_drained, "if self._checkpoints.applied_lsn >= flip.drained_lsn or", "if True or"),
+        ),
+        seeds_max=400,
+    ),
+    "sync_below_the_cache": Mutant(
+        "what memory knew of a keyspace hides the rows that came in",
+        ((Flips._log, "self._memtable.drop_cache()", "pass"),),
+        seeds_max=400,
+    ),
+    "changes_during_a_flip": Mutant(
+        "clients write and runs come in while rows are joined",
+        (
+            (Flips._hold, "asked.keyspace.held = True", "pass"),
+            (Flips._hold, "self._admission.hold()", "self._admission.hold(); self._admission.release()"),
+            (Flips._finish, "self._admission.release()", "pass"),
+        ),
+        seeds_max=400,
+    ),
+    "no_barrier": Mutant(
+        "the log goes on behind rows that came in, for a peer that has not got them",
+        ((Sender._pass, "not covers(self.has[barrier.keyspace], need)", "False"),),
+        seeds_max=400,
+    ),
+    "log_floor_ignored": Mutant(
+        "a peer is sent the log from its begin on, although it lacks what was before",
+        ((LogSource.begin, "return Begin(begin, beyond | left)", "return Begin(begin, beyond)"),),
+    ),
     # rows
     "counter_restarts_at_zero": Mutant(
         "a counter part that is made anew has no baseline",
@@ -364,6 +449,7 @@ SKIPPED: Final[dict[str, str]] = {
     "chain_not_checked": "nothing here is altered on its way; no directory is copied and both copies run",
     "stale_leader": "one node writes meta and reads its own: there is no second leader",
     "map_clear_by_vector": "a map's clear holds a stamp, no vector: the mistake cannot be made by a small edit",
+    "sync_sends_unswept": "so small a set is swept in the transaction that stores its clear",
     "parked_*, closed_may_ship, late_*, reissue_*": "no member is parked and no node writes before it is admitted",
 }
 """Mistakes of the model of replication that this release has no place for."""
@@ -372,16 +458,16 @@ SKIPPED: Final[dict[str, str]] = {
 @contextmanager
 def planted(mutant: Mutant) -> Iterator[None]:
     """The production code with the mutant's edits, while it lasts."""
-    before: list[tuple[FunctionType, Any]] = []
+    functions = {_function(function): None for function, _, _ in mutant.edits}
+    before = [(function, function.__code__) for function in functions]
     try:
-        for function, old, new in mutant.edits:
-            target = _function(function)
-            before.append((target, target.__code__))
-            target.__code__ = _edited(target, old, new).__code__
+        for function in functions:
+            edits = [(old, new) for edited, old, new in mutant.edits if edited is function]
+            function.__code__ = _edited(function, edits).__code__
         yield
     finally:
-        for target, code in reversed(before):
-            target.__code__ = code
+        for function, code in before:
+            function.__code__ = code
 
 
 def _function(member: Function) -> FunctionType:
@@ -389,12 +475,14 @@ def _function(member: Function) -> FunctionType:
     return member
 
 
-def _edited(function: FunctionType, old: str, new: str) -> FunctionType:
+def _edited(function: FunctionType, edits: list[tuple[str, str]]) -> FunctionType:
     source = textwrap.dedent(inspect.getsource(function))
-    assert source.count(old) == 1, f"{old!r} occurs {source.count(old)} times in {function.__qualname__}"
-    source = re.sub(r"\A(@\w+\n)+", "", source.replace(old, new))
+    for old, new in edits:
+        assert source.count(old) == 1, f"{old!r} occurs {source.count(old)} times in {function.__qualname__}"
+        source = source.replace(old, new)
     made: dict[str, Any] = {}
-    exec(compile(source, f"{function.__module__} (mutant)", "exec"), function.__globals__, made)
+    text = re.sub(r"\A(@\w+\n)+", "", source)
+    exec(compile(text, f"{function.__module__} (mutant)", "exec"), function.__globals__, made)
     edited: FunctionType = made[function.__name__]
     assert edited.__code__.co_freevars == function.__code__.co_freevars
     return edited

@@ -48,6 +48,7 @@ class Machine:
         self._checked_us = 0
         self._flushing = False
         self._applying = False
+        self._syncs = 0
         self._dialed: dict[int, int] = {}
         """The links of the connections that this machine made, by the other's number."""
         self.node: Final = SimNode(
@@ -79,6 +80,7 @@ class Machine:
         self.life += 1
         self._flushing = self._applying = False
         self._dialed = {}
+        self._syncs = 0
         self._cluster.witness.watch_intake(self.node)
         identity = self.node.node.identity
         self.replication = Replication(
@@ -202,11 +204,13 @@ class Machine:
         self._at(self._pause_us(), self._call)
         self._cluster.calls += 1
         engine = self.node.engine
-        if engine.write_blocked or not self.replication.members.founded:
+        founded = self.replication.members.founded
+        if engine.write_blocked or not (founded or self.number == 0):
             return
         engine.barrier = None
         keys, sibling_keys = self._cluster.keys(), self._cluster.sibling_keys()
         witness, before = self._cluster.witness, self._cluster.witness.seqs(self.node)
+        self._clients.lasting = not founded
         done = self._clients.call(self.node.operations, keys, sibling_keys)
         witness.made(self.node)
         self._note(done)
@@ -237,6 +241,11 @@ class Machine:
     def _turn(self, *, whole: bool = False) -> None:
         """The end of a turn of the loop: start what was asked for, and have a look."""
         node, cluster = self.node, self._cluster
+        if self.replication.row_sync.syncs_total > self._syncs:
+            self._syncs += 1
+            cluster.row_syncs += 1
+            self._note("has the rows of another node")
+            whole = True
         cluster.witness.made(node, system=True)
         cluster.witness.check_acks(node)
         node.engine.kick()

@@ -5,6 +5,8 @@ from random import Random
 from typing import Final
 
 FAULTS: Final = ("partition", "reset", "kill", "power", "power all", "clock", "stall", "slow", "duplicate", "restore")
+ROW_SYNC: Final = "(row sync)"
+"""Counted with the faults: it is what some of them lead to."""
 CLOCK_STEPS_MS: Final = (-30_000, -500, 200, 5_000, 60_000)
 SKEWS_MS: Final = (0, 0, 0, 40, -40, 2_000, -2_000, 90_000)
 
@@ -28,6 +30,7 @@ class Plan:
     """How long clients call and faults happen; then everything is mended, and all nodes must come to agree."""
     segment_bytes: int
     retain_segments: int
+    """Log that is kept for others. Few: who was away needs rows."""
     hurry: bool
     """Whether what all have seen is announced and purged many times in this life (tests/sim/hurry.py)."""
     late_s: float = 0.0
@@ -60,7 +63,7 @@ def draw(seed: int, *, chaos_s: float = 6.0) -> Plan:
         fault_every_ms=rng.choice((200, 700, 2_000)),
         chaos_s=chaos_s,
         segment_bytes=rng.choice((16 << 10, 32 << 10)),
-        retain_segments=1_000,
+        retain_segments=rng.choice((0, 0, 0, 2, 1_000)),
         hurry=rng.random() < 0.8,
         late_s=late_s,
     )

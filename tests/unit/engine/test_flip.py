@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import pytest
 
+from edgekv.checksum import chain_next
 from edgekv.config import KeyspaceConfig
 from edgekv.engine.keyspaces import Head
 from edgekv.errors import ClockTooFarAhead, Corruption, EdgeKVError, Forked, Overloaded
@@ -17,7 +18,7 @@ from edgekv.ids import Actor, KeyspaceId
 from edgekv.limits import CLOCK_AHEAD_MS_MAX
 from edgekv.store.applied import sync_path
 from edgekv.store.spool import SpoolSummary, spool_file, spool_ids
-from edgekv.wal.record import Barrier, pack_operations
+from edgekv.wal.record import CHECKPOINT, Barrier, Mark, pack_operations
 from tests.unit.engine.test_intake import KEYS, VERBS, run_of, shown, step
 from tests.unit.node.inline_node import START_MS, InlineNode
 
@@ -185,6 +186,24 @@ def test_a_flip_that_is_crashed_anywhere_happened_or_did_not(tmp_path: Path, pow
     assert seen == {Crash(False, False), Crash(False, True), Crash(True, True)}
 
 
+def test_a_fold_that_a_power_cut_took_back_is_done_again_with_all_that_was_logged_behind_it(tmp_path: Path) -> None:
+    source, target = node_in(tmp_path / "source", 1), node_in(tmp_path / "target", 2)
+    source.operations.set(b"k", b"theirs")
+    source.operations.set(b"l", b"theirs")
+    store, before = target.config.data_dir / "store" / "data.mdb", tmp_path / "before"
+    shutil.copy(store, before)
+    take_over(source, target, DEFAULT)
+    target.operations.set(b"k", b"later")
+    target.operations.sets.add(b"set", [b"a"])
+    target.settle()
+    target.kill()
+    shutil.copy(before, store)
+    target.open()
+    assert [target.operations.get(key) for key in (b"k", b"l")] == [b"later", b"theirs"]
+    assert target.operations.sets.count(b"set") == 1
+    target.operations.set(b"l", b"goes on")
+
+
 def test_the_file_of_a_spool_stays_until_no_crash_can_ask_for_it_again(tmp_path: Path) -> None:
     source, target = node_in(tmp_path / "source", 1), node_in(tmp_path / "target", 2)
     source.operations.set(b"k", b"theirs")
@@ -257,6 +276,33 @@ def test_writes_wait_while_rows_are_taken_over_and_readers_do_not(tmp_path: Path
     target.open()
     assert target.operations.get(b"k") == b"after"
     assert target.engine.reads.state(target.engine.keyspaces.of(b"s/x"), b"s/x").visible_siblings(1)
+
+
+def test_a_segment_that_begins_between_the_barrier_and_its_commit_says_what_the_log_before_it_joined(
+    tmp_path: Path,
+) -> None:
+    """Else whoever has the keyspace's older vector could follow the log from there, and would lack the rows."""
+    source, target = node_in(tmp_path / "source", 1), node_in(tmp_path / "target", 2)
+    source.operations.set(b"k", b"theirs")
+    spool = offer(source, target, DEFAULT)
+    begin(target, spool, lambda: None)
+    while not any(isinstance(record, Barrier) for record in target.log_records()):
+        advance(target)
+    chain = 0
+    for seq in range(1, 9):
+        run = run_of([b"v"], key=b"s/x", keyspace=2, first_seq=seq, chain=chain)
+        run = run._replace(body=pack_operations([[[14, b"s/x", bytes(50_000), 0, []]]]))
+        target.engine.receive(run)
+        chain = chain_next(chain, run.body)
+        target.settle()
+    records = target.log_records()
+    after = records[[isinstance(record, Barrier) for record in records].index(True) :]
+    checkpoint = next(record.value for record in after if isinstance(record, Mark) and record.kind == CHECKPOINT)
+    state = next(state for state in checkpoint.keyspaces if state.keyspace == DEFAULT)
+    assert {actor: (seq, chain) for actor, seq, chain in state.vector} == spool.head.vector
+    assert source.engine.actor not in target.engine.keyspaces.of(b"k").vector, (
+        "it is not told to anybody before the commit"
+    )
 
 
 def test_a_second_flip_waits_for_the_first(tmp_path: Path) -> None:
