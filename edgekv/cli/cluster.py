@@ -6,6 +6,7 @@ several.
 
 import time
 from typing import Any, Final
+from urllib.parse import quote
 
 import click
 
@@ -98,6 +99,24 @@ def members(output: Output, http: Address, timeout_s: float) -> None:
         print_table(_MEMBERS, map(_member, replication["members"]))
     else:
         click.echo(_NO_MEMBERS)
+
+
+@cluster.command()
+@click.argument("member")
+@http_option
+@timeout_option
+def remove(member: str, http: Address, timeout_s: float) -> None:
+    """Take a member out that will not come back: until then nobody forgets what it may not have seen deleted.
+
+    Ask the hub that leads. Should the node turn up again it is refused, with what it had not sent; it may join anew with an empty
+    directory.
+
+    \b
+    edgekv cluster remove clinic-2-a
+    """
+    with NodeHttp(http, timeout_s) as node:
+        node.change("DELETE", f"/v1/admin/members?member={quote(member, safe='')}")
+    click.echo(f"removed: {member}")
 
 
 @cluster.command()

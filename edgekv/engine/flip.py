@@ -188,8 +188,6 @@ class Flips:
         self._memtable.drop_cache()
         flip.frame = self._commit.filling
         self._commit.mark(pack_barrier(flip.asked.barrier))
-        keyspace, hlc = flip.asked.keyspace, flip.asked.barrier.hlc
-        keyspace.hlc = max(keyspace.hlc, hlc)
         self._kept[flip.asked.barrier.spool_id] = _NOT_YET
 
     def _finish(self, flip: _Flip) -> None:

@@ -13,7 +13,7 @@ from typing import Final
 from edgekv.crdt.operation import PUT, Operation
 from edgekv.engine.engine import Engine
 from edgekv.engine.keyspaces import META_ID, KeyspacePolicy
-from edgekv.errors import Denied
+from edgekv.errors import Denied, NotFound
 from edgekv.ids import Actor, Vector, actor_text
 from edgekv.replication.log_source import covers
 from edgekv.replication.members import CLUSTER_KEY, STABLE_KEY, Announced, Member, Members, pack_announced, pack_cluster
@@ -68,10 +68,10 @@ class Leader:
         members = self._members
         if applicant.actor in members.members:
             if not members.is_open(applicant.actor):
-                raise Denied(
-                    f"{actor_text(applicant.actor)} was closed: its node goes on under another incarnation. Is it running twice?"
-                )
+                raise Denied(_closed(applicant, any(m.state == "open" for m in members.of_node(applicant.node))))
             return False
+        if members.of_node(applicant.node) and not any(m.state == "open" for m in members.of_node(applicant.node)):
+            raise Denied(_closed(applicant, False))
         for other in members.open_members():
             if other.name == applicant.name and other.node != applicant.node:
                 raise Denied(f"there is a node {applicant.name!r} already. Start this one with another --node name.")
@@ -83,6 +83,18 @@ class Leader:
             ]
         )
         return True
+
+    def remove(self, name: str) -> bool:
+        """Close a member that will not come back; False: it is closed already. NotFound: there is none. Denied: it leads."""
+        known = [member for member in self._members.members.values() if member.name == name]
+        if not known:
+            raise NotFound(f"there is no member {name!r}. See `edgekv cluster members`.")
+        if any(member.node == self._self.node for member in known):
+            raise Denied(f"{name!r} leads the cluster, and cannot be removed from it.")
+        closed = [member for member in known if member.state == "open"]
+        if closed:
+            self._write([self._entry(self._changed(member, "closed", {})) for member in closed])
+        return bool(closed)
 
     def heard_hello(self, hello: Hello) -> None:
         """A member came: for a leader that has to find out what it has forgotten."""
@@ -190,6 +202,16 @@ class Leader:
         self._engine.commit.change(meta, operations)
         self._engine.barrier = barrier
         self._members.refresh()
+
+
+def _closed(applicant: Applicant, goes_on: bool) -> str:
+    """Why an actor is not a member any more."""
+    if goes_on:
+        return f"{actor_text(applicant.actor)} was closed: its node goes on under another incarnation. Is it running twice?"
+    return (
+        f"{applicant.name!r} was removed from the cluster. To have it back, start it with an empty --data-dir; "
+        "what it had not sent before can be read there, and exported."
+    )
 
 
 def vector_of(engine: Engine, keyspace: int) -> Vector:

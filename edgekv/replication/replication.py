@@ -20,7 +20,7 @@ from typing import Final, Protocol
 from edgekv.engine.engine import Engine
 from edgekv.engine.keyspaces import META_ID, Head, Keyspace
 from edgekv.errors import Denied, EdgeKVError, Forked, PeerFault, Unavailable
-from edgekv.ids import KeyspaceId, Vector, actor_text
+from edgekv.ids import Actor, KeyspaceId, Vector, actor_text
 from edgekv.limits import (
     PEER_ACK_BYTES,
     PEER_DEAD_MS,
@@ -149,6 +149,20 @@ class Replication:
         self.links[link] = Link(link, outgoing=outgoing, now_ms=self._now_ms())
         self._send(self.links[link], self._hello())
 
+    def remove(self, name: str) -> bool:
+        """Take a member out that will not come back (`Leader.remove`). Denied: this node does not lead."""
+        if not self.leader.leads:
+            leader = next((m.name for m in self.members.open_members() if m.node == self.members.leader), None)
+            raise Denied(
+                f"this node does not lead the cluster. Ask {leader!r}."
+                if leader
+                else "there is no cluster to remove it from."
+            )
+        removed = self.leader.remove(name)
+        self._follow_meta()
+        self._kick()
+        return removed
+
     def disconnected(self, link: int) -> None:
         """A connection is gone."""
         gone = self.links.pop(link, None)
@@ -246,6 +260,8 @@ class Replication:
         if message.keyspace != META_ID and not self.members.is_open(link.peer.actor):
             raise PeerFault(f"{actor_text(link.peer.actor)} speaks of rows, and is no member that this node knows of.")
         if isinstance(message, SyncOffer):
+            for actor, (seq, _) in message.vector.items():
+                self._check_late(actor, message.keyspace, seq)
             self.row_sync.offered(link, message)
         elif isinstance(message, SyncPiece):
             self.row_sync.piece(link, message)
@@ -458,6 +474,7 @@ class Replication:
             raise PeerFault(f"it sent changes of keyspace {run.keyspace}, which this node does not hold.")
         if run.keyspace != META_ID and not self.members.is_open(link.peer.actor):
             raise PeerFault(f"{actor_text(link.peer.actor)} sent data, and is no member that this node knows of.")
+        self._check_late(run.actor, run.keyspace, run.first_seq + run.changes - 1)
         if self._engine.receive(run):
             link.received_changes += run.changes
         last_seq = run.first_seq + run.changes - 1
@@ -465,6 +482,16 @@ class Replication:
         link.undurable[run.keyspace, run.actor] = last_seq
         if run.keyspace == META_ID:
             self._follow_meta()
+
+    def _check_late(self, actor: Actor, keyspace: int, seq: int) -> None:
+        """Of an actor that is settled nothing more can turn up: what does may have been deleted, and the deletion forgotten."""
+        member = self.members.members.get(actor)
+        if member is not None and member.state == "settled" and seq > member.heads.get(keyspace, 0):
+            raise PeerFault(
+                f"it has changes of {actor_text(actor)} up to {seq}, and the cluster settled what there is of it at "
+                f"{member.heads.get(keyspace, 0)}: they come too late. Export what is missed from that node, and start it with an "
+                "empty --data-dir."
+            )
 
     def _acknowledge(self, link: Link) -> None:
         """Tell the peer what has become durable, and what it may send again."""

@@ -1,7 +1,7 @@
 """Spools on their way between nodes: read in pieces where they were written, put together where they go.
 
 A folder holds ``<id>.spool``, finished ones, and ``<id>.part``, what has come of one so far. The size of a part is where to go on; it
-is not synced, and after a power cut may have a hole: what was received is checked as a whole before it is used (`spool.SpoolCheck`).
+is not synced, and after a power cut may have a hole: what was received is checked as a whole before it is used (spool_check.py).
 """
 
 import os

@@ -11,7 +11,6 @@ from edgekv.cli.resp_client import RespConnection
 from edgekv.ids import KeyspaceId
 from edgekv.store.applied import sync_path
 from edgekv.store.spool import spool_file
-from edgekv.wal.record import Barrier
 from tests.unit.cli.conftest import Program
 from tests.unit.node.inline_node import InlineNode
 
@@ -35,7 +34,7 @@ def data_dir(tmp_path: Path) -> Path:
     source.checkpoint()
     spool = source.spool(KeyspaceId(0), spool_file(sync_path(target.config.data_dir), SPOOL))
     target.engine.flip(KeyspaceId(0), SPOOL, spool.head.vector, spool.head.hlc, lambda: None)
-    while not any(isinstance(record, Barrier) for record in target.log_records()):
+    while not target.logged_barrier():
         if not target.flush() and not target.apply():
             target.tick()
     for node in (source, target):

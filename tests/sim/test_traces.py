@@ -2,7 +2,8 @@
 
 import pytest
 
-from tests.sim.cluster_mutants import MUTANTS, caught
+from tests.sim.cluster_mistakes import MUTANTS
+from tests.sim.cluster_mutants import caught
 from tests.sim.traces import TRACES, broken_by
 
 

@@ -10,6 +10,7 @@ from edgekv.api.http.door import Door
 from edgekv.api.http.reply import Reply
 from edgekv.api.http.target import bytes_parameter, integer_parameter, parameters
 from edgekv.engine.keyspaces import DEFAULT_NAME
+from edgekv.errors import Denied
 from edgekv.node.operations import EXPIRY_MS_MAX
 
 
@@ -36,6 +37,16 @@ class AdminCalls:
         assert not key
         operations = self._operations
         return _shown(request, query, lambda: {"ttl_ms": operations.now_ms(), "vectors": operations.vectors()})
+
+    async def remove_member(self, request: web.BaseRequest, key: bytes, query: str) -> Reply:  # noqa: ARG002 - a call like the others
+        """Take a member out of the cluster; 204 also when it was out."""
+        assert not key
+        name = bytes_parameter(parameters(query, ("member",)), "member").decode(errors="backslashreplace")
+        replication = self._door.host.replication
+        if replication is None:
+            raise Denied("this node does not replicate, so it has no members.")
+        replication.remove(name)
+        return Reply(204, b"", b"")
 
     async def digest(self, request: web.BaseRequest, key: bytes, query: str) -> Reply:
         """Of what readers are shown of one keyspace; the loop is given back meanwhile."""

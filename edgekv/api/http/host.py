@@ -160,6 +160,8 @@ class Replication(Protocol):
 
     def status(self) -> dict[str, object]: ...
 
+    def remove(self, name: str, /) -> bool: ...
+
 
 class Host(Protocol):
     """The node and the loop that serve HTTP."""

@@ -32,7 +32,7 @@ from edgekv.wal.disk import RealDisk
 from edgekv.wal.group_commit import CloseJob, FrameJob, Job, RecycleJob, SyncJob, Written, execute
 from edgekv.wal.log import Log
 from edgekv.wal.reader import LogReader
-from edgekv.wal.record import CLEAN_RECORD, Changes, Record, unpack_records
+from edgekv.wal.record import CLEAN_RECORD, Barrier, Changes, Record, unpack_records
 from edgekv.wal.segment import SPARE_PREFIX
 
 START_MS: Final = 1_700_000_000_000
@@ -229,6 +229,10 @@ class InlineNode:
         self._store.renew()
         return self._store.applied()
 
+    def logged_barrier(self) -> bool:
+        """Whether the durable log holds a BARRIER."""
+        return any(isinstance(record, Barrier) for record in self.log_records())
+
     def settle(self) -> None:
         """Write and sync everything."""
         self.engine.kick()
@@ -249,6 +253,11 @@ class InlineNode:
         self._applier.request(lsn, None)
         while self._applier.step() is not None:
             pass
+
+    def apply_unheard(self) -> None:
+        """One transaction of the applier, whose report is still on its way; readers are renewed."""
+        self._applier.step()
+        self._store.renew()
 
     def tick(self) -> None:
         """The timer: freezes, flushes, and the sync of what is buffered."""

@@ -7,7 +7,9 @@ from random import Random
 import pytest
 
 from edgekv.config import KeyspaceConfig
-from edgekv.errors import Denied, Unavailable
+from edgekv.errors import Denied, NotFound, Unavailable
+from edgekv.replication import messages
+from edgekv.wal.record import Changes, pack_columns
 from tests.unit.replication.wires import Net, Peer, Wire, run
 
 Make = Callable[..., Peer]
@@ -133,6 +135,46 @@ def test_a_keyspace_goes_to_its_sites_only(net: Net, make: Make) -> None:
     eu = next(k for k in second.engine.keyspaces.all if k.name == "eu")
     assert not eu.vector and not eu.hlc
     assert [found.key for found in second.operations.page(b"", b"", 10).listed] == [b"k"]
+
+
+def test_a_member_that_was_removed_holds_nothing_up_and_is_refused(net: Net, make: Make) -> None:
+    hub, (first, second), wires = cluster(net, make)
+    first.operations.set(b"k", b"v")
+    run(net, [hub, first, second], rounds=5)
+    net.cut(wires[1])
+    first.operations.delete([b"k"])
+    second.operations.set(b"unsent", b"v")
+    run(net, [hub, first], rounds=120, step_ms=1_000)
+    assert hub.stored_row(b"k", b"\x01") is not None, "a member that may not have seen it holds the tombstone"
+    hub.replication.remove("edge-1")
+    run(net, [hub, first], rounds=150, step_ms=1_000)
+    for peer in (hub, first):
+        assert peer.stored_row(b"k", b"\x01") is None
+    net.connect(second, hub)
+    run(net, [hub, first, second], rounds=5)
+    assert not hub.replication.links.keys() - {wires[0].number}
+    assert "was removed" in second.replication.figures.events[-1].sentence
+    assert hub.operations.get(b"unsent") is None
+    with pytest.raises(NotFound):
+        hub.replication.remove("nobody")
+    with pytest.raises(Denied, match="leads"):
+        hub.replication.remove("hub")
+    with pytest.raises(Denied, match="does not lead"):
+        first.replication.remove("edge-1")
+
+
+def test_what_was_settled_cannot_come_later(net: Net, make: Make) -> None:
+    hub, (first, second), _ = cluster(net, make)
+    actor = second.engine.actor
+    hub.replication.remove("edge-1")
+    run(net, [hub, first], rounds=60, step_ms=1_000)
+    member = hub.replication.members.members[actor]
+    assert member.state == "settled"
+    late = Changes(0, actor, 1, hub.now_ms << 16, 0, 1, pack_columns([b"late"], [b"v"]))
+    link = next(link for link in hub.replication.links.values() if link.peer and link.peer.name == "edge-0")
+    hub.replication.received(link.number, messages.pack_message(messages.Runs([late])))
+    assert "too late" in hub.replication.figures.events[-1].sentence
+    assert hub.operations.get(b"late") is None
 
 
 def test_silence_ends_a_link(net: Net, make: Make) -> None:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgekv.crdt.elements import Element
+from edgekv.crdt.elements import Clear, Element
 from edgekv.crdt.joins import Rows, Vector, join_rows
 from edgekv.crdt.operation import SUFFIX_REGISTER, SUFFIX_SIBLINGS, Row
 from edgekv.crdt.register import Cell
@@ -156,6 +156,7 @@ def test_a_fold_is_the_join_of_every_key_with_its_counts_and_indexes(history: Hi
         target = store_of(folder / "target", mine, a.vector, strangers=dice.choice((0, 2)))
         spool = spool_of(source, folder / "file")
         fold_into(target, folder / "file", spool)
+        assert not any(isinstance(row, Clear) for row in contents(target).values()), "they were carried out"
         assert_is_joined(target, mine, theirs, a, b)
         joined = target.applied()
         assert joined.vectors.get(KEYSPACE, {}) == joined_vector(chained(a.vector), chained(b.vector))
@@ -266,6 +267,7 @@ def test_a_barrier_is_a_transaction_of_its_own_between_what_is_before_and_behind
     lsns = []
     while (progress := node.applier.apply(end, None)) is not None:
         lsns.append((progress.lsn, progress.cleared))
+        assert node.applier.purge_more or progress.lsn != barrier, "nothing was purged in there"
     assert lsns == [(before, False), (barrier, True), (end, False)], "and caches above LMDB know"
     assert {key for _, key, _ in contents(node.store)} == {b"a", b"b", b"k"}
     applied = node.store.applied()

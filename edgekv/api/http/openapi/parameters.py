@@ -102,6 +102,13 @@ PARAMETERS: Final[Part] = {
         "description": "How long to wait for that; then the answer is the same, with `Edgekv-Acked: local`.",
         "schema": {**_MILLISECONDS, "default": ACK_TIMEOUT_MS},
     },
+    "Member": {
+        "name": "member",
+        "in": "query",
+        "required": True,
+        "description": "The name of its node.",
+        "schema": {"type": "string"},
+    },
     "Scan": _exploded(
         "range",
         "Where to begin: below a prefix at a key, or where the page before ended.",

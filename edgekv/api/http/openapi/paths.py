@@ -246,6 +246,15 @@ PATHS: Final[Part] = {
             parameters=[ref("parameters", "Digest")],
         )
     ),
+    "/v1/admin/members": {
+        "delete": _operation(
+            "deleteMember",
+            "Take a member out that will not come back; asked of the hub that leads",
+            {"204": {"description": "It is out."}},
+            (400, 403, 404, *_EVERY),
+            parameters=[ref("parameters", "Member")],
+        )
+    },
     "/v1/admin/conflicts": _with_head(
         _operation(
             "getConflicts",

@@ -18,7 +18,7 @@ from edgekv.crdt.decimals import text_of
 from edgekv.engine.conflicts import Conflicts
 from edgekv.engine.frame import Frame
 from edgekv.engine.keyspaces import Head, Keyspace, KeyspacePolicy, Keyspaces
-from edgekv.errors import EdgeKVError, InvalidRequest, NotANumber, ReadOnly, TooLarge, WrongType
+from edgekv.errors import EdgeKVError, InvalidRequest, NotANumber, NotFound, ReadOnly, TooLarge, WrongType
 from edgekv.ids import Actor, KeyspaceId, node_actor
 from edgekv.limits import KEY_BYTES_MAX
 from edgekv.metrics import Metrics
@@ -279,6 +279,11 @@ class FakeCommit:
 
 
 class FakeReplication:
+    def remove(self, name: str, /) -> bool:
+        if name != "edge":
+            raise NotFound(f"there is no member {name!r}.")
+        return True
+
     def status(self) -> dict[str, object]:
         return {"members": [{"name": "hub"}]}
 

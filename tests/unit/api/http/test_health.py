@@ -74,3 +74,11 @@ async def test_a_digest_is_read_in_steps_of_the_keyspace_and_time_that_are_named
     assert (await site.call("GET", "/v1/admin/digest?ttl_ms=x")).status == 400
     vectors = (await site.call("GET", "/v1/admin/vectors")).json()
     assert vectors["vectors"] == {"default": {"node-1": 7}} and vectors["ttl_ms"] > 0
+
+
+@served()
+async def test_a_member_is_taken_out_by_its_name(site: Site) -> None:
+    assert (await site.call("DELETE", "/v1/admin/members?member=edge")).status == 403, "nobody replicates here"
+    site.node.replication = FakeReplication()
+    assert (await site.call("DELETE", "/v1/admin/members?member=edge")).status == 204
+    assert (await site.call("DELETE", "/v1/admin/members?member=none")).status == 404

@@ -12,7 +12,7 @@ from edgekv.api.http.openapi.document import document
 from edgekv.api.http.problem import ANSWERS
 from edgekv.errors import Corruption, DiskFull, LogFailed
 from edgekv.limits import HTTP_BATCH_BYTES_MAX
-from tests.unit.api.http.site import FakeNode, Response, Site, served, until
+from tests.unit.api.http.site import FakeNode, FakeReplication, Response, Site, served, until
 
 DOCUMENT = document("1")
 JSON = {"Content-Type": "application/json"}
@@ -41,6 +41,7 @@ def statuses() -> Iterator[tuple[str, str, int]]:
             yield path, method, int(status)
 
 
+MEMBERS = "/v1/admin/members"
 BODIES = {
     "/v1/counter/{key}": {"add": 1},
     "/v1/set/{key}": {"add": ["a"], "remove": ["b"]},
@@ -51,7 +52,7 @@ BODIES = {
 
 def good(path: str, method: str) -> Request:
     """A request that is answered with success once `stored` was called."""
-    target = path.replace("{key}", "k")
+    target = path.replace("{key}", "k") + ("?member=edge" if path == MEMBERS else "")
     if method == "post":
         return Request("POST", target, JSON, json.dumps(BODIES[path]).encode())
     return Request(method.upper(), target, body=b"1" if method == "put" else b"")
@@ -63,6 +64,8 @@ def stored(node: FakeNode, path: str) -> None:
         node.operations.sets.add(b"k", [b"a"])
     elif path.startswith("/v1/map/"):
         node.operations.maps.put(b"k", [(b"f", b"1")])
+    elif path == MEMBERS:
+        node.replication = FakeReplication()
     else:
         node.operations.set(b"k", b"1")
 
@@ -94,7 +97,7 @@ async def known(site: Site, path: str, request: Request) -> Response:
 
 
 async def malformed(site: Site, path: str, request: Request) -> Response:
-    return await send(site, replace(request, target=f"{request.target}?no-such-parameter=1"))
+    return await send(site, replace(request, target=f"{request.target.partition('?')[0]}?no-such-parameter=1"))
 
 
 async def conditional(site: Site, path: str, request: Request) -> Response:
@@ -104,6 +107,9 @@ async def conditional(site: Site, path: str, request: Request) -> Response:
 
 
 async def missing(site: Site, path: str, request: Request) -> Response:
+    if path == MEMBERS:
+        site.node.replication = FakeReplication()
+        return await send(site, replace(request, target=f"{MEMBERS}?member=nobody"))
     return await send(site, request)
 
 

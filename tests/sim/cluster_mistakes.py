@@ -1,0 +1,431 @@
+"""Known mistakes in replication, as edits of the production code's text; tests/sim/cluster_mutants.py plants them.
+
+Every `old` text must occur exactly once in its function, so a change of the production code that makes a mutant meaningless fails
+loudly.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from edgekv.crdt import counter, joins, maps, strings
+from edgekv.engine import recovery
+from edgekv.engine.checkpoint import Checkpoints
+from edgekv.engine.collections import Collections
+from edgekv.engine.commit import Commit
+from edgekv.engine.expired_keys import ExpiredKeys
+from edgekv.engine.flip import Flips
+from edgekv.engine.intake import Intake
+from edgekv.engine.merging import RunMerger
+from edgekv.node import identity
+from edgekv.replication import stability
+from edgekv.replication.log_source import LogSource
+from edgekv.replication.replication import Replication
+from edgekv.replication.sender import Sender
+from edgekv.store import fold
+from edgekv.store.fold import _Fold
+from edgekv.store.generation import Generation
+from edgekv.store.purge import Cuts
+from edgekv.store.spool import SpoolWriter
+from edgekv.wal import group_commit
+
+Function = Callable[..., Any]
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """A mistake, and where it is planted: (function, old text, new text)."""
+
+    why: str
+    edits: tuple[tuple[Function, str, str], ...]
+    seeds_max: int = 60
+    """It is caught within so many seeds."""
+    first: int = 0
+    """Of them. A rare one begins near a seed that was seen to catch it; any other change of the code may move that."""
+    rare: bool = False
+    """It takes so many seeds that only the command looks for it."""
+
+
+MUTANTS: Final[dict[str, Mutant]] = {
+    # promises to clients and peers
+    "ack_before_durable": Mutant(
+        "a frame counts as durable when it is written",
+        (
+            (
+                group_commit.execute,
+                "if job.sync:",
+                "if False:",
+            ),
+        ),
+    ),
+    "ship_before_durable": Mutant(
+        "the log's tail has a frame before it is written",
+        (
+            (
+                Commit.kick,
+                "    self._flush(",
+                "    self.on_durable(frame.first_lsn, payload)\n    self.durable_lsn = Lsn(frame.end_lsn)\n    self._flush(",
+            ),
+            (Commit.synced, "self.on_durable(frame.first_lsn, frame.payload)", "pass"),
+        ),
+    ),
+    "vector_before_durable": Mutant(
+        "the vector covers a run as soon as it was received",
+        (
+            (
+                Intake.receive,
+                "keyspace.observed[run.actor] = new_head",
+                "keyspace.observed[run.actor] = keyspace.vector[run.actor] = new_head",
+            ),
+        ),
+    ),
+    "peer_ack_before_durable": Mutant(
+        "a peer is told that its run is durable when it was received",
+        (
+            (
+                Replication._acknowledge,
+                "head = self._engine.keyspaces.by_id[KeyspaceId(number)].vector.get(actor)",
+                "head = Head(seq, 0)",
+            ),
+        ),
+    ),
+    "read_does_not_wait": Mutant(
+        "a reader of a received row does not wait until that is durable",
+        (
+            (
+                Commit.looked,
+                "self.barrier = newer(self.barrier, frame)",
+                "self.barrier = newer(self.barrier, frame if frame.heads or any(hasattr(r, 'keys') for r in frame.runs) else None)",
+            ),
+        ),
+    ),
+    # what is taken in
+    "hlc_not_folded": Mutant(
+        "a node does not stamp above what it received",
+        ((Intake.receive, "    keyspace.hlc = max(keyspace.hlc, hlc)\n", ""),),
+    ),
+    "hlc_not_folded_at_replay": Mutant(
+        "after a restart a node does not stamp above what it had received",
+        (
+            (
+                recovery.Replay._run,
+                "keyspace.hlc = max(keyspace.hlc, run.base_hlc + count - 1)",
+                "keyspace.hlc = max(keyspace.hlc, run.base_hlc + count - 1) if run.actor == self._actor else keyspace.hlc",
+            ),
+        ),
+    ),
+    "observed_lacks_undurable": Mutant(
+        "a clear does not name what was received and is not durable yet",
+        ((Collections.observed, "{**keyspace.vector, **keyspace.observed}", "keyspace.vector"),),
+        rare=True,
+    ),
+    "received_always_wins": Mutant(
+        "a received register replaces what is in memory without a look at the stamps",
+        ((RunMerger.merge, "dominates = run.base_hlc > keyspace.hlc", "dominates = True"),),
+    ),
+    "applier_always_wins": Mutant(
+        "the applier stores a received register without a look at the stamps",
+        ((Generation._add_run, "dominates = run.base_hlc > self._hlcs.get(run.keyspace, 0)", "dominates = True"),),
+    ),
+    "run_in_parts": Mutant(
+        "the last change of a received run of several is not merged",
+        ((RunMerger.merge, "enumerate(body.changes)", "enumerate(body.changes[:-1] or body.changes)"),),
+    ),
+    # what is sent
+    "relay_drops_others": Mutant(
+        "a node sends its own changes only",
+        (
+            (
+                Sender._read,
+                "record.keyspace in self.keyspaces",
+                "record.keyspace in self.keyspaces and (record.keyspace == 1 or record.actor == self._engine.actor)",
+            ),
+        ),
+    ),
+    "starts_too_late": Mutant(
+        "the sender begins at its newest segment, whatever the receiver has",
+        ((LogSource.begin, "begin = base_lsn", "begin = begin or base_lsn"),),
+    ),
+    "skips_what_is_lower": Mutant(
+        "the sender takes runs for sent that the peer's vector does not cover",
+        ((Sender._lacks, "last_seq <= known", "last_seq <= known + 1 and run.changes > 1"),),
+    ),
+    # forgetting
+    "purge_at_once": Mutant(
+        "tombstones and expired cells go at once",
+        (
+            (Cuts.covers, "return seq <= self._cuts.get(keyspace, {}).get(actor, 0)", "return keyspace != 1"),
+            (Cuts.highest_seqs, "return highest", "return dict.fromkeys(highest, 1 << 60)"),
+        ),
+    ),
+    "stable_out_of_band": Mutant(
+        "a node purges by a STABLE whose need it does not cover",
+        ((Cuts.__init__, "if all(seq <= vector.get(actor, 0) for actor, seq in cut.need.items()):", "if True:"),),
+        seeds_max=400,
+    ),
+    "seen_out_of_band": Mutant(
+        "the leader uses a SEEN that it does not cover",
+        (
+            (
+                stability.compute_stable,
+                "if not all(_covers_all(own, seen[member.actor]) for member in counted):",
+                "if False:",
+            ),
+        ),
+        seeds_max=400,
+    ),
+    "silent_members_do_not_count": Mutant(
+        "a member that has not spoken yet does not hold the cut",
+        (
+            (
+                stability.compute_stable,
+                "if any(member.actor not in seen for member in counted):",
+                "counted = [member for member in counted if member.actor in seen]\n    if not counted:",
+            ),
+        ),
+        seeds_max=400,
+        rare=True,
+    ),
+    "slowest_does_not_count": Mutant(
+        "the cut is what the leader has seen",
+        (
+            (
+                stability._minimum,
+                "lowest = {actor: min([seq, *(vector.get(actor, 0) for vector in others)]) for actor, seq in first.items()}",
+                "lowest = {actor: max([seq, *(vector.get(actor, 0) for vector in others)]) for actor, seq in first.items()}",
+            ),
+        ),
+    ),
+    "seen_of_undurable": Mutant(
+        "a member says SEEN of what is not durable",
+        ((Replication._vectors, "k.vector.items()", "{**k.vector, **k.observed}.items()"),),
+        seeds_max=400,
+    ),
+    "wall_of_the_leader": Mutant(
+        "keys end for all when they have ended for the leader",
+        (
+            (
+                stability.compute_stable,
+                "min(seen[member.actor].ttl_ms for member in counted)",
+                "max(seen[member.actor].ttl_ms for member in counted)",
+            ),
+        ),
+        seeds_max=400,
+    ),
+    "expiry_removes_silently": Mutant(
+        "a node removes an expired register by its own clock, whoever has not seen it yet",
+        (
+            (
+                Checkpoints._ask,
+                "else self.stable",
+                "else self.stable and self.stable._replace(wall_ms=self.ttl_logged_ms)",
+            ),
+            (
+                Cuts.allow,
+                "if not self.covers(keyspace, row.actor, row.seq):",
+                "if not self.covers(keyspace, row.actor, row.seq) and not 0 < row.expiry_ms <= self.wall_ms:",
+            ),
+        ),
+    ),
+    "keys_expire_silently": Mutant(
+        "a node that is not alone removes expired keys with all they held, and tells nobody",
+        ((Cuts.__init__, "self.alone = stable.cuts is None", "self.alone = True"),),
+    ),
+    "lone_for_ever": Mutant(
+        "the founder goes on announcing STABLE to itself when others have come",
+        (
+            (
+                Replication._follow_meta,
+                "engine.checkpoints.lone = self._founder and all(m.node == self._self.node for m in members.members.values())",
+                "engine.checkpoints.lone = self._founder",
+            ),
+        ),
+    ),
+    "system_clear_own_stamp": Mutant(
+        "what the leader clears is stamped now",
+        ((ExpiredKeys._operations, "hlc = max(cell.hlc for cell in company)", "hlc = (1 << 62)"),),
+        seeds_max=400,
+    ),
+    "system_clear_unseen": Mutant(
+        "the leader clears what not all have seen",
+        ((ExpiredKeys._operations, "or not all(covers(keyspace.id, cell.actor, cell.seq) for cell in company)", ""),),
+        seeds_max=400,
+    ),
+    "map_clear_purged_at_once": Mutant(
+        "a map's clear is not stored",
+        (
+            (
+                Cuts.allow_unwritten,
+                "return self.allow(row_key, row) and not row_key.endswith(_MAP_CLEAR_END)",
+                "return self.allow(row_key, row) or row_key.endswith(_MAP_CLEAR_END)",
+            ),
+        ),
+    ),
+    "admission_does_not_fold": Mutant(
+        "a new member does not stamp above what was deleted before it came",
+        (
+            (
+                Replication._follow_meta,
+                "engine.fold({KeyspaceId(k): hlc for k, hlc in me.hlcs.items() if k in known}, me.ttl_ms)",
+                "pass",
+            ),
+        ),
+        seeds_max=400,
+    ),
+    # members
+    "skip_by_node_id": Mutant(
+        "a node does not take back changes that its earlier incarnation made",
+        (
+            (
+                Intake.receive,
+                "    if last_seq <= head.seq:",
+                "    if last_seq <= head.seq or keyspace.id != 1 and run.actor[1:17] == self._actor[1:17]:",
+            ),
+        ),
+        seeds_max=400,
+    ),
+    "restore_same_incarnation": Mutant(
+        "a restored node goes on as it was",
+        ((identity.load_or_create, "if is_original and has_log(directory):", "if has_log(directory):"),),
+        seeds_max=400,
+    ),
+    "restored_leaves_cut_at_once": Mutant(
+        "what an actor had seen does not count any more when its node goes on as another one",
+        (
+            (
+                stability.compute_stable,
+                '[member for member in members if member.state != "settled"]',
+                '[member for member in members if member.state == "open"]',
+            ),
+        ),
+        seeds_max=400,
+    ),
+    "writes_before_admission": Mutant(
+        "a node takes writes before it is a member",
+        ((Replication._follow_meta, "elif members.founded or not self._founder:", "elif False:"),),
+        seeds_max=400,
+        rare=True,
+    ),
+    # row sync
+    "sync_keeps_registers": Mutant(
+        "a row that the sender has deleted stays",
+        (
+            (_Fold._join_mine, "if seq <= self._their_seqs.get(number, 0):", "if False:"),
+            (joins._join_cells, "return None if mine_is_superseded else mine", "return mine"),
+        ),
+        seeds_max=400,
+        first=10,
+    ),
+    "sync_keeps_elements": Mutant(
+        "an element that the sender has removed stays",
+        ((joins.surviving, "if dot in theirs or not _covers(their_vector, *dot)", "if True"),),
+        seeds_max=400,
+    ),
+    "sync_brings_back_elements": Mutant(
+        "an element that the receiver has removed comes back",
+        ((joins.surviving, "if dot in mine or not _covers(my_vector, *dot)", "if True"),),
+    ),
+    "sync_omits_map_clears": Mutant(
+        "a map's clear is not sent",
+        (
+            (
+                SpoolWriter.step,
+                "if left is not None and not layout.is_clear_or_count(left):",
+                "if left is not None and not layout.is_clear_or_count(left) and not lmdb_key.endswith(SUFFIX_MAP_CLEAR):",
+            ),
+        ),
+        seeds_max=400,
+    ),
+    "sync_does_not_fold_hlc": Mutant(
+        "a node does not stamp above the rows that it took in",
+        (
+            (Flips._log, "keyspace.hlc = max(keyspace.hlc, hlc)", "pass"),
+            (Flips._finish, "keyspace.hlc = max(keyspace.hlc, applied.hlcs.get(keyspace.id, 0))", "pass"),
+        ),
+        seeds_max=400,
+    ),
+    "sync_compares_stamps_only": Mutant(
+        "of two versions the higher stamp stays, whatever either side had seen",
+        ((joins._join_cells, "if mine_is_superseded == theirs_is_superseded:", "if True:"),),
+        seeds_max=400,
+    ),
+    "sync_vector_is_theirs": Mutant(
+        "after a row sync the vector is the sender's",
+        ((fold.joined_vector, "joined = dict(mine)", "joined: ChainedVector = {}"),),
+    ),
+    "sync_before_drained": Mutant(
+        "rows are joined with what LMDB has, while newer ones are in memory",
+        (
+            (
+                Flips._is_drained,
+                "if any(frame.number <= flip.through.number and not frame.empty for frame in commit.overlays):",
+                "if False:",
+            ),
+            (Flips._is_drained, "if self._checkpoints.applied_lsn >= flip.drained_lsn or", "if True or"),
+        ),
+        seeds_max=400,
+        first=10,
+    ),
+    "sync_below_the_cache": Mutant(
+        "what memory knew of a keyspace hides the rows that came in",
+        ((Flips._log, "self._memtable.drop_cache()", "pass"),),
+        seeds_max=400,
+    ),
+    "changes_during_a_flip": Mutant(
+        "clients write and runs come in while rows are joined",
+        (
+            (Flips._hold, "asked.keyspace.held = True", "pass"),
+            (Flips._hold, "self._admission.hold()", "self._admission.hold(); self._admission.release()"),
+            (Flips._finish, "self._admission.release()", "pass"),
+        ),
+        seeds_max=400,
+    ),
+    "no_barrier": Mutant(
+        "the log goes on behind rows that came in, for a peer that has not got them",
+        ((Sender._pass, "not covers(self.has[barrier.keyspace], need)", "False"),),
+        seeds_max=400,
+        first=30,
+    ),
+    "log_floor_ignored": Mutant(
+        "a peer is sent the log from its begin on, although it lacks what was before",
+        ((LogSource.begin, "return Begin(begin, beyond | left)", "return Begin(begin, beyond)"),),
+    ),
+    # rows
+    "counter_restarts_at_zero": Mutant(
+        "a counter part that is made anew has no baseline",
+        (
+            (
+                counter.increment,
+                "Part(delta, seq, 0, seq - 1, None, fresh=True)",
+                "Part(delta, seq, 0, 0, None, fresh=True)",
+            ),
+        ),
+    ),
+    "counter_ships_total_only": Mutant(
+        "an increment travels without its baseline",
+        (
+            (
+                strings.increment_own,
+                "part.base_seq, encode_number(part.base_total), int(made_anew)",
+                "0, 0, int(made_anew)",
+            ),
+        ),
+    ),
+    "clear_hides_equal_stamp": Mutant(
+        "a map's clear hides what its own change puts",
+        ((maps.hidden, "stamp(cell) < stamp(clear)", "stamp(cell) <= stamp(clear)"),),
+    ),
+    "counter_merge_adds": Mutant(
+        "a part of another actor is added instead of replaced by the newer one",
+        ((counter.merge, "return Part(upper.total,", "return Part(upper.total + (lower is not upper and 1),"),),
+    ),
+}
+
+SKIPPED: Final[dict[str, str]] = {
+    "chain_not_checked": "nothing here is altered on its way; no directory is copied and both copies run",
+    "stale_leader": "one node writes meta and reads its own: there is no second leader",
+    "map_clear_by_vector": "a map's clear holds a stamp, no vector: the mistake cannot be made by a small edit",
+    "sync_sends_unswept": "so small a set is swept in the transaction that stores its clear",
+    "parked_*, closed_may_ship, late_*, reissue_*": "no member is parked and no node writes before it is admitted",
+}
+"""Mistakes of the model of replication that this release has no place for."""
