@@ -26,7 +26,12 @@ ORDER: Final = (
     "loop_latency",
     "data_types",
     "clients",
+    "replication",
     "row_sync",
+    "keyspaces",
+    "couch",
+    "fleet",
+    "departures",
 )
 
 

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterable, Sequence
 from typing import Final, Self
 
+from bench.servers import ServerError
 from edgekv.cli.resp_client import Reply, RespConnection, command
 from edgekv.config import Address
 from edgekv.errors import EdgeKVError
@@ -23,8 +24,13 @@ def key_of(number: int) -> bytes:
 
 def load(address: Address, numbers: Iterable[int], value: bytes) -> int:
     """SET `value` at the key of every number, durably; returns how many."""
+    return load_pairs(address, ((key_of(number), value) for number in numbers))
+
+
+def load_pairs(address: Address, pairs: Iterable[tuple[bytes, bytes]]) -> int:
+    """SET every key to its value, durably and in this order; returns how many."""
     with RespConnection(address, TIMEOUT_S) as connection:
-        return connection.send_all((command(b"SET", key_of(number), value) for number in numbers), lambda _: None)
+        return connection.send_all((command(b"SET", key, value) for key, value in pairs), lambda _: None)
 
 
 def read(address: Address, numbers: Sequence[int]) -> list[Reply]:
@@ -32,6 +38,17 @@ def read(address: Address, numbers: Sequence[int]) -> list[Reply]:
     with RespConnection(address, TIMEOUT_S) as connection:
         connection.send(b"".join(command(b"GET", key_of(number)) for number in numbers))
         return [connection.reply() for _ in numbers]
+
+
+def wait_value(address: Address, key: bytes, value: bytes, timeout_s: float, poll_s: float = 0.001) -> float:
+    """Until `key` reads as `value`; returns the time of `time.monotonic` at which it did."""
+    deadline = time.monotonic() + timeout_s
+    with RespConnection(address, TIMEOUT_S) as connection:
+        while connection.call(b"GET", key) != value:
+            if time.monotonic() > deadline:
+                raise ServerError(f"{address} did not show {key.decode()} after {timeout_s:g} s")
+            time.sleep(poll_s)
+    return time.monotonic()
 
 
 class Probe:

@@ -1,11 +1,14 @@
-"""Row sync, storage side: how fast a keyspace becomes a spool, and how fast a spool joins another store.
+"""Row sync: how fast a keyspace becomes a spool and a spool joins another store, and what an edge with an empty directory sees of it.
 
-Plain rows, 100-byte values, all in the page cache. Each fold is a process of its own, with its own store, and one LMDB
+Storage: plain rows, 100-byte values, all in the page cache. Each fold is a process of its own, with its own store, and one LMDB
 transaction with its fdatasync. *take over*: the keyspace is empty, actors have the same numbers or others. *join*: the
 store has as many rows of another actor, half of the keys the same. *equal*: both sides have the same rows.
 
 Expected: writing is a copy and a CRC per row, so several hundred thousand rows a second; a join walks two rows for each
 of the spool's. A transaction of a million rows holds its dirty pages in memory: the table says how much that was.
+
+Between processes (`bench.row_sync_links`): an empty edge gets the rows of a hub over a link that is cut at 10, 50 and 90 % and healed,
+and its own clients read and write meanwhile. Writes wait during the flip, so the longest one shows the whole of it.
 """
 
 import multiprocessing
@@ -16,6 +19,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
+from bench import row_sync_links
 from bench.results import Table, save
 from bench.run import argument_parser, measured_run, step
 from edgekv.ids import Actor, KeyspaceId, node_actor
@@ -28,7 +32,7 @@ from edgekv.store.spool_check import SpoolCheck
 from edgekv.wal.record import Barrier
 
 ROWS: Final = 1_000_000
-QUICK_ROWS: Final = 100_000
+QUICK_ROWS: Final = 50_000
 VALUE: Final = b"v" * 100
 CHUNK_ROWS: Final = 10_000
 KEYSPACE: Final = KeyspaceId(0)
@@ -48,20 +52,21 @@ class Step:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    arguments = argument_parser(__doc__ or "", timeout_s=600).parse_args(argv)
+    arguments = argument_parser(__doc__ or "", timeout_s=1200).parse_args(argv)
     with measured_run(arguments) as run:
         rows = QUICK_ROWS if run.quick else ROWS
         steps = list(_in_own_process(_spooled, run.directory, rows))
         for name in FOLDS:
             steps += _in_own_process(_folded, run.directory, rows, name)
             step(f"{name}: {steps[-1].rows_per_s:,.0f} rows/s")
+        synced = row_sync_links.measure(run, rows, 0.3 if run.quick else row_sync_links.CUT_S)
         save(
             "row_sync",
             quick=run.quick,
             machine_description=run.machine,
             settings={"rows": rows, "value_bytes": len(VALUE)},
-            measurements={"steps": [asdict(each) for each in steps]},
-            tables=[_table(steps, rows)],
+            measurements={"steps": [asdict(each) for each in steps], "links": row_sync_links.measurements(synced)},
+            tables=[_table(steps, rows), *row_sync_links.tables(synced)],
         )
 
 

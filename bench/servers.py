@@ -42,6 +42,7 @@ class Server:
     resp: Address | None
     http: Address | None
     ready_s: float
+    peer: Address | None = None
 
     @property
     def pid(self) -> int:
@@ -54,6 +55,10 @@ class Server:
     def http_address(self) -> Address:
         assert self.http is not None, f"{self.name} has no HTTP listener"
         return self.http
+
+    def peer_address(self) -> Address:
+        assert self.peer is not None, f"{self.name} has no peer listener"
+        return self.peer
 
     def kill(self) -> None:
         """SIGKILL to the server alone: its children, if any, become orphans."""
@@ -93,20 +98,42 @@ def etcd(directory: Path) -> Iterator[Server]:
 
 
 @contextmanager
-def node(directory: Path, *, memory_bytes: int | None = None) -> Iterator[Server]:
-    """A node on `directory`/data, which may hold the data of an earlier one; defaults except for `memory_bytes`."""
+def node(directory: Path, *, memory_bytes: int | None = None, settings: str = "") -> Iterator[Server]:
+    """A node on `directory`/data, which may hold the data of an earlier one; defaults except for `memory_bytes`.
+
+    `settings`: more lines of its configuration, as in edgekv.toml.
+    """
     command = [*_edgekv_command(), "serve", "--data-dir", str(directory / "data")]
     command += ["--http", "127.0.0.1:0", "--resp", "127.0.0.1:0", "--peer", "127.0.0.1:0"]
     if memory_bytes is not None:
+        settings = f"memory_bytes = {memory_bytes}\n{settings}"
+    if settings:
         config = directory / "edgekv.toml"
-        config.write_text(f"memory_bytes = {memory_bytes}\n")
+        config.write_text(settings)
         command += ["--config", str(config)]
     with _started(command, directory) as (process, output, started):
         _wait_until(lambda: b"\nready\n" in b"\n" + output.read_bytes(), "edgekv", process, output)
         ready_s = time.monotonic() - started
         listeners = dict(line.split(" ", 1) for line in output.read_text().splitlines() if " " in line)
-        resp, http_address = Address.parse(listeners["resp"]), Address.parse(listeners["http"])
-        yield Server("edgekv", process, output, resp, http_address, ready_s)
+        http_address, resp, peer = (Address.parse(listeners[name]) for name in ("http", "resp", "peer"))
+        yield Server("edgekv", process, output, resp, http_address, ready_s, peer)
+
+
+@contextmanager
+def http_program(name: str, command: Sequence[str], directory: Path, ready_path: str) -> Iterator[Server]:
+    """A server that takes `--port` and `--host`, ready when a GET of `ready_path` is answered with 200."""
+    address = Address("127.0.0.1", _free_port())
+    command = [*command, "--host", address.host, "--port", str(address.port)]
+
+    def answers() -> bool:
+        try:
+            return bool(get_text(address, ready_path))
+        except (OSError, ServerError, http.client.HTTPException):
+            return False
+
+    with _started(command, directory) as (process, output, started):
+        _wait_until(answers, name, process, output)
+        yield Server(name, process, output, None, address, time.monotonic() - started)
 
 
 def get_json(address: Address, path: str) -> dict[str, object]:

@@ -173,9 +173,13 @@ class Keyspaces:
         if len(self._edges) == 1:
             return self._owner[0]
         low = bisect_right(self._edges, min(keys))
-        if low != bisect_right(self._edges, max(keys)):
-            return None
-        found = self._owner[low - 1]
+        if low == bisect_right(self._edges, max(keys)):
+            found = self._owner[low - 1]
+        else:  # on both sides of another's prefix: of ``_meta/``, "A" and "a" are
+            owners = {self._owner[bisect_right(self._edges, key) - 1] for key in keys}
+            if len(owners) > 1:
+                return None
+            (found,) = owners
         if found.absent:
             raise _not_here(found)
         return found

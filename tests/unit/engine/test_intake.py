@@ -90,6 +90,17 @@ def test_a_run_survives_a_kill_and_the_way_into_lmdb(node: InlineNode) -> None:
     assert node.operations.get(b"k") == b"2"
 
 
+def test_a_run_may_have_keys_on_both_sides_of_another_keyspace(node: InlineNode) -> None:
+    keys = [b"EWR", b"a", b"zebra"]  # _meta/ is between the first two, s/ between the last two
+    run = run_of([b"1", b"2", b"3"])._replace(body=pack_columns(keys, [b"1", b"2", b"3"]))
+    assert node.engine.receive(run)
+    node.settle()
+    assert [node.operations.get(key) for key in keys] == [b"1", b"2", b"3"]
+    foreign = run_of([b"4", b"5"])._replace(body=pack_columns([b"EWR", b"s/x"], [b"4", b"5"]))
+    with pytest.raises(PeerFault, match="does not lie in keyspace"):
+        node.engine.receive(foreign._replace(first_seq=4, chain=chain_next(0, run.body)))
+
+
 def test_a_run_that_was_taken_in_before_changes_nothing(node: InlineNode) -> None:
     assert node.engine.receive(run_of([b"1", b"2"]))
     assert not node.engine.receive(run_of([b"1", b"2"]))
