@@ -140,7 +140,7 @@ class Figures:
         return {
             "cluster": self._cluster.hex(),
             "role": self._self.role,
-            "member": members.is_open(self._self.actor) or not members.founded,
+            "member": self._engine.admission.outsider is None,
             "leads": self._leader.leads,
             "meta_revision": members.revision,
             "stable": 0 if members.announced is None else members.announced.number,

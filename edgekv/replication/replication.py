@@ -392,6 +392,8 @@ class Replication:
             actor = link.peer.actor if link.peer is not None else None
             member = members.members.get(actor) if actor is not None else None
             if member is not None and member.state != "open":
+                if not any(other.state == "open" for other in members.of_node(member.node)):
+                    self._acks.forget(member.node)
                 self._close(link, f"{actor_text(member.actor)} is closed: its node goes on as another incarnation")
 
     # -- changes go out

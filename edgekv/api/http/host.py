@@ -43,6 +43,9 @@ class Admission(Protocol):
     @property
     def read_only(self) -> EdgeKVError | None: ...
 
+    @property
+    def outsider(self) -> EdgeKVError | None: ...
+
 
 class Engine(Protocol):
     """The barrier of the last calls, and back-pressure."""

@@ -59,6 +59,7 @@ class FakeKeyspaces:
 
 class FakeAdmission:
     read_only: EdgeKVError | None = None
+    outsider: EdgeKVError | None = None
 
 
 class FakeEngine:
