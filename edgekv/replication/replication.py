@@ -163,6 +163,13 @@ class Replication:
         self._kick()
         return removed
 
+    def lead(self) -> bool:
+        """An operator's word that a leader which was restored need not wait for anybody (`Leader.force`)."""
+        led = self.leader.force()
+        self._follow_meta()
+        self._kick()
+        return led
+
     def disconnected(self, link: int) -> None:
         """A connection is gone."""
         gone = self.links.pop(link, None)

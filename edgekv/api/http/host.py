@@ -165,6 +165,8 @@ class Replication(Protocol):
 
     def remove(self, name: str, /) -> bool: ...
 
+    def lead(self) -> bool: ...
+
 
 class Host(Protocol):
     """The node and the loop that serve HTTP."""

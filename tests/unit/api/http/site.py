@@ -285,6 +285,9 @@ class FakeReplication:
             raise NotFound(f"there is no member {name!r}.")
         return True
 
+    def lead(self) -> bool:
+        return True
+
     def status(self) -> dict[str, object]:
         return {"members": [{"name": "hub"}]}
 
