@@ -75,8 +75,11 @@ class Figures:
     # -- what happens
 
     def note(self, now_ms: int, who: str, sentence: str) -> None:
-        """Something went wrong."""
-        self.events.append(Event(now_ms, f"{who}: {sentence}" if who else sentence))
+        """Something went wrong. What goes wrong again and again is one event, the time that of the last."""
+        event = Event(now_ms, f"{who}: {sentence}" if who else sentence)
+        if self.events and self.events[-1].sentence == event.sentence:
+            self.events.pop()
+        self.events.append(event)
         del self.events[:-EVENTS_MAX]
 
     def gone(self, link: Link) -> None:

@@ -401,7 +401,9 @@ class Replication:
             if member is not None and member.state != "open":
                 if not any(other.state == "open" for other in members.of_node(member.node)):
                     self._acks.forget(member.node)
-                self._close(link, f"{actor_text(member.actor)} is closed: its node goes on as another incarnation")
+                self._close(
+                    link, f"{actor_text(member.actor)} is closed: it was removed, or goes on as another incarnation"
+                )
 
     # -- changes go out
 
