@@ -120,6 +120,26 @@ def remove(member: str, http: Address, timeout_s: float) -> None:
 
 
 @cluster.command()
+@click.option(
+    "--force", is_flag=True, required=True, help="Say that those who have not come back are not to be waited for."
+)
+@http_option
+@timeout_option
+def lead(force: bool, http: Address, timeout_s: float) -> None:  # noqa: ARG001 - the flag is the operator's word
+    """Have a hub that was restored lead again, although not all members have come back to it.
+
+    It waits for them because they may know what it has forgotten: members that came after the backup, and what they have. Remove those
+    that are gone for good instead, if it leads; ask this of the hub that founded the cluster, and only when waiting is worse.
+
+    \b
+    edgekv cluster lead --force
+    """
+    with NodeHttp(http, timeout_s) as node:
+        node.change("PUT", "/v1/admin/leader")
+    click.echo("this node leads")
+
+
+@cluster.command()
 @output_option
 @http_option
 @timeout_option

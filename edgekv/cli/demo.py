@@ -20,7 +20,7 @@ from edgekv.cli import demo_conflicts
 from edgekv.cli.demo_cluster import DemoCluster, Kill
 from edgekv.cli.demo_screen import Screen
 from edgekv.cli.demo_site import Site
-from edgekv.cli.demo_weather import SITES, Holdings, Row, difference, expected, operations, raw_bytes, rows
+from edgekv.cli.demo_weather import DAYS, DRY, SITES, Holdings, Row, difference, expected, operations, raw_bytes, rows
 from edgekv.cli.dev_layout import CLOUD
 from edgekv.cli.options import PathType
 from edgekv.cli.progress import progress
@@ -91,12 +91,13 @@ class Story:
     def first_act(self) -> None:
         """All links are up."""
         self.screen.act("January to April: all links are up")
+        self._list_days()
         self._write_common(demo_conflicts.BEFORE)
         self._ingest(0)
-        self._mark(0)
-        seconds = self._wait_marks(0, self._sites, self._sites)
+        self._mark(1)
+        seconds = self._wait_marks(1, self._sites, self._sites)
         self.screen.tell("converged", f"all four nodes had everything {_milliseconds(seconds)} after the last write")
-        self._check_all(self._everything(1, 0, demo_conflicts.AFTER_BEFORE))
+        self._check_all(self._everything(1, 1, demo_conflicts.AFTER_BEFORE))
 
     def second_act(self) -> None:
         """One link is cut, both sides go on, and it is healed."""
@@ -104,9 +105,9 @@ class Story:
         self._cluster.cut(CUT_SITE)
         before = self._cluster.link_bytes()[CUT_SITE]
         self._ingest(1)
-        self._mark(1)
+        self._mark(2)
         connected = {name: site for name, site in self._sites.items() if name != CUT_SITE}
-        self._wait_marks(1, connected, connected)
+        self._wait_marks(2, connected, connected)
         for name, side in ((CLOUD, connected), (CUT_SITE, {CUT_SITE: self._sites[CUT_SITE]})):
             count = self._check(side, self._one_side(side))
             self.screen.tell(
@@ -117,14 +118,14 @@ class Story:
         passed = self._cluster.link_bytes()[CUT_SITE]
         if passed != before:
             raise DemoFailed(f"{passed - before} bytes passed the link of {CUT_SITE} while it was cut")
-        self._mark(2)
+        self._mark(3)
         self._cluster.heal(CUT_SITE)
-        seconds = self._wait_marks(2, self._sites, self._sites)
+        seconds = self._wait_marks(3, self._sites, self._sites)
         caught_up = self._cluster.link_bytes()[CUT_SITE] - passed
         self.screen.tell(
             "healed", f"all four nodes had everything after {_milliseconds(seconds)}, {_size(caught_up)} on the link"
         )
-        self._check_all(self._everything(2, 2, demo_conflicts.AFTER_DURING))
+        self._check_all(self._everything(2, 3, demo_conflicts.AFTER_DURING))
         for key, outcome in demo_conflicts.OUTCOMES:
             self.screen.tell(key, outcome)
 
@@ -132,14 +133,16 @@ class Story:
         """A node is killed when it has written the fraction ``kill_at`` of its part."""
         self.screen.act(f"September to December: kill -9 of {KILLED_SITE} while it writes")
         self._ingest(2, kill_at)
-        self._mark(3)
-        seconds = self._wait_marks(3, self._sites, self._sites)
+        self._mark(4)
+        seconds = self._wait_marks(4, self._sites, self._sites)
         self.screen.tell("converged", f"all four nodes had everything {_milliseconds(seconds)} after the last write")
-        self._check_all(self._everything(3, 3, demo_conflicts.AFTER_DURING))
+        self._check_all(self._everything(3, 4, demo_conflicts.AFTER_DURING))
 
     def tell_figures(self) -> None:
         """What each node holds, and what it cost."""
         self.screen.act("What they hold, and what it cost")
+        dry = len(self._found[CLOUD].sets[DRY])
+        self.screen.tell("dry days", f"{dry} of {len(DAYS)}: what three airports left of a set that they share")
         raw = sum(raw_bytes(operations(row)) for row in self._year)
         passed = self._cluster.link_bytes()
         self.screen.table(
@@ -159,6 +162,12 @@ class Story:
         )
 
     # -- writing
+
+    def _list_days(self) -> None:
+        """An airport can take out of a set what has reached it."""
+        self._sites[CLOUD].ask(b"SADD", DRY, *(day.encode() for day in DAYS))
+        self._mark(0)
+        self._wait_marks(0, self._sites, self._sites)
 
     def _ingest(self, act: int, kill_at: float | None = None) -> None:
         """All airports write their part of the year at once. ``kill_at``: the fraction of its part at which KILLED_SITE is killed."""
@@ -232,7 +241,7 @@ class Story:
     def _one_side(self, side: dict[str, Site]) -> Holdings:
         """What a side of the cut must hold: the first act, and of the second what its own airports wrote."""
         written = self._rows([0]) + [row for row in self._rows([1]) if row["origin"] in side]
-        marks = {name: int(name in side) for name in self._sites}
+        marks = {name: 2 if name in side else 1 for name in self._sites}
         return _joined(expected(written), demo_conflicts.AFTER_BEFORE, marks)
 
     def _check_all(self, right: Holdings) -> None:

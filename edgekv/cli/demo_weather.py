@@ -6,6 +6,7 @@ weather/EWR/2013-01-01T06:00:00Z   register   the row as JSON
 hours/2013-01-01                   counter    readings of that day, of all airports
 rain/2013-01-01                    counter    hundredths of an inch of that day, of all airports
 fog/2013-01-01                     set        "EWR 2013-01-01T06:00:00Z" for each hour with less than a mile of sight
+dry                                set        all days, put there by the cloud; each airport takes out those on which it rained there
 month/2013-01                      map        "readings": a counter; "EWR latest": when the airport wrote last, a register
 """
 
@@ -14,12 +15,15 @@ import gzip
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from datetime import date, timedelta
 from decimal import Decimal
 from importlib.resources import files
 from typing import Final
 
 SITES: Final = ("EWR", "JFK", "LGA")
 NO_VALUE: Final = "NA"
+DRY: Final = b"dry"
+DAYS: Final = tuple((date(2013, 1, 1) + timedelta(days=n)).isoformat() for n in range(365))
 FOG_MILES: Final = 1.0
 Row = dict[str, str]
 
@@ -53,7 +57,7 @@ def operations(row: Row) -> tuple[bytes, ...]:
     written = [b"PUT", f"weather/{site}/{hour}".encode(), json.dumps(row, separators=(",", ":")).encode(), b"0"]
     written += [b"ADD", f"hours/{day}".encode(), b"1"]
     if rain := _rain(row):
-        written += [b"ADD", f"rain/{day}".encode(), b"%d" % rain]
+        written += [b"ADD", f"rain/{day}".encode(), b"%d" % rain, b"SREM", DRY, day.encode()]
     if _is_fog(row):
         written += [b"SADD", f"fog/{day}".encode(), f"{site} {hour}".encode()]
     written += [b"HADD", month, b"readings", b"1", b"HSET", month, f"{site} latest".encode(), hour.encode()]
@@ -62,11 +66,11 @@ def operations(row: Row) -> tuple[bytes, ...]:
 
 def raw_bytes(written: Iterable[bytes]) -> int:
     """Keys, values, members, fields and amounts of a change, without the words of the commands."""
-    return sum(len(each) for each in written if each not in (b"PUT", b"ADD", b"SADD", b"HADD", b"HSET"))
+    return sum(len(each) for each in written if each not in (b"PUT", b"ADD", b"SADD", b"SREM", b"HADD", b"HSET"))
 
 
 def expected(written: Iterable[Row]) -> Holdings:
-    """What these rows come to, whoever wrote them, in whichever order the airports' changes met."""
+    """What these rows come to, whoever wrote them, in whichever order the airports' changes met; before them the days were listed."""
     registers = {}
     hours: dict[str, int] = {}
     rain: dict[str, int] = {}
@@ -87,7 +91,8 @@ def expected(written: Iterable[Row]) -> Holdings:
         strings={key.encode(): value.encode() for key, value in registers.items()}
         | {f"hours/{day}".encode(): b"%d" % number for day, number in hours.items()}
         | {f"rain/{day}".encode(): b"%d" % number for day, number in rain.items()},
-        sets={f"fog/{day}".encode(): {each.encode() for each in members} for day, members in fog.items()},
+        sets={f"fog/{day}".encode(): {each.encode() for each in members} for day, members in fog.items()}
+        | {DRY: {day.encode() for day in DAYS if day not in rain}},
         maps={
             f"month/{month}".encode(): {b"readings": b"%d" % readings[month]}
             | {f"{site} latest".encode(): hour.encode() for site, hour in latest[month].items()}

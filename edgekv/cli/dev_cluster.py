@@ -85,6 +85,8 @@ class DevCluster:
     async def _start(self, name: str) -> None:
         await self._nodes[name].start()
         node = self._nodes[name].node
+        if self._layout.upstreams(node):
+            await self._nodes[name].admitted()
         listeners = f"http {HOST}:{node.http}, resp {HOST}:{node.resp}, peer {HOST}:{node.peer}"
         self._announce(f"{name} (site {node.site}, {node.role}): {listeners}")
 

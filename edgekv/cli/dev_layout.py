@@ -10,22 +10,26 @@ NAME.log        what it wrote to stderr
 
 import json
 import os
+import random
 import socket
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Final
 
 from edgekv.config import NAME, Address
-from edgekv.errors import ConfigError, Corruption
+from edgekv.errors import ConfigError, Corruption, Unavailable
 
 FORMAT: Final = 1
 FILE: Final = "cluster.json"
 CLOUD: Final = "cloud"
 HOST: Final = "127.0.0.1"
 SOCKET: Final = "control.sock"
+PORTS: Final = range(20_000, 32_000)
+"""Linux takes outgoing connections' from 32768 on (net.ipv4.ip_local_port_range)."""
 SITE_CHARACTERS_MAX: Final = 48
 """A node is called by its site and a number, and what else is below the directory by the node."""
 PORTS_FREE_S: Final = 5.0
@@ -163,15 +167,15 @@ def with_free_ports(layout: Layout) -> Layout:
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports of loopback that are free now."""
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for each in sockets:
-            each.bind((HOST, 0))
-        return [each.getsockname()[1] for each in sockets]
-    finally:
-        for each in sockets:
-            each.close()
+    """Ports of loopback that are free now, none of which the kernel gives to outgoing connections: while a node is down, one of those
+    would take the port that it has to come back to. Unavailable when there are not so many.
+    """
+    found = list(islice(filter(_is_free, random.sample(PORTS, len(PORTS))), count))
+    if len(found) < count:
+        raise Unavailable(
+            f"fewer than {count} ports from {PORTS.start} to {PORTS.stop - 1} are free. Stop what uses them."
+        )
+    return found
 
 
 def _ports(layout: Layout) -> list[int]:

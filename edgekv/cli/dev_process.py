@@ -15,11 +15,14 @@ from typing import Final
 
 from edgekv import limits
 from edgekv.cli.dev_layout import HOST, DevNode
+from edgekv.cli.node_http import NodeHttp
 from edgekv.config import Address
 from edgekv.errors import InvalidRequest, Unavailable
 
 READY_S: Final = 60.0
+ADMITTED_S: Final = 60.0
 STOP_S: Final = 20.0
+POLL_S: Final = 0.05
 LAST_WORDS_BYTES: Final = 4096
 # The smallest that takes values of the default limit: many nodes share a disk, and each zeroes several segments ahead.
 SEGMENT_BYTES: Final = 2 * (limits.VALUE_BYTES_MAX + limits.CHANGE_OVERHEAD_BYTES)
@@ -88,6 +91,17 @@ class DevProcess:
             raise Unavailable(f'node "{self.node.name}" ended with exit code {status}: {self._last_words()}')
         self._watching = asyncio.get_running_loop().create_task(self._watch(process))
 
+    async def admitted(self) -> None:
+        """Wait until it is a member of its cluster, before which it takes no writes. Unavailable when that takes too long."""
+        try:
+            async with asyncio.timeout(ADMITTED_S):
+                while not await asyncio.to_thread(_is_member, self.node):  # noqa: ASYNC110 - another process
+                    await asyncio.sleep(POLL_S)
+        except TimeoutError:
+            raise Unavailable(
+                f'node "{self.node.name}" was not admitted to the cluster after {ADMITTED_S:.0f} s; see {self.log}'
+            ) from None
+
     async def kill(self) -> None:
         """SIGKILL, and wait until it is gone. InvalidRequest when it does not run."""
         if self.state == "stopped" or self._process is None:
@@ -136,6 +150,13 @@ class DevProcess:
             log.seek(max(0, log.seek(0, os.SEEK_END) - LAST_WORDS_BYTES))
             lines = log.read().decode(errors="replace").strip().splitlines()
         return lines[-1] if lines else f"it wrote nothing to {self.log}"
+
+
+def _is_member(node: DevNode) -> bool:
+    """By its own view."""
+    with NodeHttp(Address(HOST, node.http), READY_S) as http:
+        members = http.read("/v1/status").json()["replication"]["members"]
+    return any(member["name"] == node.name and member["state"] == "open" for member in members)
 
 
 async def _says_ready(process: asyncio.subprocess.Process) -> bool:

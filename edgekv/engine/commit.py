@@ -412,7 +412,7 @@ class Commit:
         self.inflight = None
         self._unsynced.append(frame)
         for keyspace, hlc in frame.hlcs.items():
-            keyspace.hlc_logged = hlc
+            keyspace.hlc_logged = max(keyspace.hlc_logged, hlc)  # a run of another actor may be older
         if frame.sync:
             self.synced()
         else:

@@ -75,8 +75,11 @@ class Figures:
     # -- what happens
 
     def note(self, now_ms: int, who: str, sentence: str) -> None:
-        """Something went wrong."""
-        self.events.append(Event(now_ms, f"{who}: {sentence}" if who else sentence))
+        """Something went wrong. What goes wrong again and again is one event, the time that of the last."""
+        event = Event(now_ms, f"{who}: {sentence}" if who else sentence)
+        if self.events and self.events[-1].sentence == event.sentence:
+            self.events.pop()
+        self.events.append(event)
         del self.events[:-EVENTS_MAX]
 
     def gone(self, link: Link) -> None:
@@ -140,7 +143,7 @@ class Figures:
         return {
             "cluster": self._cluster.hex(),
             "role": self._self.role,
-            "member": members.is_open(self._self.actor) or not members.founded,
+            "member": self._engine.admission.outsider is None,
             "leads": self._leader.leads,
             "meta_revision": members.revision,
             "stable": 0 if members.announced is None else members.announced.number,

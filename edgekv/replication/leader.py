@@ -127,6 +127,15 @@ class Leader:
             self._heard.clear()
             self.admit(self._self)
 
+    def force(self) -> bool:
+        """Lead again without those who have not come back; False: it leads. Denied: it is not the leader's node."""
+        if not self.is_leader:
+            raise Denied("this node did not found the cluster: it cannot lead it.")
+        if self.leads:
+            return False
+        self._heard.clear()
+        return self.admit(self._self)
+
     def _settle(self, own: Mapping[int, Vector]) -> None:
         found = settled_heads(self._members.members.values(), self._seen.by_actor, own)
         if found:

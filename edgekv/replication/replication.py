@@ -163,6 +163,13 @@ class Replication:
         self._kick()
         return removed
 
+    def lead(self) -> bool:
+        """An operator's word that a leader which was restored need not wait for anybody (`Leader.force`)."""
+        led = self.leader.force()
+        self._follow_meta()
+        self._kick()
+        return led
+
     def disconnected(self, link: int) -> None:
         """A connection is gone."""
         gone = self.links.pop(link, None)
@@ -392,7 +399,11 @@ class Replication:
             actor = link.peer.actor if link.peer is not None else None
             member = members.members.get(actor) if actor is not None else None
             if member is not None and member.state != "open":
-                self._close(link, f"{actor_text(member.actor)} is closed: its node goes on as another incarnation")
+                if not any(other.state == "open" for other in members.of_node(member.node)):
+                    self._acks.forget(member.node)
+                self._close(
+                    link, f"{actor_text(member.actor)} is closed: it was removed, or goes on as another incarnation"
+                )
 
     # -- changes go out
 

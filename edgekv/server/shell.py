@@ -146,7 +146,8 @@ class Server:
 
     def ready(self) -> bool:
         """Whether the node takes reads and writes."""
-        return not self._closing and self.engine.admission.read_only is None
+        admission = self.engine.admission
+        return not self._closing and admission.read_only is None and admission.outsider is None
 
     async def run_slices(self, step: Callable[[], bool]) -> None:
         """Call ``step`` until it returns False, giving the loop back after each 5 ms."""

@@ -109,7 +109,7 @@ def test_its_nodes_are_told_one_per_line_and_in_a_list(cluster: DevProgram) -> N
     assert "EWR-1" in cluster.order("nodes")
     for name, node in nodes.items():
         assert psutil.Process(node["pid"]).cmdline()[-1].endswith(f"{name}.toml")
-        assert cluster.ask(name, b"PING") == b"PONG"
+        assert cluster.ask(name, b"SET", b"from", name.encode()) == b"OK", "ready is who takes writes"
 
 
 def test_a_cut_holds_back_both_ways_and_a_heal_lets_everything_through(cluster: DevProgram) -> None:

@@ -340,6 +340,7 @@ MUTANTS: Final[dict[str, Mutant]] = {
         "a node does not stamp above the rows that it took in",
         ((Flips._finish, "keyspace.hlc = max(keyspace.hlc, applied.hlcs.get(keyspace.id, 0))", "pass"),),
         seeds_max=400,
+        first=38,
     ),
     "sync_vector_is_theirs": Mutant(
         "after a row sync the vector is the sender's",

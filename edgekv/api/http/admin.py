@@ -7,6 +7,7 @@ from aiohttp import web
 
 from edgekv.api.http.content import encoded, wanted_type
 from edgekv.api.http.door import Door
+from edgekv.api.http.host import Replication
 from edgekv.api.http.reply import Reply
 from edgekv.api.http.target import bytes_parameter, integer_parameter, parameters
 from edgekv.engine.keyspaces import DEFAULT_NAME
@@ -42,11 +43,22 @@ class AdminCalls:
         """Take a member out of the cluster; 204 also when it was out."""
         assert not key
         name = bytes_parameter(parameters(query, ("member",)), "member").decode(errors="backslashreplace")
+        self._replication().remove(name)
+        return Reply(204, b"", b"")
+
+    async def lead(self, request: web.BaseRequest, key: bytes, query: str) -> Reply:  # noqa: ARG002 - a call like the others
+        """Have a hub that was restored lead again, whoever has not come back; 204 also when it leads."""
+        assert not key
+        if query:
+            parameters(query, ())
+        self._replication().lead()
+        return Reply(204, b"", b"")
+
+    def _replication(self) -> Replication:
         replication = self._door.host.replication
         if replication is None:
             raise Denied("this node does not replicate, so it has no members.")
-        replication.remove(name)
-        return Reply(204, b"", b"")
+        return replication
 
     async def digest(self, request: web.BaseRequest, key: bytes, query: str) -> Reply:
         """Of what readers are shown of one keyspace; the loop is given back meanwhile."""

@@ -36,7 +36,7 @@ class HealthCalls:
         admission = self._host.operations.engine.admission
         if admission.read_only is not None:
             return ReadOnly(f"the node is read-only: {admission.read_only}")
-        return Unavailable("the node is starting or stopping.")
+        return admission.outsider or Unavailable("the node is starting or stopping.")
 
     async def metrics(self, request: web.BaseRequest, key: bytes, query: str) -> Reply:  # noqa: ARG002 - scrapers may add a query
         """Prometheus' text format."""

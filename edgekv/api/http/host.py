@@ -43,6 +43,9 @@ class Admission(Protocol):
     @property
     def read_only(self) -> EdgeKVError | None: ...
 
+    @property
+    def outsider(self) -> EdgeKVError | None: ...
+
 
 class Engine(Protocol):
     """The barrier of the last calls, and back-pressure."""
@@ -161,6 +164,8 @@ class Replication(Protocol):
     def status(self) -> dict[str, object]: ...
 
     def remove(self, name: str, /) -> bool: ...
+
+    def lead(self) -> bool: ...
 
 
 class Host(Protocol):

@@ -9,18 +9,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgekv.cli import dev_layout
-from edgekv.cli.demo_weather import SITES, Holdings, Row, difference, expected, operations, rows
+from edgekv.cli.demo_weather import DAYS, DRY, SITES, Holdings, Row, difference, expected, operations, rows
 from edgekv.errors import InvalidRequest
 from tests.unit.cli.conftest import Program
 
 YEAR = rows()
-WORDS = {b"PUT": 3, b"ADD": 2, b"SADD": 2, b"HADD": 3, b"HSET": 3}
+WORDS = {b"PUT": 3, b"ADD": 2, b"SADD": 2, b"SREM": 2, b"HADD": 3, b"HSET": 3}
 """How many arguments each operation has."""
 
 
 def carried_out(changes: Sequence[tuple[bytes, ...]]) -> Holdings:
-    """What one node that does them all in this order holds."""
-    held = Holdings()
+    """What one node that does them all in this order holds, after the days."""
+    held = Holdings(sets={DRY: {day.encode() for day in DAYS}})
     for change in changes:
         words = list(change)
         while words:
@@ -33,6 +33,8 @@ def carried_out(changes: Sequence[tuple[bytes, ...]]) -> Holdings:
                     held.strings[key] = b"%d" % (int(held.strings.get(key, b"0")) + int(number))
                 case b"SADD", (member,):
                     held.sets.setdefault(key, set()).add(member)
+                case b"SREM", (member,):
+                    held.sets[key].discard(member)
                 case b"HADD", (name, number):
                     fields = held.maps.setdefault(key, {})
                     fields[name] = b"%d" % (int(fields.get(name, b"0")) + int(number))
@@ -70,6 +72,7 @@ MISTAKES: dict[str, Callable[[Holdings], object]] = {
     "a counter is lost": lambda held: held.strings.pop(b"rain/2013-01-30"),
     "a member is lost": lambda held: held.sets[b"fog/2013-01-30"].pop(),
     "a member is back": lambda held: held.sets[b"fog/2013-01-30"].add(b"SFO"),
+    "a day that somebody took out is back": lambda held: held.sets[DRY].add(b"2013-01-30"),
     "a set is lost": lambda held: held.sets.pop(b"fog/2013-01-30"),
     "a field is lost": lambda held: held.maps[b"month/2013-01"].pop(b"JFK latest"),
     "a field counts one less": lambda held: held.maps[b"month/2013-01"].update({b"readings": b"1"}),

@@ -61,6 +61,20 @@ def test_a_port_that_somebody_else_keeps_is_replaced_by_another(monkeypatch: pyt
     assert (moved.hubs[0].http, moved.edges, moved.links) == (layout.hubs[0].http, layout.edges, layout.links)
 
 
+def test_ports_are_none_that_an_outgoing_connection_gets_while_a_node_is_down() -> None:
+    layout = dev_layout.create(["EWR", "JFK"], hubs=2)
+    ports = [port for node in layout.nodes for port in (node.http, node.resp, node.peer)]
+    ports += [link.port for link in layout.links]
+    assert len(set(ports)) == 4 * 3 + 2 * 2
+    assert all(1024 <= port < 32_768 for port in ports), "Linux gives those from 32768 on to outgoing connections"
+
+
+def test_too_few_free_ports_are_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dev_layout, "PORTS", range(20_000, 20_002))
+    with pytest.raises(Unavailable, match="fewer than 7 ports from 20000 to 20001 are free"):
+        dev_layout.create(["EWR"], hubs=1)
+
+
 @pytest.mark.parametrize("sites", [["cloud"], ["EWR", "EWR"], ["a/b"], [".."], ['a"'], [""], ["x" * 60]])
 def test_a_site_without_a_name_of_its_own_is_refused(sites: list[str]) -> None:
     with pytest.raises(ConfigError):

@@ -267,3 +267,13 @@ def test_random_lives_converge(net: Net, make: Make, seed: int) -> None:
     assert all(vectors(peer) == vectors(hub) for peer in peers)
     for key in [*KEYS[:3], b"n", b"m"]:
         assert [shown(peer, key) for peer in peers] == [shown(hub, key)] * 4
+
+
+def test_what_goes_wrong_again_and_again_is_one_event(net: Net, make: Make) -> None:
+    hub, (edge,), _ = cluster(net, make, edges=1)
+    hub.replication.remove("edge-0")
+    for _ in range(5):
+        net.connect(edge, hub)
+        run(net, [hub, edge], rounds=2)
+    sentences = [event.sentence for event in hub.replication.figures.events]
+    assert sum("was removed from the cluster" in sentence for sentence in sentences) == 1

@@ -8,6 +8,7 @@ from random import Random
 import pytest
 
 from edgekv.config import KeyspaceConfig
+from edgekv.errors import Denied, Unavailable
 from tests.unit.replication.test_links import cluster, vectors
 from tests.unit.replication.wires import Net, Peer, run
 
@@ -331,3 +332,28 @@ def test_a_hub_that_was_restored_leads_again_when_it_has_caught_up(net: Net, mak
     hub.operations.set(b"k", b"w")
     settle(net, hub, first, second, third)
     assert [peer.operations.get(b"k") for peer in (first, second, third)] == [b"w"] * 3
+
+
+def test_a_restored_leader_waits_for_all_or_for_an_operator(net: Net, make: Make, tmp_path: Path) -> None:
+    hub, (first, gone), _ = cluster(net, make)
+    settle(net, hub, first, gone)
+    hub.cut_off()
+    hub.kill()
+    shutil.copytree(hub.config.data_dir, tmp_path / "backup")
+    shutil.rmtree(hub.config.data_dir)
+    shutil.copytree(tmp_path / "backup", hub.config.data_dir)
+    hub.open()
+    net.connect(first, hub)
+    run(net, [hub, first], rounds=60)
+    assert not hub.replication.leader.leads
+    with pytest.raises(Unavailable, match="not a member"):
+        hub.operations.set(b"k", b"v")
+    with pytest.raises(Denied):
+        first.replication.lead()
+    hub.replication.lead()
+    run(net, [hub, first], rounds=10)
+    hub.operations.set(b"k", b"v")
+    run(net, [hub, first], rounds=10)
+    assert first.operations.get(b"k") == b"v"
+    net.connect(gone, hub)
+    settle(net, hub, first, gone)

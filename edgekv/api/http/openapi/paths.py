@@ -246,6 +246,14 @@ PATHS: Final[Part] = {
             parameters=[ref("parameters", "Digest")],
         )
     ),
+    "/v1/admin/leader": {
+        "put": _operation(
+            "putLeader",
+            "Have the hub that founded the cluster, and was restored, lead it again without those who have not come back",
+            {"204": {"description": "It leads."}},
+            (400, 403, *_EVERY),
+        )
+    },
     "/v1/admin/members": {
         "delete": _operation(
             "deleteMember",

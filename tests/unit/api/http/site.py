@@ -59,6 +59,7 @@ class FakeKeyspaces:
 
 class FakeAdmission:
     read_only: EdgeKVError | None = None
+    outsider: EdgeKVError | None = None
 
 
 class FakeEngine:
@@ -282,6 +283,9 @@ class FakeReplication:
     def remove(self, name: str, /) -> bool:
         if name != "edge":
             raise NotFound(f"there is no member {name!r}.")
+        return True
+
+    def lead(self) -> bool:
         return True
 
     def status(self) -> dict[str, object]:

@@ -64,7 +64,7 @@ def stored(node: FakeNode, path: str) -> None:
         node.operations.sets.add(b"k", [b"a"])
     elif path.startswith("/v1/map/"):
         node.operations.maps.put(b"k", [(b"f", b"1")])
-    elif path == MEMBERS:
+    elif path in (MEMBERS, "/v1/admin/leader"):
         node.replication = FakeReplication()
     else:
         node.operations.set(b"k", b"1")

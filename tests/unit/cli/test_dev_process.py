@@ -1,0 +1,76 @@
+"""When a node of a development cluster is one: as soon as it takes writes."""
+
+import asyncio
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from edgekv.cli import dev_process
+from edgekv.cli.dev_layout import HOST, DevNode
+from edgekv.cli.dev_process import DevProcess
+from edgekv.errors import Unavailable
+
+HUB = {"name": "cloud-1", "state": "open"}
+VIEWS = [
+    [],
+    [HUB],
+    [HUB, {"name": "EWR-1", "state": "closed"}],
+    [HUB, {"name": "EWR-1", "state": "closed"}, {"name": "EWR-1", "state": "open"}],
+]
+"""Of the members, as a node comes to see them."""
+
+
+class Status(ThreadingHTTPServer):
+    """A node of which only the status can be asked. Each answer is the next view; the last one stays."""
+
+    def __init__(self, views: list[list[dict[str, str]]]) -> None:
+        self.asked = 0
+        server = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                view = views[min(server.asked, len(views) - 1)]
+                server.asked += 1
+                body = json.dumps({"replication": {"members": view}}).encode()
+                self.send_response(200 if self.path == "/v1/status" else 404)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the standard library's name
+                pass
+
+        super().__init__((HOST, 0), Handler)
+
+
+@pytest.fixture
+def status(request: pytest.FixtureRequest) -> Iterator[Status]:
+    with Status(request.param) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+def process(tmp_path: Path, server: Status) -> DevProcess:
+    return DevProcess(tmp_path, DevNode("EWR-1", "EWR", "edge", server.server_address[1], 0, 0), [], print)
+
+
+@pytest.mark.parametrize("status", [VIEWS], indirect=True)
+def test_a_node_is_waited_for_until_it_sees_itself_as_an_open_member(tmp_path: Path, status: Status) -> None:
+    asyncio.run(process(tmp_path, status).admitted())
+    assert status.asked == len(VIEWS)
+
+
+@pytest.mark.parametrize("status", [VIEWS[:3]], indirect=True)
+def test_a_node_that_is_not_admitted_is_said_with_its_log(
+    tmp_path: Path, status: Status, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dev_process, "ADMITTED_S", 0.3)
+    with pytest.raises(Unavailable, match=r'node "EWR-1" was not admitted .* see .*EWR-1\.log'):
+        asyncio.run(process(tmp_path, status).admitted())
