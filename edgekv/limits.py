@@ -96,7 +96,7 @@ PEER_OUTPUT_BYTES_MAX: Final = 2 * PEER_FRAME_BYTES_MAX  # not taken by the othe
 PEER_DEAD_MS: Final = 5_000  # without a sign of life a link is closed
 PEER_DIAL_S: Final = 5.0  # for a TCP connection to come about
 PEER_BACK_OFF_S_MIN: Final = 0.1  # before another attempt to connect: by chance between this
-PEER_BACK_OFF_S_MAX: Final = 5.0  # and twice as much for each that failed, at most this
+PEER_BACK_OFF_S_MAX: Final = 1.0  # and twice as much for each that failed, at most this
 PEER_LASTING_S: Final = 10.0  # a link that lived so long was a good one, and the next attempt is a first one again
 PEER_CLOSE_WAIT_S: Final = 1.0  # for other nodes to take the last messages at shutdown
 
@@ -158,7 +158,8 @@ PEER_MESSAGE_BYTES: Final = 256 * KIB  # where a message of changes ends
 PEER_MESSAGES_AT_ONCE: Final = 4  # that one link sends in a turn of the loop
 PEER_ACK_BYTES: Final = 128 * KIB  # taken in, after which the peer is told although nothing is durable yet
 PEER_HEARTBEAT_MS: Final = 1_000
-SEEN_INTERVAL_MS: Final = 1_000
+LINKS_LOOK_MS: Final = 1_000  # between two looks at who is a member, what is settled, and how far all are
+SEEN_INTERVAL_MS: Final = 5_000  # as often as the leader makes a STABLE of them
 SPOOL_KEEP_MS: Final = 600_000  # a spool that nobody asks for goes
 # Watches (node/watch.py, api/watch.py).
 WATCHES_MAX: Final = 512  # of one node; each may hold a frame, and a window of the log while it lags

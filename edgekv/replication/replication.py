@@ -22,6 +22,7 @@ from edgekv.engine.keyspaces import META_ID, Head, Keyspace
 from edgekv.errors import Denied, EdgeKVError, Forked, PeerFault, Unavailable
 from edgekv.ids import Actor, KeyspaceId, Vector, actor_text
 from edgekv.limits import (
+    LINKS_LOOK_MS,
     PEER_ACK_BYTES,
     PEER_DEAD_MS,
     PEER_HEARTBEAT_MS,
@@ -138,6 +139,7 @@ class Replication:
             now_ms=now_ms(),
         )
         self._seen_at_ms = 0
+        self._looked_at_ms = 0
         engine.judges_clocks = myself.role == "hub"
         self.members.refresh()
         self._follow_meta()
@@ -205,7 +207,7 @@ class Replication:
     def tick(self) -> None:
         """About ten times a second."""
         now = self._now_ms()
-        self.row_sync.tick(list(self.links.values()))
+        self.work()
         for link in list(self.links.values()):
             if now - link.heard_ms > PEER_DEAD_MS:
                 self._close(link, f"the peer has said nothing for {PEER_DEAD_MS // 1000} s")
@@ -218,12 +220,28 @@ class Replication:
         if not 0 <= now - self._seen_at_ms < SEEN_INTERVAL_MS:
             self._seen_at_ms = now
             self._say_seen()
+        if not 0 <= now - self._looked_at_ms < LINKS_LOOK_MS:
+            self._looked_at_ms = now
             for link in list(self.links.values()):
                 if link.peer is not None and not self.members.is_open(link.peer.actor):
                     self._apply(link, link.peer)
             self.leader.tick(now, self._vectors())
             self._follow_meta()
             self.figures.look(now)
+
+    def work(self) -> bool:
+        """A little of what row syncs need (row_sync.py), a few ms; whether there is more, for which `tick` need not be waited for."""
+        offered = self.row_sync.work(list(self.links.values()))
+        if offered:
+            for link in list(self.links.values()):
+                self._pump(link)
+        return self.row_sync.busy
+
+    def close(self) -> None:
+        """No more links. What row syncs have open is given back. Idempotent."""
+        for link in list(self.links):
+            self.disconnected(link)
+        self.row_sync.close()
 
     # -- messages
 

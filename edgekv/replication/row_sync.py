@@ -15,7 +15,7 @@ from typing import Final
 
 from edgekv.engine.engine import Engine
 from edgekv.engine.keyspaces import Keyspace
-from edgekv.errors import Corruption, FormatUnknown, PeerFault, Unavailable
+from edgekv.errors import Corruption, Denied, FormatUnknown, PeerFault, Unavailable
 from edgekv.ids import Actor, KeyspaceId, Vector
 from edgekv.limits import PEER_MESSAGE_BYTES, PEER_MESSAGES_AT_ONCE, PEER_WINDOW_BYTES, SPOOL_KEEP_MS
 from edgekv.replication.link import Link
@@ -35,8 +35,8 @@ from edgekv.store.spool_check import SpoolCheck
 from edgekv.store.spool_transfer import Part, SpoolFolder
 
 PIECE_OVERHEAD_BYTES: Final = 64
-_CHECK_BLOCKS: Final = 4
-"""Of a spool that was received, per step: a few ms each."""
+_WRITE_ROWS: Final = 2_000
+"""Of a spool that is written, per step: about 2 ms."""
 
 
 class Outgoing:
@@ -237,18 +237,21 @@ class RowSync:
     def _begin_check(self, incoming: Incoming) -> None:
         keyspace = self._engine.keyspaces.by_id[KeyspaceId(incoming.offer.keyspace)]
         try:
-            incoming.check = SpoolCheck(incoming.part.path, lambda key: self._engine.keyspaces.of(key) is keyspace)
+            incoming.check = SpoolCheck(incoming.part.path, lambda key: self._owns(keyspace, key))
         except (Corruption, FormatUnknown) as error:
             self._reject(incoming, error)
+
+    def _owns(self, keyspace: Keyspace, key: bytes) -> bool:
+        try:
+            return self._engine.keyspaces.of(key) is keyspace
+        except Denied:  # it is one of a keyspace that is not here
+            return False
 
     def _check(self, incoming: Incoming, check: SpoolCheck) -> None:
         """Look at some of what came; at its end, flip."""
         offer = incoming.offer
         try:
-            for _ in range(_CHECK_BLOCKS):
-                if not check.step():
-                    break
-            else:
+            if check.step():
                 return
             if (check.head.keyspace, check.head.vector, check.head.hlc) != (offer.keyspace, offer.vector, offer.hlc):
                 raise Corruption("the spool is another than was offered.", path=incoming.part.path.name)
@@ -294,11 +297,19 @@ class RowSync:
 
     # -- both
 
-    def tick(self, links: list[Link]) -> None:
-        """Write, check and forget a little."""
+    @property
+    def busy(self) -> bool:
+        """Whether there is something to write or to check."""
+        incoming = self._incoming
+        checking = incoming is not None and incoming.check is not None and not incoming.flipping
+        return checking or any(outgoing.offer is None for outgoing in self._outgoing.values())
+
+    def work(self, links: list[Link]) -> bool:
+        """Write, check and forget a little; whether a spool is finished, so that it can be offered."""
+        finished = False
         for keyspace, outgoing in list(self._outgoing.items()):
             if outgoing.offer is None:
-                self._write(keyspace, outgoing)
+                finished |= self._write(keyspace, outgoing)
             elif self._now_ms() - outgoing.used_ms > SPOOL_KEEP_MS:
                 self._drop(keyspace)
         incoming = self._incoming
@@ -311,23 +322,34 @@ class RowSync:
                 if link.deferred and link.is_up:
                     self.offered(link, link.deferred.pop(next(iter(link.deferred))))
                     break
+        return finished
 
-    def _write(self, keyspace: int, outgoing: Outgoing) -> None:
+    def _write(self, keyspace: int, outgoing: Outgoing) -> bool:
+        """Some rows more; whether those were the last."""
         try:
-            if outgoing.writer.step():
-                return
+            if outgoing.writer.step(_WRITE_ROWS):
+                return False
         except (OSError, StoreError):
             self._drop(keyspace)  # no room, or no reader's place: begin again when it is asked for
-            return
+            return False
         except Corruption as error:
             self._drop(keyspace)
             self._unreadable.add(keyspace)
             self._note(f"rows of keyspace {keyspace} are not sent to peers: {error}")
-            return
+            return False
         summary = outgoing.writer.summary
         outgoing.offer = SyncOffer(
             keyspace, outgoing.spool, summary.bytes, summary.crc, summary.head.vector, summary.head.hlc
         )
+        return True
+
+    def close(self) -> None:
+        """Give back what is open; what has come of a spool stays, what was written is of no use any more. Idempotent."""
+        for keyspace in list(self._outgoing):
+            self._drop(keyspace)
+        incoming = self._incoming
+        if incoming is not None and not incoming.flipping:
+            self._give_up(incoming)
 
     def _drop(self, keyspace: int) -> None:
         outgoing = self._outgoing.pop(keyspace)

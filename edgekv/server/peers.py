@@ -79,3 +79,4 @@ class Peers:
         await self._dialer.close()
         await self._listener.close()
         await self._links.stop()
+        self.replication.close()

@@ -58,6 +58,7 @@ from edgekv.wal.spares import SpareMaker
 _log: Final = logging.getLogger("edgekv.server")
 
 TICK_S: Final = min(READER_AGE_MS, BUFFERED_SYNC_INTERVAL_MS) / 1000
+WORK_PAUSE_S: Final = 0.003
 DISK_CHECK_TICKS: Final = 10
 DISK_CHECK_BYTES: Final = MIB
 """Of changes between two looks at the disk: in a second a fast writer fills what LMDB needs for what is acknowledged."""
@@ -100,6 +101,7 @@ class Server:
         self._unchecked_bytes = 0
         self._last_frame_s = 0.0
         self._promised = True
+        self._working = False
         self._garbage: Garbage | None = None
         self._collected_s = time.monotonic()
 
@@ -400,10 +402,20 @@ class Server:
                 flusher.submit(PromiseJob(HOUSEKEEPING))
         if self.engine.commit.error is None:
             self._peers.replication.tick()
+            if self._peers.replication.row_sync.busy and not self._working:
+                self._working = True
+                self._loop.call_later(WORK_PAUSE_S, self._work)
         self._supervisor.tick()
         if self._ticks % DISK_CHECK_TICKS == 0:
             self._check_disk()
         self._collect_garbage()
+
+    def _work(self) -> None:
+        """A little of a row sync, as long as there is more: clients have their turn in between."""
+        if self._closing or self.engine.commit.error is not None or not self._peers.replication.work():
+            self._working = False
+            return
+        self._loop.call_later(WORK_PAUSE_S, self._work)
 
     def _check_disk(self, lacking: bool = False) -> None:
         self._unchecked_bytes = 0

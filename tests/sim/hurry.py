@@ -11,6 +11,7 @@ _SHORT_MS: Final[list[tuple[Any, str, int]]] = [
     (checkpoint, "GENERATION_AGE_MS", 300),
     (checkpoint, "_PURGE_INTERVAL_MS", 400),
     (replication, "SEEN_INTERVAL_MS", 200),
+    (replication, "LINKS_LOOK_MS", 200),
     (leader, "STABLE_INTERVAL_MS", 300),
     (leader, "WALL_STEP_MS", 500),
 ]

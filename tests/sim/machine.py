@@ -109,6 +109,7 @@ class Machine:
     def crash(self, *, power: bool) -> None:
         """The process or the whole machine dies, and is back after a while."""
         self._note(f"dies{' without power' if power else ''}")
+        self.replication.close()
         self.node.crash(power=power)
         self._down(silent=power)
 
@@ -116,6 +117,7 @@ class Machine:
         """It dies, and an older copy of its directory is started."""
         self._note("is restored")
         self._cluster.witness.set_back(self.node, [machine.node for machine in self._cluster.machines])
+        self.replication.close()
         self.node.restore()
         self._down(silent=False)
 

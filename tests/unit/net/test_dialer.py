@@ -35,8 +35,8 @@ def test_pauses_stay_within_their_bounds(failures: int, chance: float) -> None:
 def test_pauses_grow_to_the_greatest_and_are_spread_by_chance(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dialer, "PEER_BACK_OFF_S_MIN", PEER_BACK_OFF_S_MIN)
     longest = [back_off_s(failures, 0.999999) for failures in range(1, 8)]
-    assert longest == pytest.approx([0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0], abs=0.001)
-    assert back_off_s(7, 0) == 0.1 and back_off_s(7, 0.5) == pytest.approx(2.55)
+    assert longest == pytest.approx([0.2, 0.4, 0.8, 1.0, 1.0, 1.0, 1.0], abs=0.001)
+    assert back_off_s(7, 0) == 0.1 and back_off_s(7, 0.5) == pytest.approx(0.55)
 
 
 def test_an_edge_takes_the_first_upstream_that_answers() -> None:

@@ -124,6 +124,10 @@ class Peer(InlineNode):
             entropy=self._dice.randbytes,
         )
 
+    def kill(self) -> None:
+        self.replication.close()
+        super().kill()
+
     def send(self, link: int, message: bytes) -> None:
         self.net.send(self, link, message)
 
