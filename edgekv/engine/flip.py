@@ -106,6 +106,7 @@ class Flips:
         that it does not know. ClockTooFarAhead: its stamps are not folded in.
         """
         self._check(keyspace, vector, hlc)
+        self._kept[spool_id] = _NOT_YET  # also if it lay there at the start, as something to remove
         entries = [(actor, seq, chain) for actor, (seq, chain) in sorted(vector.items())]
         self._waiting.append(_Asked(keyspace, Barrier(keyspace.id, spool_id, entries, hlc), done))
         self.advance()
@@ -188,7 +189,6 @@ class Flips:
         self._memtable.drop_cache()
         flip.frame = self._commit.filling
         self._commit.mark(pack_barrier(flip.asked.barrier))
-        self._kept[flip.asked.barrier.spool_id] = _NOT_YET
 
     def _finish(self, flip: _Flip) -> None:
         keyspace, applied = flip.asked.keyspace, self._store.applied()
