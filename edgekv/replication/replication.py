@@ -121,7 +121,7 @@ class Replication:
             store=store,
             source=source,
             folder=folder,
-            floors=lambda: self.members.floors,
+            floors=self._floors,
             send=self._send,
             refuse=self._refuse,
             note=self._say,
@@ -333,7 +333,7 @@ class Replication:
         link.peer, link.skew_ms = hello, hello.wall_ms - self._now_ms()
         has = {k: {actor: seq for actor, (seq, _) in vector.items()} for k, vector in hello.vectors.items()}
         link.acknowledged.update(has)
-        link.sender = Sender(self._engine, self._source, has, lambda: self.members.floors)
+        link.sender = Sender(self._engine, self._source, has, self._floors)
         link.phase = "meta"
         self._acks.met(_peer(hello), {KeyspaceId(k): vector for k, vector in has.items()})
         self.leader.heard_hello(hello)
@@ -561,6 +561,15 @@ class Replication:
 
     def _vectors(self) -> dict[int, Vector]:
         return {k.id: {actor: head.seq for actor, head in k.vector.items()} for k in self._held()}
+
+    def _floors(self) -> dict[int, Vector]:
+        """What of the founder's time alone this node has: its log does not say what was forgotten then."""
+        own = self._vectors()
+        floors: dict[int, Vector] = {}
+        for keyspace, floor in self.members.floors.items():
+            vector = own.get(keyspace, {})
+            floors[keyspace] = {actor: min(seq, vector[actor]) for actor, seq in floor.items() if actor in vector}
+        return floors
 
     def _held(self) -> list[Keyspace]:
         return [keyspace for keyspace in self._engine.keyspaces.all if self._holds(keyspace)]

@@ -188,7 +188,12 @@ class SimNode:
                 shutil.copyfile(self._before_commit, self._data)
 
     def back_up(self) -> None:
-        """Copy the directory as it is at this moment."""
+        """Copy the directory as it is at this moment, unless it holds what a power cut may take: those dots are issued again then.
+
+        (A copy that has them and is started later is another history of one actor, a fork, which is refused and not mended.)
+        """
+        if self.jobs or self.engine.commit.needs_sync:
+            return
         self._backup = (
             {name: bytes(inode.cache) for name, inode in self.disk.entries.items()},
             self._data.read_bytes(),
