@@ -291,6 +291,9 @@ class Replication:
         if isinstance(message, SyncOffer):
             for actor, (seq, _) in message.vector.items():
                 self._check_late(actor, message.keyspace, seq)
+                link.sender.peer_has(
+                    message.keyspace, actor, seq
+                )  # else it is offered its own rows, behind their BARRIER
             self.row_sync.offered(link, message)
         elif isinstance(message, SyncPiece):
             self.row_sync.piece(link, message)
