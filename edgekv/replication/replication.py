@@ -19,7 +19,16 @@ from typing import Final, Protocol
 
 from edgekv.engine.engine import Engine
 from edgekv.engine.keyspaces import META_ID, Head, Keyspace
-from edgekv.errors import Denied, EdgeKVError, Forked, PeerFault, Unavailable
+from edgekv.errors import (
+    Corruption,
+    CursorLost,
+    Denied,
+    EdgeKVError,
+    Forked,
+    FormatUnknown,
+    PeerFault,
+    Unavailable,
+)
 from edgekv.ids import Actor, KeyspaceId, Vector, actor_text
 from edgekv.limits import (
     LINKS_LOOK_MS,
@@ -62,9 +71,12 @@ from edgekv.replication.messages import (
 from edgekv.replication.row_sync import RowSync
 from edgekv.replication.seen import SeenTable, moved
 from edgekv.replication.sender import RUN_OVERHEAD_BYTES, Sender
-from edgekv.store.lmdb_store import LmdbStore
+from edgekv.store.lmdb_store import LmdbStore, StoreError
 from edgekv.store.spool_transfer import SpoolFolder
 from edgekv.wal.record import Changes
+
+_OWN_TROUBLE: Final = (Unavailable, Corruption, CursorLost, FormatUnknown, StoreError, OSError)
+"""What goes wrong in this node's log, store or folder while it serves a peer: that link ends, the others go on."""
 
 
 class Transport(Protocol):
@@ -189,7 +201,7 @@ class Replication:
             self._take(from_link, parse(message))
         except PeerFault as error:
             self._refuse(from_link, error)
-        except Unavailable as error:  # this node's own trouble: the peer will come back
+        except _OWN_TROUBLE as error:  # the peer will come back
             self._close(from_link, str(error))
 
     def heard(self, link: int) -> None:
@@ -225,8 +237,11 @@ class Replication:
             for link in list(self.links.values()):
                 if link.peer is not None and not self.members.is_open(link.peer.actor):
                     self._apply(link, link.peer)
-            self.leader.tick(now, self._vectors())
-            self._follow_meta()
+            try:
+                self.leader.tick(now, self._vectors())
+                self._follow_meta()
+            except _OWN_TROUBLE as error:
+                self._say(f"what the leader has to do waits: {error}")
             self.figures.look(now)
 
     def work(self) -> bool:
@@ -445,6 +460,8 @@ class Replication:
                     return
         except PeerFault as error:
             self._refuse(link, error)
+        except _OWN_TROUBLE as error:
+            self._close(link, str(error))
 
     def _send_runs(self, link: Link, runs: list[Changes]) -> None:
         size = sum(len(run.body) + RUN_OVERHEAD_BYTES for run in runs)
@@ -498,6 +515,9 @@ class Replication:
                 link.taken_bytes += size
         except PeerFault as error:
             self._refuse(link, error)
+            return
+        except _OWN_TROUBLE as error:  # what is left of the message comes again on another link
+            self._close(link, str(error))
             return
         finally:
             self._kick()

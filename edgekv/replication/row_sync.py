@@ -15,7 +15,7 @@ from typing import Final
 
 from edgekv.engine.engine import Engine
 from edgekv.engine.keyspaces import Keyspace
-from edgekv.errors import Corruption, Denied, FormatUnknown, PeerFault, Unavailable
+from edgekv.errors import Corruption, Denied, EdgeKVError, FormatUnknown, PeerFault, Unavailable
 from edgekv.ids import Actor, KeyspaceId, Vector
 from edgekv.limits import PEER_MESSAGE_BYTES, PEER_MESSAGES_AT_ONCE, PEER_WINDOW_BYTES, SPOOL_KEEP_MS
 from edgekv.replication.link import Link
@@ -78,12 +78,12 @@ class RowSync:
         folder: SpoolFolder,
         floors: Callable[[], dict[int, Vector]],
         send: Callable[[Link, Message], None],
-        refuse: Callable[[Link, PeerFault], None],
+        refuse: Callable[[Link, EdgeKVError], None],
         note: Callable[[str], None],
         entropy: Callable[[int], bytes],
         now_ms: Callable[[], int],
     ) -> None:
-        """``refuse``: end a link whose peer sent what cannot be rows. ``note``: something for the operator."""
+        """``refuse``: end a link whose peer sent what cannot be rows, or whose rows cannot be kept. ``note``: something for the operator."""
         self._engine: Final = engine
         self._store: Final = store
         self._source: Final = source
@@ -207,10 +207,14 @@ class RowSync:
             return
         if incoming is not None:
             incoming.part.close()
-        self._folder.remove_parts(but=offer.spool)
-        part = self._folder.part(offer.spool)
-        if part.size > offer.bytes:
-            part.cut()
+        try:
+            self._folder.remove_parts(but=offer.spool)
+            part = self._folder.part(offer.spool)
+            if part.size > offer.bytes:
+                part.cut()
+        except OSError as error:
+            self._incoming = None
+            raise _cannot_keep(error) from error
         self._incoming = Incoming(offer, part, link, self._now_ms())
         if part.size == offer.bytes:
             self._begin_check(self._incoming)
@@ -230,7 +234,7 @@ class RowSync:
             incoming.part.append(piece.data)
         except OSError as error:
             self._give_up(incoming)
-            raise Unavailable(f"the rows of a sync cannot be kept: {error.strerror}.") from error
+            raise _cannot_keep(error) from error
         if incoming.part.size == incoming.offer.bytes:
             self._begin_check(incoming)
 
@@ -240,6 +244,8 @@ class RowSync:
             incoming.check = SpoolCheck(incoming.part.path, lambda key: self._owns(keyspace, key))
         except (Corruption, FormatUnknown) as error:
             self._reject(incoming, error)
+        except OSError as error:
+            self._fail(incoming, error)
 
     def _owns(self, keyspace: Keyspace, key: bytes) -> bool:
         try:
@@ -258,6 +264,9 @@ class RowSync:
         except (Corruption, FormatUnknown) as error:
             self._reject(incoming, error)
             return
+        except OSError as error:
+            self._fail(incoming, error)
+            return
         incoming.part.close()
         keyspace = self._engine.keyspaces.by_id[KeyspaceId(offer.keyspace)]
         try:
@@ -272,8 +281,7 @@ class RowSync:
             self._give_up(incoming)
             self._refuse(incoming.link, error)
         except OSError as error:
-            self._give_up(incoming)
-            self._note(f"the rows of a sync cannot be kept: {error.strerror}")
+            self._fail(incoming, error)
 
     def _flipped(self, incoming: Incoming, keyspace: Keyspace) -> None:
         self._incoming = None
@@ -288,6 +296,11 @@ class RowSync:
         incoming.part.cut()
         self._give_up(incoming)
         self._refuse(incoming.link, PeerFault(f"the rows that it sent cannot be used: {error}"))
+
+    def _fail(self, incoming: Incoming, error: OSError) -> None:
+        """It cannot be kept. Its link ends with it: on that one it would not be offered again."""
+        self._give_up(incoming)
+        self._refuse(incoming.link, _cannot_keep(error))
 
     def _give_up(self, incoming: Incoming) -> None:
         incoming.part.close()
@@ -320,7 +333,10 @@ class RowSync:
         if self._incoming is None:
             for link in links:
                 if link.deferred and link.is_up:
-                    self.offered(link, link.deferred.pop(next(iter(link.deferred))))
+                    try:
+                        self.offered(link, link.deferred.pop(next(iter(link.deferred))))
+                    except Unavailable as error:
+                        self._refuse(link, error)
                     break
         return finished
 
@@ -361,6 +377,10 @@ class RowSync:
         """Of the spool that is taken in: what has come and all of it; zeros: there is none."""
         incoming = self._incoming
         return (0, 0) if incoming is None else (incoming.part.size, incoming.offer.bytes)
+
+
+def _cannot_keep(error: OSError) -> Unavailable:
+    return Unavailable(f"the rows of a sync cannot be kept: {error.strerror}.")
 
 
 def _seqs(keyspace: Keyspace) -> Vector:

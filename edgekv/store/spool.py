@@ -104,9 +104,14 @@ class SpoolWriter:
     """
 
     def __init__(self, store: LmdbStore, keyspace: KeyspaceId, path: Path) -> None:
-        """Raises Unavailable, OSError."""
+        """Raises Unavailable, OSError: there is no file then."""
         self._path: Final = path
         self._reading: Final = store.read()
+        try:
+            self._file: Final = path.open("wb", buffering=0)
+        except OSError:
+            self._reading.close()
+            raise
         self._keyspace: Final = keyspace
         low, high = layout.key_start(keyspace, b""), layout.key_start(KeyspaceId(keyspace + 1), b"")
         self._rows: Final = self._reading.range(low, high)
@@ -127,10 +132,14 @@ class SpoolWriter:
         self._block_bytes = 0
         self._digest = self._row_count = 0
         self._summary: SpoolSummary | None = None
-        self._file: Final = path.open("wb", buffering=0)
-        self._bytes = _write(self._file.fileno(), _START.pack(MAGIC, VERSION))
         vector = [[actor, seq, chain] for actor, (seq, chain) in sorted(self.head.vector.items())]
-        self._put_block(_HEAD, pack([keyspace, vector, *self.head[2:]]))
+        try:
+            self._bytes = _write(self._file.fileno(), _START.pack(MAGIC, VERSION))
+            self._put_block(_HEAD, pack([keyspace, vector, *self.head[2:]]))
+        except OSError:
+            self.close()
+            path.unlink(missing_ok=True)
+            raise
 
     @property
     def summary(self) -> SpoolSummary:

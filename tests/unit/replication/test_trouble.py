@@ -1,12 +1,14 @@
 """What a node bears: peers that are wrong, disks that are full or damaged, clocks that are set, and all of it beside others' links."""
 
+import errno
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from edgekv.replication import messages
-from tests.unit.replication.test_links import vectors
+from edgekv.store.applied import sync_path
+from tests.unit.replication.test_links import cluster, vectors
 from tests.unit.replication.wires import Net, Peer, run
 
 Make = Callable[..., Peer]
@@ -78,3 +80,88 @@ def test_rows_that_a_peer_gave_are_not_offered_back_to_it(net: Net, make: Make) 
     assert edge.replication.row_sync.syncs_total == 1
     assert vectors(edge) == vectors(hub)
     assert not [message for message in sent if isinstance(message, messages.SyncOffer)]
+
+
+def damage_log(peer: Peer) -> None:
+    """Bytes of its oldest segment turn, those of its first frame apart."""
+    path = min((peer.config.data_dir / "wal").glob("*.wal"))
+    data = bytearray(path.read_bytes())
+    data[100_000:100_100] = bytes(100)
+    path.write_bytes(data)
+
+
+def test_a_log_that_is_damaged_under_one_sender_ends_its_link_and_no_other(net: Net, make: Make) -> None:
+    hub, (late, first), wires = cluster(net, make)
+    net.cut(wires[0])
+    for i in range(40):
+        hub.operations.set(b"k/%d" % i, b"x" * 60_000)
+        run(net, [hub, first], rounds=1, step_ms=10)
+    hub.engine.tail.bytes_max = 0  # what is late comes from the files
+    hub.operations.set(b"last", b"v")
+    run(net, [hub, first], rounds=1)
+    carry(hub)
+    damage_log(hub)
+    late.now_ms = hub.now_ms
+    net.connect(late, hub)
+    wire = net.connect(first, hub)
+    run(net, [hub, late, first], rounds=5)
+    hub.operations.set(b"after", b"v")
+    run(net, [hub, late, first], rounds=30)
+    assert "damaged" in str(hub.replication.status()["events"])
+    assert wire.number in hub.replication.links
+    assert first.operations.get(b"after") == b"v"
+
+
+def test_a_folder_that_cannot_be_written_ends_the_link_that_brings_rows_and_no_other(net: Net, make: Make) -> None:
+    hub = make("hub", founder=True)
+    hub.operations.set(b"k", b"v")
+    carry(hub)
+    edge = make("edge", site="s", role="edge")
+    folder = sync_path(edge.config.data_dir)
+    folder.rmdir()
+    net.connect(edge, hub)
+    run(net, [hub, edge], rounds=20)
+    assert "cannot be kept" in str(edge.replication.status()["events"])
+    assert not edge.replication.links
+    folder.mkdir()
+    net.connect(edge, hub)
+    run(net, [hub, edge], rounds=20)
+    assert edge.operations.get(b"k") == b"v"
+
+
+def test_rows_that_cannot_be_synced_are_asked_for_again(net: Net, make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    hub = make("hub", founder=True)
+    hub.operations.set(b"k", b"v")
+    carry(hub)
+    edge = make("edge", site="s", role="edge")
+    wire = net.connect(edge, hub)
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("edgekv.replication.row_sync.keep", full)
+        run(net, [hub, edge], rounds=20)
+    assert edge.operations.get(b"k") is None
+    if wire.number not in edge.replication.links:
+        net.connect(edge, hub)
+    run(net, [hub, edge], rounds=20)
+    assert edge.operations.get(b"k") == b"v"
+
+
+def test_a_spool_that_cannot_be_begun_leaves_no_file(net: Net, make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    hub = make("hub", founder=True)
+    hub.operations.set(b"k", b"v")
+    carry(hub)
+    edge = make("edge", site="s", role="edge")
+    net.connect(edge, hub)
+
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("edgekv.store.spool._write", full)
+        run(net, [hub, edge], rounds=20)
+    assert not list(sync_path(hub.config.data_dir).iterdir())
+    run(net, [hub, edge], rounds=20)
+    assert edge.operations.get(b"k") == b"v"
