@@ -109,6 +109,7 @@ class FleetNode:
             keyspaces=[],
             transport=self,
             now_ms=lambda: self.now_ms,
+            monotonic_ms=lambda: self.now_ms,
             kick=lambda: None,
             rolled_back=lambda: None,
             acks=self.node.acks,

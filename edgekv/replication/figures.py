@@ -135,7 +135,7 @@ class Figures:
             states[member.state] += 1
         return states
 
-    def status(self, now_ms: int) -> dict[str, object]:
+    def status(self, now_ms: int, monotonic_ms: int) -> dict[str, object]:
         """All of it."""
         members = self._members
         lags = self.lags(now_ms)
@@ -151,7 +151,7 @@ class Figures:
                 {"name": m.name, "site": m.site, "role": m.role, "state": m.state, "actor": actor_text(m.actor)}
                 for m in sorted(members.members.values(), key=lambda m: (m.name, m.revision))
             ],
-            "links": [_link_status(link, by_node, now_ms) for link in self._links.values()],
+            "links": [_link_status(link, by_node, monotonic_ms) for link in self._links.values()],
             "unlinked": [
                 {"name": lag.member.name, "site": lag.member.site, **_lag_status(lag)} for lag in lags if not lag.linked
             ],
@@ -204,7 +204,7 @@ def _lag_status(lag: Lag | None) -> dict[str, object]:
     }
 
 
-def _link_status(link: Link, lags: Mapping[bytes, Lag], now_ms: int) -> dict[str, object]:
+def _link_status(link: Link, lags: Mapping[bytes, Lag], monotonic_ms: int) -> dict[str, object]:
     peer = link.peer
     return {
         "peer": None if peer is None else peer.name,
@@ -214,7 +214,7 @@ def _link_status(link: Link, lags: Mapping[bytes, Lag], now_ms: int) -> dict[str
         "outgoing": link.outgoing,
         **_lag_status(None if peer is None else lags.get(peer.node)),
         "skew_ms": link.skew_ms,
-        "silent_ms": now_ms - link.heard_ms,
+        "silent_ms": monotonic_ms - link.heard_ms,
         "since_ms": link.since_ms,
         "sent_bytes": link.sent_bytes_total,
         "received_bytes": link.received_bytes,

@@ -22,13 +22,14 @@ Phase = Literal["greeting", "meta", "data", "closed"]
 class Link:
     """State of one link. replication/replication.py moves it."""
 
-    def __init__(self, number: int, *, outgoing: bool, now_ms: int) -> None:
+    def __init__(self, number: int, *, outgoing: bool, wall_ms: int, now_ms: int) -> None:
+        """``now_ms``: monotonic, as all times here but ``since_ms``: silence is not measured by clocks that are set."""
         self.number: Final = number
         self.outgoing: Final = outgoing
         self.phase: Phase = "greeting"
         self.peer: Hello | None = None
         self.sender: Sender | None = None
-        self.since_ms: Final = now_ms
+        self.since_ms: Final = wall_ms
         self.sent_ms = now_ms
         self.heard_ms = now_ms
         self.skew_ms = 0

@@ -103,6 +103,7 @@ class Replication:
         keyspaces: list[dict[str, object]],
         transport: Transport,
         now_ms: Callable[[], int],
+        monotonic_ms: Callable[[], int],
         kick: Callable[[], None],
         rolled_back: Callable[[], None],
         acks: Acks,
@@ -121,6 +122,7 @@ class Replication:
         self._keyspace_entries: Final = keyspaces
         self._transport: Final = transport
         self._now_ms: Final = now_ms
+        self._monotonic_ms: Final = monotonic_ms
         self._kick: Final = kick
         self._rolled_back: Final = rolled_back
         self._acks: Final = acks
@@ -138,7 +140,7 @@ class Replication:
             refuse=self._refuse,
             note=self._say,
             entropy=entropy,
-            now_ms=now_ms,
+            now_ms=monotonic_ms,
         )
         self.figures: Final = Figures(
             engine=engine,
@@ -160,7 +162,7 @@ class Replication:
 
     def connected(self, link: int, *, outgoing: bool) -> None:
         """A connection is there; ``outgoing``: this node made it."""
-        self.links[link] = Link(link, outgoing=outgoing, now_ms=self._now_ms())
+        self.links[link] = Link(link, outgoing=outgoing, wall_ms=self._now_ms(), now_ms=self._monotonic_ms())
         self._send(self.links[link], self._hello())
 
     def remove(self, name: str) -> bool:
@@ -195,7 +197,7 @@ class Replication:
         from_link = self.links.get(link)
         if from_link is None:
             return  # it was closed a moment ago
-        from_link.heard_ms = self._now_ms()
+        from_link.heard_ms = self._monotonic_ms()
         from_link.received_bytes += len(message)
         try:
             self._take(from_link, parse(message))
@@ -208,7 +210,7 @@ class Replication:
         """A part of a message came: its peer is alive, and the line slow."""
         from_link = self.links.get(link)
         if from_link is not None:
-            from_link.heard_ms = self._now_ms()
+            from_link.heard_ms = self._monotonic_ms()
 
     def durable(self) -> None:
         """The engine's durable state has moved: acknowledge what came, send what is new."""
@@ -218,16 +220,16 @@ class Replication:
 
     def tick(self) -> None:
         """About ten times a second."""
-        now = self._now_ms()
+        now, monotonic = self._now_ms(), self._monotonic_ms()
         self.work()
         for link in list(self.links.values()):
-            if now - link.heard_ms > PEER_DEAD_MS:
+            if monotonic - link.heard_ms > PEER_DEAD_MS:
                 self._close(link, f"the peer has said nothing for {PEER_DEAD_MS // 1000} s")
                 continue
             self._drain(link)
             self._acknowledge(link)
             self._pump(link)
-            if now - link.sent_ms >= PEER_HEARTBEAT_MS:
+            if monotonic - link.sent_ms >= PEER_HEARTBEAT_MS:
                 self._send(link, Heartbeat(now))
         if not 0 <= now - self._seen_at_ms < SEEN_INTERVAL_MS:
             self._seen_at_ms = now
@@ -604,7 +606,7 @@ class Replication:
 
     def _send(self, link: Link, message: Message) -> None:
         data = pack_message(message)
-        link.sent_ms = self._now_ms()
+        link.sent_ms = self._monotonic_ms()
         link.sent_bytes_total += len(data)
         self._transport.send(link.number, data)
 
@@ -638,7 +640,7 @@ class Replication:
 
     def status(self) -> dict[str, object]:
         """Figures for people and scripts."""
-        return self.figures.status(self._now_ms())
+        return self.figures.status(self._now_ms(), self._monotonic_ms())
 
 
 def _peer(hello: Hello) -> Peer:

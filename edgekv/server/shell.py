@@ -235,6 +235,7 @@ class Server:
             self._disk,
             self._store,
             now_ms=now_ms,
+            monotonic_ms=self.monotonic_ms,
             kick=self.kick_soon,
             rolled_back=self._rolled_back,
             connections_max=self._allowed.peers,

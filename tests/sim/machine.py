@@ -94,6 +94,7 @@ class Machine:
             keyspaces=[],
             transport=self,
             now_ms=self.now_ms,
+            monotonic_ms=lambda: self._cluster.now_us // 1000,
             kick=lambda: None,  # every event ends with a flush
             rolled_back=self._rolled_back,
             acks=self.node.node.acks,

@@ -165,3 +165,16 @@ def test_a_spool_that_cannot_be_begun_leaves_no_file(net: Net, make: Make, monke
     assert not list(sync_path(hub.config.data_dir).iterdir())
     run(net, [hub, edge], rounds=20)
     assert edge.operations.get(b"k") == b"v"
+
+
+@pytest.mark.parametrize("step_ms", [-3_600_000, 3_600_000])
+def test_a_clock_that_is_set_neither_ends_a_link_nor_keeps_a_dead_one(net: Net, make: Make, step_ms: int) -> None:
+    hub, _, (wire,) = cluster(net, make, edges=1)
+    hub.now_ms += step_ms
+    hub.clock_set_ms += step_ms
+    hub.replication.tick()
+    assert wire.number in hub.replication.links
+    for _ in range(60):
+        hub.now_ms += 100
+        hub.replication.tick()
+    assert wire.number not in hub.replication.links

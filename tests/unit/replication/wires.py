@@ -100,6 +100,8 @@ class Peer(InlineNode):
         self.role: Final = role
         self.founder: Final = founder
         self.rolled_back = False
+        self.clock_set_ms = 0
+        """How far the wall clock was set, in sum."""
         super().__init__(
             path, keyspaces=keyspaces, memory_bytes=8 << 20, seed=seed, retain_bytes=retain_bytes, site=site, role=role
         )
@@ -116,6 +118,7 @@ class Peer(InlineNode):
             keyspaces=[],
             transport=self,
             now_ms=lambda: self.now_ms,
+            monotonic_ms=lambda: self.now_ms - self.clock_set_ms,
             kick=lambda: None,
             rolled_back=self._roll_back,
             acks=self.node.acks,
