@@ -64,8 +64,15 @@ class Leader:
         )
 
     def admit(self, applicant: Applicant) -> bool:
-        """Make a node a member, and close the actors that it had before; whether anything was written. Denied: its name is taken."""
+        """Make a node a member, and close the actors that it had before; whether anything was written.
+
+        Denied: its name is taken, it was removed, or it is a copy of this node.
+        """
         members = self._members
+        if applicant.node == self._self.node and applicant.actor != self._self.actor:
+            raise Denied(
+                "it is a copy of the directory of the node that leads, which runs. Start it with an empty --data-dir."
+            )
         if applicant.actor in members.members:
             if not members.is_open(applicant.actor):
                 raise Denied(_closed(applicant, any(m.state == "open" for m in members.of_node(applicant.node))))

@@ -40,6 +40,7 @@ class Link:
         """Of runs and pieces, as the peer counts them back."""
         self.inbox: Final[deque[tuple[list[Changes], int]]] = deque()
         """Runs that came and wait for room in the engine, by message, with what each counts."""
+        self.inbox_bytes = 0
         self.taken_bytes = 0
         self.acked_bytes = 0
         """Of taken_bytes, as told to the peer."""

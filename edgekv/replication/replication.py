@@ -275,7 +275,10 @@ class Replication:
             raise PeerFault("it did not say HELLO first.")
         elif isinstance(message, Runs):
             size = sum(len(run.body) + RUN_OVERHEAD_BYTES for run in message.runs)
+            if not size or link.inbox_bytes >= PEER_WINDOW_BYTES:
+                raise PeerFault(f"it sends although {link.inbox_bytes} bytes are not taken in, or sends nothing.")
             link.inbox.append((message.runs, size))
+            link.inbox_bytes += size
             self._drain(link)
         elif isinstance(message, Ack):
             self._acknowledged(link, message)
@@ -499,6 +502,11 @@ class Replication:
         self._pump(link)
 
     def _has_durably(self, link: Link, peer: Hello, keyspace: int, vector: Vector) -> None:
+        known = self._engine.keyspaces.by_id.get(KeyspaceId(keyspace))
+        if known is None or vector.get(self._self.actor, 0) > known.seq:
+            raise PeerFault(
+                "it acknowledges changes that this node has never made."
+            )  # later ones must not count as covered
         link.acknowledged.setdefault(keyspace, {}).update(vector)
         self._acks.heard(_peer(peer), KeyspaceId(keyspace), vector)
 
@@ -512,6 +520,7 @@ class Replication:
         try:
             while link.inbox and not (admission.waits or admission.disk_full or admission.read_only):
                 runs, size = link.inbox.popleft()
+                link.inbox_bytes -= size
                 for run in runs:
                     self._receive(link, run)
                 link.taken_bytes += size

@@ -83,7 +83,7 @@ class RowSync:
         entropy: Callable[[int], bytes],
         now_ms: Callable[[], int],
     ) -> None:
-        """``refuse``: end a link whose rows are none, or cannot be kept. ``note``: something for the operator. ``now_ms``: monotonic."""
+        """``refuse``: end a link whose rows cannot be used or kept. ``note``: for the operator. ``now_ms``: monotonic."""
         self._engine: Final = engine
         self._store: Final = store
         self._source: Final = source

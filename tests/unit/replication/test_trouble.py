@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from edgekv.engine.keyspaces import DEFAULT_ID
 from edgekv.replication import messages
 from edgekv.store.applied import sync_path
+from edgekv.wal.record import Changes
 from tests.unit.replication.test_links import cluster, vectors
 from tests.unit.replication.wires import Net, Peer, run
 
@@ -178,3 +180,41 @@ def test_a_clock_that_is_set_neither_ends_a_link_nor_keeps_a_dead_one(net: Net, 
         hub.now_ms += 100
         hub.replication.tick()
     assert wire.number not in hub.replication.links
+
+
+def test_a_peer_that_sends_beyond_its_credit_is_refused(net: Net, make: Make) -> None:
+    hub, (edge,), (wire,) = cluster(net, make, edges=1)
+    hub.engine.admission.hold()
+    changes = Changes(DEFAULT_ID, edge.engine.actor, 1, hub.now_ms << 16, 0, 1, bytes((1 << 20) - 64))
+    message = messages.pack_message(messages.Runs([changes]))
+    for _ in range(8):
+        hub.replication.received(wire.number, message)
+        assert wire.number in hub.replication.links
+    hub.replication.received(wire.number, message)
+    assert wire.number not in hub.replication.links
+
+
+def test_an_acknowledgement_of_what_was_never_made_covers_nothing(net: Net, make: Make) -> None:
+    hub, (edge,), (wire,) = cluster(net, make, edges=1)
+    ack = messages.Ack(0, {DEFAULT_ID: {hub.engine.actor: 1_000}})
+    hub.replication.received(wire.number, messages.pack_message(ack))
+    hub.operations.set(b"k", b"v")
+    hub.settle()
+    assert not hub.node.acks.covered_by({DEFAULT_ID: 1})
+    assert wire.number not in hub.replication.links
+    assert "never made" in edge.replication.figures.events[-1].sentence
+
+
+def test_a_copy_of_the_leaders_directory_does_not_take_its_place(net: Net, make: Make) -> None:
+    hub = make("hub", founder=True)
+    other = make("other")
+    wire = net.connect(other, hub)
+    run(net, [hub, other], rounds=10)
+    actor = hub.engine.actor[:-1] + bytes([hub.engine.actor[-1] ^ 1])
+    copy = messages.Applicant(hub.node.identity.node, actor, "hub", "cloud", "hub")
+    hub.replication.received(wire.number, messages.pack_message(messages.Admit([copy])))
+    run(net, [hub, other], rounds=10)
+    assert hub.replication.leader.leads
+    hub.operations.set(b"k", b"v")
+    run(net, [hub, other], rounds=3)
+    assert other.operations.get(b"k") == b"v"
