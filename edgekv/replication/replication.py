@@ -154,6 +154,8 @@ class Replication:
         )
         self._seen_at_ms = 0
         self._looked_at_ms = 0
+        self._scanned = 0
+        """The link that had its turn last."""
         engine.judges_clocks = myself.role == "hub"
         self.members.refresh()
         self._follow_meta()
@@ -247,12 +249,32 @@ class Replication:
             self.figures.look(now)
 
     def work(self) -> bool:
-        """A little of what row syncs need (row_sync.py), a few ms; whether there is more, for which `tick` need not be waited for."""
+        """A little of what takes long, a few ms: row syncs (row_sync.py), and looking for what a peer lacks far back in the log.
+
+        Whether there is more, for which `tick` need not be waited for.
+        """
         offered = self.row_sync.work(list(self.links.values()))
         if offered:
             for link in list(self.links.values()):
                 self._pump(link)
-        return self.row_sync.busy
+        scanning = self._scanning()
+        if scanning:
+            link = next((link for link in scanning if link.number > self._scanned), scanning[0])
+            self._scanned = link.number
+            self._pump(link, scan=True)
+        return self.busy
+
+    @property
+    def busy(self) -> bool:
+        """Whether there is something for `work`."""
+        return self.row_sync.busy or bool(self._scanning())
+
+    def _scanning(self) -> list[Link]:
+        return [
+            link
+            for link in self.links.values()
+            if link.sender is not None and link.sender.scanning and link.unacknowledged < PEER_WINDOW_BYTES
+        ]
 
     def close(self) -> None:
         """No more links. What row syncs have open is given back. Idempotent."""
@@ -448,7 +470,8 @@ class Replication:
 
     # -- changes go out
 
-    def _pump(self, link: Link) -> None:
+    def _pump(self, link: Link, *, scan: bool = False) -> None:
+        """``scan``: it is this link's turn to read on in the log although it has found nothing so far."""
         sender = link.sender
         if sender is None or not link.is_up:
             return
@@ -456,8 +479,9 @@ class Replication:
             if sender.beyond or link.wanted:
                 self.row_sync.pump(link)
             for _ in range(PEER_MESSAGES_AT_ONCE):
-                if link.unacknowledged >= PEER_WINDOW_BYTES:
+                if link.unacknowledged >= PEER_WINDOW_BYTES or (sender.scanning and not scan):
                     return
+                scan = False
                 runs = sender.take(PEER_MESSAGE_BYTES)
                 if runs:
                     self._send_runs(link, runs)

@@ -20,6 +20,8 @@ from edgekv.replication.log_source import LogSource, covers
 from edgekv.wal.record import Barrier, Changes
 
 READ_BYTES: Final = 1 << 20
+READS_AT_ONCE: Final = 4
+"""In one `Sender.take`, about 5 ms: between two runs that a peer lacks there may be all of the log."""
 RUN_OVERHEAD_BYTES: Final = 64
 """What a run takes in a message besides its body, at most."""
 
@@ -43,6 +45,8 @@ class Sender:
         """That are streamed."""
         self.beyond: set[int] = set()
         """Of which the peer lacks what the log no longer has: it needs the rows."""
+        self.scanning = False
+        """`take` ended although there is more to read: what it has read the peer has, or does not want."""
         self._cursor: LogCursor | None = None
         self._found: Final[deque[Changes | Barrier]] = deque()
 
@@ -63,15 +67,21 @@ class Sender:
         self._cursor = self._source.cursor(begin.lsn)
 
     def take(self, bytes_max: int) -> list[Changes]:
-        """The next runs that the peer lacks, up to and including the one with which they have so many bytes; none at the end.
+        """The next runs that the peer lacks, up to and including the one with which they have so many bytes.
+
+        None: that is the end, or, if it is ``scanning``, not yet.
 
         Forked: the peer's vector stands inside a run. PeerFault: it stands before a hole, which nobody who told the truth does.
         """
         runs: list[Changes] = []
-        size = 0
+        size = reads = 0
+        self.scanning = False
         while size < bytes_max:
-            if not self._found and not self._read():
-                break
+            if not self._found:
+                self.scanning = reads >= READS_AT_ONCE
+                reads += 1
+                if self.scanning or not self._read():
+                    break
             while self._found and size < bytes_max:
                 run = self._found.popleft()
                 if isinstance(run, Barrier):
@@ -102,6 +112,7 @@ class Sender:
     def close(self) -> None:
         """Give up the place in the log."""
         self._found.clear()
+        self.scanning = False
         if self._cursor is not None:
             self._cursor.close()
             self._cursor = None

@@ -403,7 +403,7 @@ class Server:
                 flusher.submit(PromiseJob(HOUSEKEEPING))
         if self.engine.commit.error is None:
             self._peers.replication.tick()
-            if self._peers.replication.row_sync.busy and not self._working:
+            if self._peers.replication.busy and not self._working:
                 self._working = True
                 self._loop.call_later(WORK_PAUSE_S, self._work)
         self._supervisor.tick()

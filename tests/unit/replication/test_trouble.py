@@ -6,8 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from edgekv.config import KeyspaceConfig
 from edgekv.engine.keyspaces import DEFAULT_ID
+from edgekv.engine.tail import LogCursor
 from edgekv.replication import messages
+from edgekv.replication.sender import READS_AT_ONCE
 from edgekv.store.applied import sync_path
 from edgekv.wal.record import Changes
 from tests.unit.replication.test_links import cluster, vectors
@@ -218,3 +221,49 @@ def test_a_copy_of_the_leaders_directory_does_not_take_its_place(net: Net, make:
     hub.operations.set(b"k", b"v")
     run(net, [hub, other], rounds=3)
     assert other.operations.get(b"k") == b"v"
+
+
+def test_a_peer_that_lacks_little_far_back_does_not_make_the_node_read_all_of_its_log_at_once(
+    net: Net, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keyspaces = (
+        KeyspaceConfig(prefix=b"", name="default", sites=("elsewhere",)),
+        KeyspaceConfig(prefix=b"eu/", name="eu"),
+    )
+    hub = make("hub", founder=True, keyspaces=keyspaces)
+    edge = make("edge", site="s", role="edge", keyspaces=keyspaces)
+    wire = net.connect(edge, hub)
+    run(net, [hub, edge], rounds=15)
+    net.cut(wire)
+    hub.operations.set(b"eu/k", b"v")
+    hub.settle()
+    for i in range(200):
+        hub.operations.set(b"k/%d" % i, b"x" * 60_000)
+        hub.settle()
+        carry(hub)
+    hub.engine.tail.bytes_max = 0
+    hub.operations.set(b"eu/last", b"v")
+    hub.settle()
+    reads = 0
+    read = LogCursor.read
+
+    def counted(cursor: LogCursor, durable_lsn: int, bytes_max: int) -> object:
+        nonlocal reads
+        reads += 1
+        return read(cursor, durable_lsn, bytes_max)
+
+    monkeypatch.setattr(LogCursor, "read", counted)
+    net.connect(edge, hub)
+    most = 0
+    for _ in range(200):
+        reads = 0
+        moved = net.deliver()
+        most = max(most, reads)
+        edge.settle()
+        edge.replication.durable()
+        if not moved:
+            reads = 0
+            hub.replication.work()
+            most = max(most, reads)
+    assert edge.operations.get(b"eu/last") == b"v"
+    assert most <= 2 * READS_AT_ONCE
