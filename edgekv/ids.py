@@ -39,6 +39,11 @@ def node_actor(node_id: bytes, incarnation: bytes) -> Actor:
     return Actor(bytes([KIND_NODE]) + node_id + incarnation)
 
 
+def node_of(actor: Actor) -> bytes:
+    """The id of the node, or group, whose actor it is."""
+    return actor[1 : 1 + ID_BYTES]
+
+
 def actor_text(actor: Actor) -> str:
     """A short, unique spelling for people: ``node-1a2b3c4d.7-9f8e7d6c``."""
     kind = {KIND_NODE: "node", KIND_GROUP: "group"}.get(actor[0], f"kind{actor[0]}")

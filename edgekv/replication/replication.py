@@ -29,7 +29,7 @@ from edgekv.errors import (
     PeerFault,
     Unavailable,
 )
-from edgekv.ids import Actor, KeyspaceId, Vector, actor_text
+from edgekv.ids import Actor, KeyspaceId, Vector, actor_text, node_of
 from edgekv.limits import (
     LINKS_LOOK_MS,
     PEER_ACK_BYTES,
@@ -154,6 +154,8 @@ class Replication:
         )
         self._seen_at_ms = 0
         self._looked_at_ms = 0
+        self._meta_moved = False
+        """By runs whose entries have not been read yet: that costs as much as there are members."""
         self._scanned = 0
         """The link that had its turn last."""
         engine.judges_clocks = myself.role == "hub"
@@ -444,6 +446,7 @@ class Replication:
 
     def _follow_meta(self) -> None:
         """Meta may have moved: what this node may do, and with whom."""
+        self._meta_moved = False
         self.members.refresh()
         engine, members = self._engine, self.members
         me = members.members.get(self._self.actor)
@@ -548,6 +551,8 @@ class Replication:
                 for run in runs:
                     self._receive(link, run)
                 link.taken_bytes += size
+                if self._meta_moved:
+                    self._follow_meta()
         except PeerFault as error:
             self._refuse(link, error)
             return
@@ -560,19 +565,22 @@ class Replication:
 
     def _receive(self, link: Link, run: Changes) -> None:
         assert link.peer is not None and link.sender is not None
+        if self._meta_moved and run.keyspace != META_ID:
+            self._follow_meta()
         keyspace = self._engine.keyspaces.by_id.get(KeyspaceId(run.keyspace))
         if keyspace is None or not self._holds(keyspace):
             raise PeerFault(f"it sent changes of keyspace {run.keyspace}, which this node does not hold.")
         if run.keyspace != META_ID and not self.members.is_open(link.peer.actor):
             raise PeerFault(f"{actor_text(link.peer.actor)} sent data, and is no member that this node knows of.")
+        if run.keyspace == META_ID and self.members.founded and node_of(run.actor) != self.members.leader:
+            raise PeerFault(f"it sent entries of the cluster's list by {actor_text(run.actor)}, which does not lead.")
         self._check_late(run.actor, run.keyspace, run.first_seq + run.changes - 1)
         if self._engine.receive(run):
             link.received_changes += run.changes
         last_seq = run.first_seq + run.changes - 1
         link.sender.peer_has(run.keyspace, run.actor, last_seq)
         link.undurable[run.keyspace, run.actor] = last_seq
-        if run.keyspace == META_ID:
-            self._follow_meta()
+        self._meta_moved |= run.keyspace == META_ID
 
     def _check_late(self, actor: Actor, keyspace: int, seq: int) -> None:
         """Of an actor that is settled nothing more can turn up: what does may have been deleted, and the deletion forgotten."""

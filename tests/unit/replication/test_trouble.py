@@ -7,12 +7,13 @@ from pathlib import Path
 import pytest
 
 from edgekv.config import KeyspaceConfig
-from edgekv.engine.keyspaces import DEFAULT_ID
+from edgekv.engine.keyspaces import DEFAULT_ID, META_ID
 from edgekv.engine.tail import LogCursor
+from edgekv.ids import node_actor
 from edgekv.replication import messages
 from edgekv.replication.sender import READS_AT_ONCE
 from edgekv.store.applied import sync_path
-from edgekv.wal.record import Changes
+from edgekv.wal.record import Changes, pack_columns
 from tests.unit.replication.test_links import cluster, vectors
 from tests.unit.replication.wires import Net, Peer, run
 
@@ -213,7 +214,7 @@ def test_a_copy_of_the_leaders_directory_does_not_take_its_place(net: Net, make:
     other = make("other")
     wire = net.connect(other, hub)
     run(net, [hub, other], rounds=10)
-    actor = hub.engine.actor[:-1] + bytes([hub.engine.actor[-1] ^ 1])
+    actor = node_actor(hub.node.identity.node, b"anotherx")
     copy = messages.Applicant(hub.node.identity.node, actor, "hub", "cloud", "hub")
     hub.replication.received(wire.number, messages.pack_message(messages.Admit([copy])))
     run(net, [hub, other], rounds=10)
@@ -267,3 +268,37 @@ def test_a_peer_that_lacks_little_far_back_does_not_make_the_node_read_all_of_it
             most = max(most, reads)
     assert edge.operations.get(b"eu/last") == b"v"
     assert most <= 2 * READS_AT_ONCE
+
+
+def test_many_entries_of_meta_that_come_together_are_read_once(net: Net, make: Make) -> None:
+    hub, (edge,), (wire,) = cluster(net, make, edges=1)
+    net.cut(wire)
+    for i in range(50):
+        node = i.to_bytes(16, "big")
+        applicant = messages.Applicant(node, node_actor(node, b"12345678"), f"n{i}", "s", "edge")
+        assert hub.replication.leader.admit(applicant)
+        hub.settle()
+    reads = 0
+    read = edge.replication.members._read
+
+    def counted() -> None:
+        nonlocal reads
+        reads += 1
+        read()
+
+    edge.replication.members._read = counted  # type: ignore[method-assign] # it counts
+    net.connect(edge, hub)
+    run(net, [hub, edge], rounds=3)
+    assert len(edge.replication.members.open_members()) == 52
+    assert reads < 10
+
+
+def test_entries_of_meta_by_a_node_that_does_not_lead_are_refused(net: Net, make: Make) -> None:
+    hub, (edge,), (wire,) = cluster(net, make, edges=1)
+    body = pack_columns([b"_meta/stable"], [b"nonsense"])
+    entry = Changes(META_ID, edge.engine.actor, 1, hub.now_ms << 16, 0, 1, body)
+    hub.replication.received(wire.number, messages.pack_message(messages.Runs([entry])))
+    assert wire.number not in hub.replication.links
+    assert "does not lead" in edge.replication.figures.events[-1].sentence
+    run(net, [hub, edge], rounds=15)
+    assert hub.replication.leader.leads
