@@ -9,6 +9,7 @@ One spool of a keyspace serves all who need it, as long as the log can go on fro
 link had brought before it was cut stays: when the same spool is offered again it is asked for from there on.
 """
 
+from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
@@ -63,6 +64,8 @@ class Incoming:
         self.link: Link = link
         self.check: SpoolCheck | None = None
         self.flipping = False
+        self.waiting: Final[deque[SyncPiece]] = deque()
+        """Pieces that came while the disk is full, as many as the peer has credit for."""
         self.heard_ms = now_ms
 
 
@@ -127,6 +130,8 @@ class RowSync:
                 self._drop(keyspace)
                 found = None
         if found is None:
+            if self._engine.admission.disk_full:
+                return None  # what is left is for what was acknowledged
             stored = self._store.applied().vectors.get(keyspace, {})
             if not covers({actor: seq for actor, (seq, _) in stored.items()}, self._floors().get(keyspace, {})):
                 return None  # the applier is on its way there
@@ -192,6 +197,9 @@ class RowSync:
         if covers(_seqs(keyspace), {actor: seq for actor, (seq, _) in offer.vector.items()}):
             self._send(link, SyncDone(offer.keyspace, _chained(keyspace)))
             return
+        if self._engine.admission.disk_full:
+            link.deferred[offer.keyspace] = offer
+            return
         incoming = self._incoming
         if (
             incoming is not None
@@ -223,6 +231,23 @@ class RowSync:
 
     def piece(self, link: Link, piece: SyncPiece) -> None:
         """The next bytes of the spool that is taken in. Others are late ones of a sync that was given up: counted, and dropped."""
+        incoming = self._incoming
+        if (
+            incoming is not None
+            and incoming.link is link
+            and piece.spool == incoming.offer.spool
+            and (incoming.waiting or self._engine.admission.disk_full)
+        ):
+            if (
+                len(incoming.waiting) * PIECE_OVERHEAD_BYTES + sum(len(p.data) for p in incoming.waiting)
+                >= PEER_WINDOW_BYTES
+            ):
+                raise PeerFault("it sends rows although none are taken in.")
+            incoming.waiting.append(piece)
+            return
+        self._take(link, piece)
+
+    def _take(self, link: Link, piece: SyncPiece) -> None:
         link.taken_bytes += len(piece.data) + PIECE_OVERHEAD_BYTES
         incoming = self._incoming
         if incoming is None or incoming.link is not link or piece.spool != incoming.offer.spool or incoming.check:
@@ -330,7 +355,9 @@ class RowSync:
             self._check(incoming, incoming.check)
         elif incoming is not None and incoming.check is None and not incoming.link.is_up:
             self._give_up(incoming)  # what has come stays, for when it is offered again
-        if self._incoming is None:
+        if incoming is not None and incoming.waiting and not self._engine.admission.disk_full:
+            self._take_waiting(incoming)
+        if self._incoming is None and not self._engine.admission.disk_full:
             for link in links:
                 if link.deferred and link.is_up:
                     try:
@@ -340,8 +367,19 @@ class RowSync:
                     break
         return finished
 
+    def _take_waiting(self, incoming: Incoming) -> None:
+        """There is room on the disk again."""
+        try:
+            while incoming.waiting:
+                self._take(incoming.link, incoming.waiting.popleft())
+        except (PeerFault, Unavailable) as error:
+            self._refuse(incoming.link, error)
+
     def _write(self, keyspace: int, outgoing: Outgoing) -> bool:
         """Some rows more; whether those were the last."""
+        if self._engine.admission.disk_full:
+            self._drop(keyspace)
+            return False
         try:
             if outgoing.writer.step(_WRITE_ROWS):
                 return False

@@ -3,6 +3,7 @@
 import errno
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from random import Random
 
 import pytest
 
@@ -302,3 +303,54 @@ def test_entries_of_meta_by_a_node_that_does_not_lead_are_refused(net: Net, make
     assert "does not lead" in edge.replication.figures.events[-1].sentence
     run(net, [hub, edge], rounds=15)
     assert hub.replication.leader.leads
+
+
+def files_bytes(peer: Peer) -> int:
+    """Of its row syncs."""
+    return sum(file.stat().st_size for file in sync_path(peer.config.data_dir).iterdir())
+
+
+def test_rows_that_come_to_a_full_disk_wait_and_take_no_room(net: Net, make: Make) -> None:
+    hub = make("hub", founder=True)
+    for i in range(50):
+        hub.operations.set(b"k/%d" % i, Random(i).randbytes(60_000))
+    carry(hub)
+    edge = make("edge", site="s", role="edge")
+    wire = net.connect(edge, hub)
+    while not any(isinstance(messages.parse(m), messages.SyncPiece) for m in wire.queues[edge]):
+        run_one(net, hub, edge)
+    edge.engine.admission.disk_full = True
+    before = files_bytes(edge)
+    run(net, [hub, edge], rounds=100)
+    assert files_bytes(edge) == before
+    assert not edge.replication.row_sync.syncs_total
+    assert wire.number in edge.replication.links
+    edge.engine.admission.disk_full = False
+    run(net, [hub, edge], rounds=100)
+    assert edge.operations.get(b"k/49") == Random(49).randbytes(60_000)
+    assert wire.number in edge.replication.links
+
+
+def test_a_full_disk_writes_no_rows_for_others(net: Net, make: Make) -> None:
+    hub = make("hub", founder=True)
+    hub.operations.set(b"k", b"v")
+    carry(hub)
+    edge = make("edge", site="s", role="edge")
+    hub.engine.admission.disk_full = True
+    net.connect(edge, hub)
+    run(net, [hub, edge], rounds=20)
+    assert not files_bytes(hub)
+    hub.engine.admission.disk_full = False
+    run(net, [hub, edge], rounds=20)
+    assert edge.operations.get(b"k") == b"v"
+
+
+def run_one(net: Net, *peers: Peer) -> None:
+    """Time passes, and one message comes on each way."""
+    for peer in peers:
+        peer.now_ms += 10
+        peer.tick()
+        peer.replication.tick()
+        peer.settle()
+        peer.replication.durable()
+    net.deliver()
