@@ -358,6 +358,7 @@ MUTANTS: Final[dict[str, Mutant]] = {
         ),
         seeds_max=400,
         first=10,
+        rare=True,
     ),
     "changes_during_a_flip": Mutant(
         "clients write and runs come in while rows are joined",

@@ -59,6 +59,7 @@ def test_a_planted_mistake_still_has_its_place(name: str) -> None:
         pass
 
 
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("name", [name for name, mutant in MUTANTS.items() if not mutant.rare] if LONG else QUICK)
 def test_a_planted_mistake_is_caught(name: str) -> None:
     assert caught(name) is not None, f"not caught: {MUTANTS[name].why}"
