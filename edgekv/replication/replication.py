@@ -75,6 +75,8 @@ from edgekv.store.lmdb_store import LmdbStore, StoreError
 from edgekv.store.spool_transfer import SpoolFolder
 from edgekv.wal.record import Changes
 
+SEEN_ENTRIES: Final = 10_000
+"""Of vectors, after which a message of SEENs ends: to a new peer all vectors of all members go, which no message could hold."""
 _OWN_TROUBLE: Final = (Unavailable, Corruption, CursorLost, FormatUnknown, StoreError, OSError)
 """What goes wrong in this node's log, store or folder while it serves a peer: that link ends, the others go on."""
 
@@ -244,7 +246,8 @@ class Replication:
                 if link.peer is not None and not self.members.is_open(link.peer.actor):
                     self._apply(link, link.peer)
             try:
-                self.leader.tick(now, self._vectors())
+                if self._engine.admission.read_only is None:
+                    self.leader.tick(now, self._vectors())
                 self._follow_meta()
             except _OWN_TROUBLE as error:
                 self._say(f"what the leader has to do waits: {error}")
@@ -433,7 +436,9 @@ class Replication:
 
     def _admit(self, applicant: Applicant) -> None:
         """Make a node a member, or have the leader do it."""
-        if not self.members.founded and self._founder and self._engine.admission.read_only is None:
+        if self._engine.admission.read_only is not None:
+            return
+        if not self.members.founded and self._founder:
             self.leader.found()
         if self.leader.leads:
             if self.leader.admit(applicant):
@@ -617,11 +622,16 @@ class Replication:
 
     def _tell_seen(self, link: Link, peer: Hello) -> None:
         news: list[Seen] = []
+        entries = 0
         for actor, seen in self.seen.by_actor.items():
             known = link.said_seen.get(actor)
             if seen is not known and actor != peer.actor:
                 news.append(moved(seen, known))
                 link.said_seen[actor] = seen
+                entries += sum(map(len, news[-1].vectors.values()))
+                if entries >= SEEN_ENTRIES:
+                    self._send(link, SeenList(news))
+                    news, entries = [], 0
         if news:
             self._send(link, SeenList(news))
 
