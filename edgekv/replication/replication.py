@@ -242,10 +242,10 @@ class Replication:
             self._say_seen()
         if not 0 <= now - self._looked_at_ms < LINKS_LOOK_MS:
             self._looked_at_ms = now
-            for link in list(self.links.values()):
-                if link.peer is not None and not self.members.is_open(link.peer.actor):
-                    self._apply(link, link.peer)
             try:
+                for link in list(self.links.values()):
+                    if link.peer is not None and not self.members.is_open(link.peer.actor):
+                        self._apply(link, link.peer)
                 if self._engine.admission.read_only is None:
                     self.leader.tick(now, self._vectors())
                 self._follow_meta()
@@ -429,6 +429,14 @@ class Replication:
 
     def _apply(self, link: Link, peer: Hello) -> None:
         """The node at the other end becomes a member, unless it may not be one."""
+        member = self.members.members.get(peer.actor)
+        if member is not None and (member.site, member.role) != (peer.site, peer.role):
+            # What is stable is computed by what meta says that it holds.
+            sentence = (
+                f"it was admitted as {member.role} of site {member.site!r}, and comes as {peer.role} of {peer.site!r}. "
+            )
+            self._refuse(link, PeerFault(f"{sentence}Start it as it was, or anew with an empty --data-dir."))
+            return
         try:
             self._admit(Applicant(peer.node, peer.actor, peer.name, peer.site, peer.role))
         except Denied as error:
@@ -469,7 +477,9 @@ class Replication:
         for link in list(self.links.values()):
             actor = link.peer.actor if link.peer is not None else None
             member = members.members.get(actor) if actor is not None else None
-            if member is not None and member.state != "open":
+            if member is not None and link.peer is not None and member.state == "open" and link.phase == "meta":
+                self._apply(link, link.peer)  # it may not be what it says
+            elif member is not None and member.state != "open":
                 if not any(other.state == "open" for other in members.of_node(member.node)):
                     self._acks.forget(member.node)
                 self._close(

@@ -388,3 +388,23 @@ def test_a_leader_whose_log_is_damaged_writes_no_meta(net: Net, make: Make) -> N
     assert not hub.flush()
     assert hub.replication.members.revision == revision
     assert edge is not late
+
+
+def test_an_edge_that_comes_back_as_a_hub_is_refused(net: Net, make: Make) -> None:
+    """It would hold keyspaces of which what is stable is computed without it."""
+    hub, (edge,), (wire,) = cluster(net, make, edges=1)
+    net.cut(wire)
+    edge.kill()
+    edge.role = "hub"  # type: ignore[misc] # as its operator
+    edge.open()
+    wire = net.connect(edge, hub)
+    run(net, [hub, edge], rounds=3)
+    assert wire.number not in hub.replication.links
+    assert "was admitted as edge" in edge.replication.figures.events[-1].sentence
+    edge.kill()
+    edge.role = "edge"  # type: ignore[misc] # as its operator
+    edge.open()
+    net.connect(edge, hub)
+    edge.operations.set(b"k", b"v")
+    run(net, [hub, edge], rounds=3)
+    assert hub.operations.get(b"k") == b"v"
