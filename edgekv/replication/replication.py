@@ -315,6 +315,9 @@ class Replication:
             for seen in message.members:
                 self.seen.hear(seen)
         elif isinstance(message, Admit):
+            assert link.peer is not None
+            if link.peer.role != "hub" or not self.members.is_open(link.peer.actor):
+                return  # it asks for a leader that was restored, which admits itself, or has no business here
             for applicant in message.applicants:
                 with suppress(Denied):  # the hub that asks hears nothing, and its peer waits
                     self._admit(applicant)

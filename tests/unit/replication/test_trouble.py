@@ -408,3 +408,10 @@ def test_an_edge_that_comes_back_as_a_hub_is_refused(net: Net, make: Make) -> No
     edge.operations.set(b"k", b"v")
     run(net, [hub, edge], rounds=3)
     assert hub.operations.get(b"k") == b"v"
+
+
+def test_an_edge_admits_nobody(net: Net, make: Make) -> None:
+    hub, _, (wire,) = cluster(net, make, edges=1)
+    stranger = messages.Applicant(b"n" * 16, node_actor(b"n" * 16, b"12345678"), "stranger", "s", "hub")
+    hub.replication.received(wire.number, messages.pack_message(messages.Admit([stranger])))
+    assert not hub.replication.members.is_open(stranger.actor)
