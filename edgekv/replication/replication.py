@@ -75,6 +75,8 @@ from edgekv.store.lmdb_store import LmdbStore, StoreError
 from edgekv.store.spool_transfer import SpoolFolder
 from edgekv.wal.record import Changes
 
+SEEN_ENTRIES: Final = 10_000
+"""Of vectors, after which a message of SEENs ends: to a new peer all vectors of all members go, which no message could hold."""
 _OWN_TROUBLE: Final = (Unavailable, Corruption, CursorLost, FormatUnknown, StoreError, OSError)
 """What goes wrong in this node's log, store or folder while it serves a peer: that link ends, the others go on."""
 
@@ -240,11 +242,12 @@ class Replication:
             self._say_seen()
         if not 0 <= now - self._looked_at_ms < LINKS_LOOK_MS:
             self._looked_at_ms = now
-            for link in list(self.links.values()):
-                if link.peer is not None and not self.members.is_open(link.peer.actor):
-                    self._apply(link, link.peer)
             try:
-                self.leader.tick(now, self._vectors())
+                for link in list(self.links.values()):
+                    if link.peer is not None and not self.members.is_open(link.peer.actor):
+                        self._apply(link, link.peer)
+                if self._engine.admission.read_only is None:
+                    self.leader.tick(now, self._vectors())
                 self._follow_meta()
             except _OWN_TROUBLE as error:
                 self._say(f"what the leader has to do waits: {error}")
@@ -312,6 +315,9 @@ class Replication:
             for seen in message.members:
                 self.seen.hear(seen)
         elif isinstance(message, Admit):
+            assert link.peer is not None
+            if link.peer.role != "hub" or not self.members.is_open(link.peer.actor):
+                return  # it asks for a leader that was restored, which admits itself, or has no business here
             for applicant in message.applicants:
                 with suppress(Denied):  # the hub that asks hears nothing, and its peer waits
                     self._admit(applicant)
@@ -426,6 +432,14 @@ class Replication:
 
     def _apply(self, link: Link, peer: Hello) -> None:
         """The node at the other end becomes a member, unless it may not be one."""
+        member = self.members.members.get(peer.actor)
+        if member is not None and (member.site, member.role) != (peer.site, peer.role):
+            # What is stable is computed by what meta says that it holds.
+            sentence = (
+                f"it was admitted as {member.role} of site {member.site!r}, and comes as {peer.role} of {peer.site!r}. "
+            )
+            self._refuse(link, PeerFault(f"{sentence}Start it as it was, or anew with an empty --data-dir."))
+            return
         try:
             self._admit(Applicant(peer.node, peer.actor, peer.name, peer.site, peer.role))
         except Denied as error:
@@ -433,7 +447,9 @@ class Replication:
 
     def _admit(self, applicant: Applicant) -> None:
         """Make a node a member, or have the leader do it."""
-        if not self.members.founded and self._founder and self._engine.admission.read_only is None:
+        if self._engine.admission.read_only is not None:
+            return
+        if not self.members.founded and self._founder:
             self.leader.found()
         if self.leader.leads:
             if self.leader.admit(applicant):
@@ -464,7 +480,9 @@ class Replication:
         for link in list(self.links.values()):
             actor = link.peer.actor if link.peer is not None else None
             member = members.members.get(actor) if actor is not None else None
-            if member is not None and member.state != "open":
+            if member is not None and link.peer is not None and member.state == "open" and link.phase == "meta":
+                self._apply(link, link.peer)  # it may not be what it says
+            elif member is not None and member.state != "open":
                 if not any(other.state == "open" for other in members.of_node(member.node)):
                     self._acks.forget(member.node)
                 self._close(
@@ -617,11 +635,16 @@ class Replication:
 
     def _tell_seen(self, link: Link, peer: Hello) -> None:
         news: list[Seen] = []
+        entries = 0
         for actor, seen in self.seen.by_actor.items():
             known = link.said_seen.get(actor)
             if seen is not known and actor != peer.actor:
                 news.append(moved(seen, known))
                 link.said_seen[actor] = seen
+                entries += sum(map(len, news[-1].vectors.values()))
+                if entries >= SEEN_ENTRIES:
+                    self._send(link, SeenList(news))
+                    news, entries = [], 0
         if news:
             self._send(link, SeenList(news))
 

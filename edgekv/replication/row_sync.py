@@ -197,7 +197,7 @@ class RowSync:
         if covers(_seqs(keyspace), {actor: seq for actor, (seq, _) in offer.vector.items()}):
             self._send(link, SyncDone(offer.keyspace, _chained(keyspace)))
             return
-        if self._engine.admission.disk_full:
+        if self._engine.admission.disk_full or self._engine.admission.read_only is not None:
             link.deferred[offer.keyspace] = offer
             return
         incoming = self._incoming
@@ -357,7 +357,8 @@ class RowSync:
             self._give_up(incoming)  # what has come stays, for when it is offered again
         if incoming is not None and incoming.waiting and not self._engine.admission.disk_full:
             self._take_waiting(incoming)
-        if self._incoming is None and not self._engine.admission.disk_full:
+        admission = self._engine.admission
+        if self._incoming is None and not admission.disk_full and admission.read_only is None:
             for link in links:
                 if link.deferred and link.is_up:
                     try:

@@ -10,6 +10,7 @@ import pytest
 from edgekv.config import KeyspaceConfig
 from edgekv.engine.keyspaces import DEFAULT_ID, META_ID
 from edgekv.engine.tail import LogCursor
+from edgekv.errors import ReadOnly
 from edgekv.ids import node_actor
 from edgekv.replication import messages
 from edgekv.replication.sender import READS_AT_ONCE
@@ -354,3 +355,63 @@ def run_one(net: Net, *peers: Peer) -> None:
         peer.settle()
         peer.replication.durable()
     net.deliver()
+
+
+def test_what_all_members_have_seen_goes_out_in_messages_that_fit(net: Net, make: Make) -> None:
+    hub = make("hub", founder=True)
+    other = make("other")
+    wire = net.connect(other, hub)
+    run(net, [hub, other], rounds=10)
+    actors = [node_actor(i.to_bytes(16, "big"), b"12345678") for i in range(100)]
+    for actor in actors:
+        hub.replication.seen.hear(
+            messages.Seen(actor, 1, 1, 1, {DEFAULT_ID: dict.fromkeys(actors, 1), 7: dict.fromkeys(actors, 1)})
+        )
+    hub.replication._seen_at_ms = 0
+    hub.replication.tick()
+    assert max(map(len, wire.queues[other])) < 512 << 10
+    run(net, [hub, other], rounds=2)
+    assert all(other.replication.seen.by_actor[actor] == hub.replication.seen.by_actor[actor] for actor in actors)
+
+
+def test_a_leader_whose_log_is_damaged_writes_no_meta(net: Net, make: Make) -> None:
+    hub, (edge,), _ = cluster(net, make, edges=1)
+    hub.engine.admission.read_only = ReadOnly("its log is damaged")
+    revision = hub.replication.members.revision
+    late = make("late", site="s", role="edge")
+    net.connect(late, hub)
+    for _ in range(30):
+        hub.now_ms += 1_000
+        net.deliver()
+        hub.replication.tick()
+    assert hub.engine.commit.filling.empty
+    assert not hub.flush()
+    assert hub.replication.members.revision == revision
+    assert edge is not late
+
+
+def test_an_edge_that_comes_back_as_a_hub_is_refused(net: Net, make: Make) -> None:
+    """It would hold keyspaces of which what is stable is computed without it."""
+    hub, (edge,), (wire,) = cluster(net, make, edges=1)
+    net.cut(wire)
+    edge.kill()
+    edge.role = "hub"  # type: ignore[misc] # as its operator
+    edge.open()
+    wire = net.connect(edge, hub)
+    run(net, [hub, edge], rounds=3)
+    assert wire.number not in hub.replication.links
+    assert "was admitted as edge" in edge.replication.figures.events[-1].sentence
+    edge.kill()
+    edge.role = "edge"  # type: ignore[misc] # as its operator
+    edge.open()
+    net.connect(edge, hub)
+    edge.operations.set(b"k", b"v")
+    run(net, [hub, edge], rounds=3)
+    assert hub.operations.get(b"k") == b"v"
+
+
+def test_an_edge_admits_nobody(net: Net, make: Make) -> None:
+    hub, _, (wire,) = cluster(net, make, edges=1)
+    stranger = messages.Applicant(b"n" * 16, node_actor(b"n" * 16, b"12345678"), "stranger", "s", "hub")
+    hub.replication.received(wire.number, messages.pack_message(messages.Admit([stranger])))
+    assert not hub.replication.members.is_open(stranger.actor)
