@@ -1,7 +1,5 @@
 """Nodes that are linked converge; what is cut off goes on alone and reconciles."""
 
-from collections.abc import Callable, Iterator
-from pathlib import Path
 from random import Random
 
 import pytest
@@ -10,28 +8,7 @@ from edgekv.config import KeyspaceConfig
 from edgekv.errors import Denied, NotFound, Unavailable
 from edgekv.replication import messages
 from edgekv.wal.record import Changes, pack_columns
-from tests.unit.replication.wires import Net, Peer, Wire, run
-
-Make = Callable[..., Peer]
-
-
-@pytest.fixture
-def net() -> Net:
-    return Net()
-
-
-@pytest.fixture
-def make(net: Net, tmp_path: Path) -> Iterator[Make]:
-    made: list[Peer] = []
-
-    def make(name: str, **options: object) -> Peer:
-        peer = Peer(net, tmp_path / name, name, seed=len(made), **options)  # type: ignore[arg-type] # of Peer
-        made.append(peer)
-        return peer
-
-    yield make
-    for peer in made:
-        peer.kill()
+from tests.unit.replication.wires import Make, Net, Peer, Wire, run
 
 
 def cluster(net: Net, make: Make, edges: int = 2) -> tuple[Peer, list[Peer], list[Wire]]:

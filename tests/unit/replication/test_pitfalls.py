@@ -1,7 +1,6 @@
 """Where replicated stores have failed before us: the histories that lost a write, brought one back, or counted one twice."""
 
 import shutil
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from random import Random
 
@@ -10,29 +9,9 @@ import pytest
 from edgekv.config import KeyspaceConfig
 from edgekv.errors import Denied, Unavailable
 from tests.unit.replication.test_links import cluster, vectors
-from tests.unit.replication.wires import Net, Peer, run
+from tests.unit.replication.wires import Make, Net, Peer, run
 
-Make = Callable[..., Peer]
 HOUR_MS = 3_600_000
-
-
-@pytest.fixture
-def net() -> Net:
-    return Net()
-
-
-@pytest.fixture
-def make(net: Net, tmp_path: Path) -> Iterator[Make]:
-    made: list[Peer] = []
-
-    def make(name: str, **options: object) -> Peer:
-        peer = Peer(net, tmp_path / name, name, seed=len(made), **options)  # type: ignore[arg-type] # of Peer
-        made.append(peer)
-        return peer
-
-    yield make
-    for peer in made:
-        peer.kill()
 
 
 def settle(net: Net, *peers: Peer) -> None:

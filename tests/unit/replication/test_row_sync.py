@@ -1,7 +1,6 @@
 """Who lacks what the log no longer has gets the rows: whole, joined by the dot rule, after any number of cuts."""
 
 import shutil
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from random import Random
 
@@ -10,28 +9,7 @@ import pytest
 from edgekv.replication import messages
 from tests.unit.engine.test_intake import KEYS, shown, step
 from tests.unit.replication.test_links import vectors
-from tests.unit.replication.wires import Net, Peer, run
-
-Make = Callable[..., Peer]
-
-
-@pytest.fixture
-def net() -> Net:
-    return Net()
-
-
-@pytest.fixture
-def make(net: Net, tmp_path: Path) -> Iterator[Make]:
-    made: list[Peer] = []
-
-    def make(name: str, **options: object) -> Peer:
-        peer = Peer(net, tmp_path / name, name, seed=len(made), **options)  # type: ignore[arg-type] # of Peer
-        made.append(peer)
-        return peer
-
-    yield make
-    for peer in made:
-        peer.kill()
+from tests.unit.replication.wires import Make, Net, Peer, run
 
 
 def fill(peer: Peer, count: int = 300) -> None:

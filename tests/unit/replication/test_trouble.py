@@ -1,8 +1,6 @@
 """What a node bears: peers that are wrong, disks that are full or damaged, clocks that are set, and all of it beside others' links."""
 
 import errno
-from collections.abc import Callable, Iterator
-from pathlib import Path
 from random import Random
 
 import pytest
@@ -17,28 +15,7 @@ from edgekv.replication.sender import READS_AT_ONCE
 from edgekv.store.applied import sync_path
 from edgekv.wal.record import Changes, pack_columns
 from tests.unit.replication.test_links import cluster, vectors
-from tests.unit.replication.wires import Net, Peer, run
-
-Make = Callable[..., Peer]
-
-
-@pytest.fixture
-def net() -> Net:
-    return Net()
-
-
-@pytest.fixture
-def make(net: Net, tmp_path: Path) -> Iterator[Make]:
-    made: list[Peer] = []
-
-    def make(name: str, **options: object) -> Peer:
-        peer = Peer(net, tmp_path / name, name, seed=len(made), **options)  # type: ignore[arg-type] # of Peer
-        made.append(peer)
-        return peer
-
-    yield make
-    for peer in made:
-        peer.kill()
+from tests.unit.replication.wires import Make, Net, Peer, run
 
 
 def recycle_log(*peers: Peer) -> None:

@@ -1,6 +1,7 @@
 """Nodes that are joined by wires of this process: what one sends waits here until the test delivers it, in order, or cuts the wire."""
 
 from collections import deque
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -15,6 +16,8 @@ from edgekv.store.spool_transfer import SpoolFolder
 from tests.unit.node.inline_node import InlineNode
 
 CLUSTER: Final = b"c" * ID_BYTES
+Make = Callable[..., "Peer"]
+"""The fixture ``make``: a node by its name and the options of `Peer`; all are killed in the end."""
 
 
 class Wire:
