@@ -19,9 +19,11 @@ from edgekv.engine.intake import Intake
 from edgekv.engine.merging import RunMerger
 from edgekv.node import identity
 from edgekv.replication import stability
+from edgekv.replication.holdings import Holdings
 from edgekv.replication.log_source import LogSource
-from edgekv.replication.replication import Replication
+from edgekv.replication.membership import Membership
 from edgekv.replication.sender import Sender
+from edgekv.replication.streams import Streams
 from edgekv.store import fold
 from edgekv.store.fold import _Fold
 from edgekv.store.generation import Generation
@@ -83,7 +85,7 @@ MUTANTS: Final[dict[str, Mutant]] = {
         "a peer is told that its run is durable when it was received",
         (
             (
-                Replication._acknowledge,
+                Streams.acknowledge,
                 "head = self._engine.keyspaces.by_id[KeyspaceId(number)].vector.get(actor)",
                 "head = Head(seq, 0)",
             ),
@@ -198,7 +200,7 @@ MUTANTS: Final[dict[str, Mutant]] = {
     ),
     "seen_of_undurable": Mutant(
         "a member says SEEN of what is not durable",
-        ((Replication._vectors, "k.vector.items()", "{**k.vector, **k.observed}.items()"),),
+        ((Holdings.vectors, "k.vector.items()", "{**k.vector, **k.observed}.items()"),),
         seeds_max=400,
     ),
     "wall_of_the_leader": Mutant(
@@ -235,7 +237,7 @@ MUTANTS: Final[dict[str, Mutant]] = {
         "the founder goes on announcing STABLE to itself when others have come",
         (
             (
-                Replication._follow_meta,
+                Membership.follow_meta,
                 "engine.checkpoints.lone = self._founder and all(m.node == self._self.node for m in members.members.values())",
                 "engine.checkpoints.lone = self._founder",
             ),
@@ -265,7 +267,7 @@ MUTANTS: Final[dict[str, Mutant]] = {
         "a new member does not stamp above what was deleted before it came",
         (
             (
-                Replication._follow_meta,
+                Membership.follow_meta,
                 "engine.fold({KeyspaceId(k): hlc for k, hlc in me.hlcs.items() if k in known}, me.ttl_ms)",
                 "pass",
             ),
@@ -302,7 +304,7 @@ MUTANTS: Final[dict[str, Mutant]] = {
     ),
     "writes_before_admission": Mutant(
         "a node takes writes before it is a member",
-        ((Replication._follow_meta, "elif members.founded or not self._founder:", "elif False:"),),
+        ((Membership.follow_meta, "elif members.founded or not self._founder:", "elif False:"),),
         seeds_max=400,
         rare=True,
     ),

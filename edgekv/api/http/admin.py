@@ -43,7 +43,7 @@ class AdminCalls:
         """Take a member out of the cluster; 204 also when it was out."""
         assert not key
         name = bytes_parameter(parameters(query, ("member",)), "member").decode(errors="backslashreplace")
-        self._replication().remove(name)
+        self._replication().membership.remove(name)
         return Reply(204, b"", b"")
 
     async def lead(self, request: web.BaseRequest, key: bytes, query: str) -> Reply:  # noqa: ARG002 - a call like the others
@@ -51,7 +51,7 @@ class AdminCalls:
         assert not key
         if query:
             parameters(query, ())
-        self._replication().lead()
+        self._replication().membership.lead()
         return Reply(204, b"", b"")
 
     def _replication(self) -> Replication:

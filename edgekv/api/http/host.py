@@ -158,14 +158,21 @@ class Operations(Protocol):
     def digest(self, keyspace: str, ttl_ms: int | None = None, prefix: bytes = b"") -> Digest: ...
 
 
-class Replication(Protocol):
-    """Other nodes (edgekv/replication/replication.py)."""
-
-    def status(self) -> dict[str, object]: ...
+class Membership(Protocol):
+    """What an operator decides about members (edgekv/replication/membership.py)."""
 
     def remove(self, name: str, /) -> bool: ...
 
     def lead(self) -> bool: ...
+
+
+class Replication(Protocol):
+    """Other nodes (edgekv/replication/replication.py)."""
+
+    @property
+    def membership(self) -> Membership: ...
+
+    def status(self) -> dict[str, object]: ...
 
 
 class Host(Protocol):

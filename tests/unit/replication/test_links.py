@@ -123,7 +123,7 @@ def test_a_member_that_was_removed_holds_nothing_up_and_is_refused(net: Net, mak
     second.operations.set(b"unsent", b"v")
     run(net, [hub, first], rounds=120, step_ms=1_000)
     assert hub.stored_row(b"k", b"\x01") is not None, "a member that may not have seen it holds the tombstone"
-    hub.replication.remove("edge-1")
+    hub.replication.membership.remove("edge-1")
     run(net, [hub, first], rounds=150, step_ms=1_000)
     for peer in (hub, first):
         assert peer.stored_row(b"k", b"\x01") is None
@@ -133,17 +133,17 @@ def test_a_member_that_was_removed_holds_nothing_up_and_is_refused(net: Net, mak
     assert "was removed" in second.replication.figures.events[-1].sentence
     assert hub.operations.get(b"unsent") is None
     with pytest.raises(NotFound):
-        hub.replication.remove("nobody")
+        hub.replication.membership.remove("nobody")
     with pytest.raises(Denied, match="leads"):
-        hub.replication.remove("hub")
+        hub.replication.membership.remove("hub")
     with pytest.raises(Denied, match="does not lead"):
-        first.replication.remove("edge-1")
+        first.replication.membership.remove("edge-1")
 
 
 def test_what_was_settled_cannot_come_later(net: Net, make: Make) -> None:
     hub, (first, second), _ = cluster(net, make)
     actor = second.engine.actor
-    hub.replication.remove("edge-1")
+    hub.replication.membership.remove("edge-1")
     run(net, [hub, first], rounds=60, step_ms=1_000)
     member = hub.replication.members.members[actor]
     assert member.state == "settled"
@@ -248,7 +248,7 @@ def test_random_lives_converge(net: Net, make: Make, seed: int) -> None:
 
 def test_what_goes_wrong_again_and_again_is_one_event(net: Net, make: Make) -> None:
     hub, (edge,), _ = cluster(net, make, edges=1)
-    hub.replication.remove("edge-0")
+    hub.replication.membership.remove("edge-0")
     for _ in range(5):
         net.connect(edge, hub)
         run(net, [hub, edge], rounds=2)

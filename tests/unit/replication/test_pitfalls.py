@@ -328,8 +328,8 @@ def test_a_restored_leader_waits_for_all_or_for_an_operator(net: Net, make: Make
     with pytest.raises(Unavailable, match="not a member"):
         hub.operations.set(b"k", b"v")
     with pytest.raises(Denied):
-        first.replication.lead()
-    hub.replication.lead()
+        first.replication.membership.lead()
+    hub.replication.membership.lead()
     run(net, [hub, first], rounds=10)
     hub.operations.set(b"k", b"v")
     run(net, [hub, first], rounds=10)

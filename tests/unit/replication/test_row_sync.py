@@ -76,7 +76,7 @@ def test_a_sync_goes_on_where_it_was_cut(net: Net, make: Make) -> None:
         original(peer, link, message)
 
     hub.send = send.__get__(hub)  # type: ignore[method-assign] # it counts
-    hub.replication._transport = hub  # type: ignore[misc] # the same
+    hub.replication._table._transport = hub  # type: ignore[misc] # the same
     for _ in range(400):
         run(net, [hub, edge], rounds=1)
         if len(sent) > pieces + 1 and cuts < 3:

@@ -288,6 +288,10 @@ class FakeReplication:
     def lead(self) -> bool:
         return True
 
+    @property
+    def membership(self) -> "FakeReplication":
+        return self
+
     def status(self) -> dict[str, object]:
         return {"members": [{"name": "hub"}]}
 

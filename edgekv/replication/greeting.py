@@ -1,0 +1,103 @@
+"""HELLO: what a node says of itself first, and what it makes of a peer's.
+
+A peer is of the same cluster, another node, and its histories are this node's: equal numbers mean equal chains, and nobody knows more
+of a node than itself. Of two links with one node one goes.
+"""
+
+from collections.abc import Callable
+from typing import Final
+
+from edgekv.engine.engine import Engine
+from edgekv.engine.keyspaces import Head
+from edgekv.errors import Forked, PeerFault
+from edgekv.ids import KeyspaceId, actor_text
+from edgekv.replication.holdings import Holdings
+from edgekv.replication.link import Link
+from edgekv.replication.link_table import LinkTable
+from edgekv.replication.members import Members
+from edgekv.replication.messages import Applicant, ChainedVector, Hello
+
+
+class Greeting:
+    """Of one node."""
+
+    def __init__(
+        self,
+        *,
+        engine: Engine,
+        cluster: bytes,
+        myself: Applicant,
+        members: Members,
+        holdings: Holdings,
+        links: LinkTable,
+        now_ms: Callable[[], int],
+        rolled_back: Callable[[], None],
+    ) -> None:
+        """``rolled_back``: see `Replication`."""
+        self._engine: Final = engine
+        self._cluster: Final = cluster
+        self._self: Final = myself
+        self._members: Final = members
+        self._holdings: Final = holdings
+        self._links: Final = links
+        self._now_ms: Final = now_ms
+        self._rolled_back: Final = rolled_back
+
+    def hello(self) -> Hello:
+        """What this node says now."""
+        vectors: dict[int, ChainedVector] = {}
+        for keyspace in self._holdings.all():
+            vectors[keyspace.id] = {actor: (head.seq, head.chain) for actor, head in keyspace.vector.items()}
+        hlcs: dict[int, int] = {k.id: k.hlc for k in self._holdings.all()}
+        return Hello(
+            *(self._cluster, self._self.node, self._self.actor, self._self.name, self._self.site, self._self.role),
+            *(self._now_ms(), self._members.revision, vectors, hlcs, self._engine.checkpoints.ttl_durable_ms),
+        )
+
+    def accepts(self, link: Link, hello: Hello) -> bool:
+        """Whether the link goes on. PeerFault, Forked: the peer is told why it does not."""
+        if link.peer is not None:
+            raise PeerFault("it said HELLO twice.")
+        if hello.cluster != self._cluster:
+            raise PeerFault(
+                f"it belongs to cluster {hello.cluster.hex()[:8]}, this node to {self._cluster.hex()[:8]}. "
+                "A node joins a cluster with an empty data directory only."
+            )
+        if hello.node == self._self.node:
+            raise PeerFault("it is this node itself, or a copy of its directory that runs as the same incarnation.")
+        self._compare(hello)
+        return self._is_wanted(link, hello)
+
+    def _compare(self, hello: Hello) -> None:
+        """Equal numbers mean equal histories, and nobody knows more of this node than itself."""
+        for number, vector in hello.vectors.items():
+            keyspace = self._engine.keyspaces.by_id.get(KeyspaceId(number))
+            if keyspace is None:
+                continue
+            own = vector.get(self._self.actor, (0, 0))[0]
+            if own > keyspace.seq:
+                self._rolled_back()
+                raise Forked(
+                    f"it has {own} changes of this node in keyspace {keyspace.name!r}, and this node remembers {keyspace.seq}: "
+                    "its directory was set back. It goes on as another incarnation."
+                )
+            for actor, (seq, chain) in vector.items():
+                head = keyspace.vector.get(actor, Head(0, 0))
+                if seq == head.seq and chain != head.chain:
+                    raise Forked(
+                        f"it has another history of {actor_text(actor)} in keyspace {keyspace.name!r} up to {seq}: "
+                        "a directory was copied and both copies ran."
+                    )
+
+    def _is_wanted(self, link: Link, hello: Hello) -> bool:
+        """Of two links with one node one goes: the older of one direction, which is dead, or the one that the higher node made."""
+        for other in self._links:
+            if other is link or other.peer is None or other.peer.node != hello.node:
+                continue
+            keep_mine = self._self.node < hello.node
+            if other.outgoing == link.outgoing or other.outgoing != keep_mine:
+                self._links.close(other, "another link with the same node took its place")
+            else:
+                self._links.close(link, "there is a link with the same node already")
+                return False
+        return True

@@ -1,0 +1,43 @@
+"""What this node holds: the keyspaces of its site, how far it has each, and which of them a peer is to have."""
+
+from typing import Final
+
+from edgekv.engine.engine import Engine
+from edgekv.engine.keyspaces import Keyspace
+from edgekv.ids import Vector
+from edgekv.replication.members import Members
+from edgekv.replication.messages import Applicant, Hello
+
+
+class Holdings:
+    """Of one node."""
+
+    def __init__(self, engine: Engine, members: Members, myself: Applicant) -> None:
+        self._engine: Final = engine
+        self._members: Final = members
+        self._self: Final = myself
+
+    def all(self) -> list[Keyspace]:
+        """The keyspaces that this node subscribes to, meta among them."""
+        return [keyspace for keyspace in self._engine.keyspaces.all if self.holds(keyspace)]
+
+    def holds(self, keyspace: Keyspace) -> bool:
+        """Whether this node subscribes to one."""
+        return keyspace.policy.held_at(self._self.site, self._self.role)
+
+    def shared(self, peer: Hello) -> set[int]:
+        """What this node and a peer both hold."""
+        return {k.id for k in self.all() if k.id in peer.vectors and k.policy.held_at(peer.site, peer.role)}
+
+    def vectors(self) -> dict[int, Vector]:
+        """What is durable here."""
+        return {k.id: {actor: head.seq for actor, head in k.vector.items()} for k in self.all()}
+
+    def floors(self) -> dict[int, Vector]:
+        """What of the founder's time alone this node has: its log does not say what was forgotten then."""
+        own = self.vectors()
+        floors: dict[int, Vector] = {}
+        for keyspace, floor in self._members.floors.items():
+            vector = own.get(keyspace, {})
+            floors[keyspace] = {actor: min(seq, vector[actor]) for actor, seq in floor.items() if actor in vector}
+        return floors

@@ -1,0 +1,148 @@
+"""Who may talk data with whom: peers become members, and what meta says is carried out here.
+
+*Data only with members*: to and from actors that this node's own view of meta holds as open. A node that is not yet one takes no
+clients' writes (``Admission.outsider``): all that it will ever write is stamped above what was deleted before it came.
+"""
+
+from collections.abc import Callable
+from typing import Final
+
+from edgekv.engine.engine import Engine
+from edgekv.errors import Denied, PeerFault, Unavailable
+from edgekv.ids import Actor, KeyspaceId, actor_text
+from edgekv.replication.acks import Acks
+from edgekv.replication.leader import Leader
+from edgekv.replication.link import Link
+from edgekv.replication.link_table import LinkTable
+from edgekv.replication.members import Members
+from edgekv.replication.messages import Admit, Applicant, Hello
+
+
+class Membership:
+    """Of one node."""
+
+    def __init__(
+        self,
+        *,
+        engine: Engine,
+        members: Members,
+        leader: Leader,
+        myself: Applicant,
+        founder: bool,
+        links: LinkTable,
+        acks: Acks,
+        kick: Callable[[], None],
+    ) -> None:
+        """``founder``, ``kick``: see `Replication`."""
+        self._engine: Final = engine
+        self._members: Final = members
+        self._leader: Final = leader
+        self._self: Final = myself
+        self._founder: Final = founder
+        self._links: Final = links
+        self._acks: Final = acks
+        self._kick: Final = kick
+        self.meta_moved = False
+        """By runs whose entries have not been read yet: that costs as much as there are members."""
+
+    def remove(self, name: str) -> bool:
+        """Take a member out that will not come back (`Leader.remove`). Denied: this node does not lead."""
+        if not self._leader.leads:
+            leader = next((m.name for m in self._members.open_members() if m.node == self._members.leader), None)
+            raise Denied(
+                f"this node does not lead the cluster. Ask {leader!r}."
+                if leader
+                else "there is no cluster to remove it from."
+            )
+        removed = self._leader.remove(name)
+        self.follow_meta()
+        self._kick()
+        return removed
+
+    def lead(self) -> bool:
+        """An operator's word that a leader which was restored need not wait for anybody (`Leader.force`)."""
+        led = self._leader.force()
+        self.follow_meta()
+        self._kick()
+        return led
+
+    def apply(self, link: Link, peer: Hello) -> None:
+        """The node at the other end becomes a member, unless it may not be one."""
+        member = self._members.members.get(peer.actor)
+        if member is not None and (member.site, member.role) != (peer.site, peer.role):
+            # What is stable is computed by what meta says that it holds.
+            sentence = (
+                f"it was admitted as {member.role} of site {member.site!r}, and comes as {peer.role} of {peer.site!r}. "
+            )
+            self._links.refuse(link, PeerFault(f"{sentence}Start it as it was, or anew with an empty --data-dir."))
+            return
+        try:
+            self.admit(Applicant(peer.node, peer.actor, peer.name, peer.site, peer.role))
+        except Denied as error:
+            self._links.refuse(link, PeerFault(str(error)))
+
+    def apply_all(self) -> None:
+        """Those at the other ends who are no members yet."""
+        for link in self._links:
+            if link.peer is not None and not self._members.is_open(link.peer.actor):
+                self.apply(link, link.peer)
+
+    def admit(self, applicant: Applicant) -> None:
+        """Make a node a member, or have the leader do it. Denied: it may not be one."""
+        if self._engine.admission.read_only is not None:
+            return
+        if not self._members.founded and self._founder:
+            self._leader.found()
+        if self._leader.leads:
+            if self._leader.admit(applicant):
+                self.follow_meta()
+                self._kick()
+        elif not self._leader.is_leader and not self._members.is_open(applicant.actor):
+            for other in self._links:
+                if other.peer is not None and other.peer.node == self._members.leader:
+                    self._links.send(other, Admit([applicant]))
+
+    def follow_meta(self) -> None:
+        """Meta may have moved: what this node may do, and with whom."""
+        self.meta_moved = False
+        self._members.refresh()
+        engine, members = self._engine, self._members
+        me = members.members.get(self._self.actor)
+        if me is not None and me.state == "open" and engine.admission.read_only is None:
+            known = engine.keyspaces.by_id
+            engine.fold({KeyspaceId(k): hlc for k, hlc in me.hlcs.items() if k in known}, me.ttl_ms)
+            engine.admission.outsider = None
+        elif members.founded or not self._founder:
+            engine.admission.outsider = Unavailable(
+                "this node is not a member of its cluster yet: it has to reach a hub once. "
+                "Check [[upstream]] and `edgekv cluster status`."
+            )
+        engine.checkpoints.lone = self._founder and all(m.node == self._self.node for m in members.members.values())
+        engine.checkpoints.stable = None if members.announced is None else members.announced.stable
+        for link in self._links:
+            actor = link.peer.actor if link.peer is not None else None
+            member = members.members.get(actor) if actor is not None else None
+            if member is not None and link.peer is not None and member.state == "open" and link.phase == "meta":
+                self.apply(link, link.peer)  # it may not be what it says
+            elif member is not None and member.state != "open":
+                if not any(other.state == "open" for other in members.of_node(member.node)):
+                    self._acks.forget(member.node)
+                self._links.close(
+                    link, f"{actor_text(member.actor)} is closed: it was removed, or goes on as another incarnation"
+                )
+
+    def may_send(self, peer: Hello) -> bool:
+        """To members; and to the leader that was restored, which has to learn what it has forgotten."""
+        return self._members.is_open(self._self.actor) and (
+            self._members.is_open(peer.actor) or peer.node == self._members.leader
+        )
+
+    def check_late(self, actor: Actor, keyspace: int, seq: int) -> None:
+        """Of an actor that is settled nothing more can turn up: what does may have been deleted, and the deletion forgotten."""
+        member = self._members.members.get(actor)
+        if member is not None and member.state == "settled" and seq > member.heads.get(keyspace, 0):
+            raise PeerFault(
+                f"it has changes of {actor_text(actor)} up to {seq}, and the cluster settled what there is of it at "
+                f"{member.heads.get(keyspace, 0)}: they come too late. Export what is missed from that node, and start it with an "
+                "empty --data-dir."
+            )
