@@ -90,7 +90,7 @@ SLICE_MS: Final = 5  # KEYS, DBSIZE, RANDOMKEY give the loop back after this lon
 
 # Links to other nodes (net/).
 PEER_FRAME_BYTES_MAX: Final = 48 * MIB  # of a message, also before it is compressed: any change fits twice
-PEER_COMPRESSED_BYTES_MIN: Final = 512  # smaller messages are sent as they are
+PEER_COMPRESSED_BYTES_MIN: Final = 256  # smaller messages are sent as they are; a row of JSON alone loses a quarter
 PEER_CONNECTIONS_MAX: Final = 1_000  # that others may open here
 PEER_OUTPUT_BYTES_MAX: Final = 2 * PEER_FRAME_BYTES_MAX  # not taken by the other side; above it its link is closed
 PEER_DEAD_MS: Final = 5_000  # without a sign of life a link is closed
