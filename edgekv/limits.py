@@ -2,6 +2,7 @@
 
 from typing import Final
 
+DAY_MS: Final = 24 * 3_600_000
 KIB: Final = 1 << 10
 MIB: Final = 1 << 20
 GIB: Final = 1 << 30
@@ -182,7 +183,7 @@ COUNTER_BYTES_MAX: Final = 2_100  # of a counter's total that is an integer: 10^
 COUNTER_TEXT_BYTES_MAX: Final = 5_070  # of one that is not, as text: the same with a sign, a point and 17 digits more
 
 HLC_FOLD_MAX: Final = 1 << 63  # nothing near this is ever folded in
-CLOCK_AHEAD_MS_MAX: Final = 24 * 3_600_000  # of a peer's stamps: further ahead its link is refused
+CLOCK_AHEAD_MS_MAX: Final = DAY_MS  # of a peer's stamps: further ahead its link is refused
 
 assert SEGMENT_BYTES >= 2 * (VALUE_BYTES_MAX + CHANGE_OVERHEAD_BYTES)
 assert SPARE_SEGMENTS > RESERVE_SEGMENTS

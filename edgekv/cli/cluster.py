@@ -21,6 +21,8 @@ Document = dict[str, Any]
 
 SKEW_MS_MAX: Final = 1_000
 """A clock that is further off is worth a word: last writer wins by clocks."""
+SILENT_S_SHOWN: Final = 60
+"""So long a member may be between two links."""
 LAG_S_MAX: Final = 10.0
 """So is a linked member that has been behind for so long."""
 _MEMBERS: Final = ("NAME", "SITE", "ROLE", "STATE", "ACTOR")
@@ -183,6 +185,12 @@ def advice(replication: Document) -> list[str]:
             "This node has no link: it goes on alone, and what is written here stays here until a hub can be reached. "
             "Check its [[upstream]] and the network."
         )
+    found += [
+        f"{each['name']} ({each['site']}) is parked: it was silent for too long, and holds nothing back any more. It goes on serving "
+        "its users; when it reaches a hub it is admitted again."
+        for each in replication["members"]
+        if each["state"] == "parked"
+    ]
     for each in replication["unlinked"]:
         if not each["lag_changes"]:
             found.append(
@@ -226,7 +234,8 @@ def _ask(http: Address, timeout_s: float) -> tuple[Document, Document]:
 
 
 def _member(each: Document) -> tuple[str, ...]:
-    return each["name"], each["site"], each["role"], each["state"], each["actor"]
+    silent = f", silent for {_duration(each['silent_s'])}" if each["silent_s"] >= SILENT_S_SHOWN else ""
+    return each["name"], each["site"], each["role"], each["state"] + silent, each["actor"]
 
 
 def _link(each: Document) -> tuple[str, ...]:

@@ -19,6 +19,7 @@ from edgekv.replication.link import Link
 from edgekv.replication.members import Member, Members
 from edgekv.replication.messages import Applicant
 from edgekv.replication.seen import SeenTable
+from edgekv.replication.silence import Silence
 
 EVENTS_MAX: Final = 64
 """Of the last things that went wrong."""
@@ -54,6 +55,7 @@ class Figures:
         members: Members,
         seen: SeenTable,
         leader: Leader,
+        silence: Silence,
         links: Mapping[int, Link],
         now_ms: int,
     ) -> None:
@@ -63,6 +65,7 @@ class Figures:
         self._members: Final = members
         self._seen: Final = seen
         self._leader: Final = leader
+        self._silence: Final = silence
         self._links: Final = links
         self._started_ms: Final = now_ms
         self._even: Final[dict[bytes, EvenSince]] = {}
@@ -130,10 +133,14 @@ class Figures:
 
     def member_states(self) -> dict[str, int]:
         """How many actors are members, by their state."""
-        states = dict.fromkeys(("open", "closed", "settled"), 0)
+        states = dict.fromkeys(("open", "parked", "closed", "settled"), 0)
         for member in self._members.members.values():
-            states[member.state] += 1
+            states[self._shown_state(member)] += 1
         return states
+
+    def silent_ms_max(self) -> int:
+        """How long the member that has been silent longest has been, as far as this node knows."""
+        return max((self._silence.silent_ms(member.actor) for member in self._others()), default=0)
 
     def status(self, now_ms: int, monotonic_ms: int) -> dict[str, object]:
         """All of it."""
@@ -148,7 +155,14 @@ class Figures:
             "meta_revision": members.revision,
             "stable": 0 if members.announced is None else members.announced.number,
             "members": [
-                {"name": m.name, "site": m.site, "role": m.role, "state": m.state, "actor": actor_text(m.actor)}
+                {
+                    "name": m.name,
+                    "site": m.site,
+                    "role": m.role,
+                    "state": self._shown_state(m),
+                    "actor": actor_text(m.actor),
+                    "silent_s": self._silence.silent_ms(m.actor) // 1000,
+                }
                 for m in sorted(members.members.values(), key=lambda m: (m.name, m.revision))
             ],
             "links": [_link_status(link, by_node, monotonic_ms) for link in self._links.values()],
@@ -159,6 +173,10 @@ class Figures:
         }
 
     # -- what is known
+
+    def _shown_state(self, member: Member) -> str:
+        """For people: whether a closed one may come back is what counts."""
+        return "parked" if member.parked and member.state != "open" else member.state
 
     def _vectors(self) -> dict[int, Vector]:
         """What is durable here."""

@@ -8,6 +8,7 @@ knows of has shown its vectors and it has caught up with all of them; then it ad
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Final
 
 from edgekv.crdt.operation import PUT, Operation
@@ -16,9 +17,21 @@ from edgekv.engine.keyspaces import META_ID, KeyspacePolicy
 from edgekv.errors import Denied, NotFound
 from edgekv.ids import Actor, Vector, actor_text
 from edgekv.replication.log_source import covers
-from edgekv.replication.members import CLUSTER_KEY, STABLE_KEY, Announced, Member, Members, pack_announced, pack_cluster
+from edgekv.replication.members import (
+    CLUSTER_KEY,
+    SILENCE_KEY,
+    STABLE_KEY,
+    Announced,
+    Member,
+    Members,
+    State,
+    pack_announced,
+    pack_cluster,
+    pack_silences,
+)
 from edgekv.replication.messages import Applicant, Hello
 from edgekv.replication.seen import SeenTable
+from edgekv.replication.silence import Silence
 from edgekv.replication.stability import compute_stable, settled_heads
 from edgekv.store.applied import Stable
 
@@ -32,12 +45,15 @@ WALL_STEP_MS: Final = 60_000
 class Leader:
     """The leader's part of a node; idle in one that does not lead."""
 
-    def __init__(self, engine: Engine, members: Members, seen: SeenTable, applicant: Applicant) -> None:
+    def __init__(
+        self, engine: Engine, members: Members, seen: SeenTable, applicant: Applicant, silence: Silence
+    ) -> None:
         """``applicant``: this node itself."""
         self._engine: Final = engine
         self._members: Final = members
         self._seen: Final = seen
         self._self: Final = applicant
+        self._silence: Final = silence
         self._announced_at_ms = 0
         self._heard: Final[dict[bytes, Hello]] = {}
         """By node, what members said when they came, until this node leads again."""
@@ -116,6 +132,7 @@ class Leader:
             if self.is_leader:
                 self._return(own)
         else:
+            self._park()
             self._settle(own)
             if self._members.all_durable() and not 0 <= now_ms - self._announced_at_ms < STABLE_INTERVAL_MS:
                 self._announced_at_ms = now_ms
@@ -142,6 +159,12 @@ class Leader:
             return False
         self._heard.clear()
         return self.admit(self._self)
+
+    def _park(self) -> None:
+        parked, row = self._silence.look(self._self.node)
+        if row is not None:
+            entries = [self._entry(self._changed(member, "closed", {}, parked=True)) for member in parked]
+            self._write([*entries, (SILENCE_KEY, pack_silences(row))])
 
     def _settle(self, own: Mapping[int, Vector]) -> None:
         found = settled_heads(self._members.members.values(), self._seen.by_actor, own)
@@ -189,22 +212,13 @@ class Leader:
             heads={},
             hlcs={keyspace.id: keyspace.hlc for keyspace in keyspaces},
             ttl_ms=self._engine.ttl_now_ms(),
+            parked=False,
         )
 
-    def _changed(self, member: Member, state: str, heads: dict[int, int]) -> Member:
-        assert state in ("closed", "settled")
-        return Member(
-            actor=member.actor,
-            node=member.node,
-            name=member.name,
-            site=member.site,
-            role=member.role,
-            state="closed" if state == "closed" else "settled",
-            revision=self._members.revision + 1,
-            heads=heads,
-            hlcs=member.hlcs,
-            ttl_ms=member.ttl_ms,
-        )
+    def _changed(self, member: Member, state: State, heads: dict[int, int], *, parked: bool | None = None) -> Member:
+        """``parked`` None: as it was."""
+        revision, parked = self._members.revision + 1, member.parked if parked is None else parked
+        return replace(member, state=state, revision=revision, heads=heads, parked=parked)
 
     @staticmethod
     def _entry(member: Member) -> tuple[bytes, bytes]:

@@ -7,17 +7,20 @@ keyspace's, so every node knows a prefix of them; the *revision* of a node is th
     _meta/cluster          {"leader": node 16 B, "floors": {keyspace: [[actor, seq], ...]}}
                            floors: what the founder had purged by itself, before there was anybody to tell
     _meta/member/<actor>   {"node", "name", "site", "role", "state", "revision", "heads": {keyspace: seq}, "hlcs": {keyspace: hlc},
-                           "ttl_ms"}
-                           ``state`` is open, closed (its node goes on under another actor) or settled (nothing of it can turn up any
-                           more); ``revision`` is the one that gave it this state; ``hlcs`` and ``ttl_ms`` are the leader's when it
-                           was admitted: it stamps above them
+                           "ttl_ms", "parked"}
+                           ``state`` is open, closed (no data is exchanged with it any more) or settled (nothing of it is on its way
+                           any more); ``parked``: it was closed as its node was silent, or by an operator who wants it back, and may
+                           come back under this very actor; ``revision`` is the one that gave it this state; ``hlcs`` and ``ttl_ms``
+                           are the leader's when it was admitted: it stamps above them
     _meta/stable           {"number", "wall_ms", "cuts": {keyspace: [cut, need, [parked actor, ...]]}}
                            the newest STABLE (replication/stability.py)
+    _meta/silence          {"silent": {actor: [ms, number]}, "parked_ago_ms": [ms, ...]}
+                           who has been silent for long (replication/silence.py)
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NamedTuple
 
 from edgekv.codec import pack, unpack
 from edgekv.engine.engine import Engine
@@ -30,6 +33,7 @@ State = Literal["open", "closed", "settled"]
 
 CLUSTER_KEY: Final = META_PREFIX + b"cluster"
 STABLE_KEY: Final = META_PREFIX + b"stable"
+SILENCE_KEY: Final = META_PREFIX + b"silence"
 MEMBER_PREFIX: Final = META_PREFIX + b"member/"
 _PAGE: Final = 1000
 
@@ -48,6 +52,7 @@ class Member:
     heads: dict[int, int]
     hlcs: dict[int, int]
     ttl_ms: int
+    parked: bool
 
     @property
     def key(self) -> bytes:
@@ -67,6 +72,7 @@ class Member:
                 "heads": self.heads,
                 "hlcs": self.hlcs,
                 "ttl_ms": self.ttl_ms,
+                "parked": self.parked,
             }
         )
 
@@ -77,6 +83,15 @@ class Announced:
 
     number: int
     stable: Stable
+
+
+class Silences(NamedTuple):
+    """What the leader has counted."""
+
+    silent: dict[Actor, tuple[int, int]]
+    """By actor of an open member: for how long, ms, and the number of its last SEEN."""
+    parked_ago_ms: list[int]
+    """How long ago members were parked, of the last day."""
 
 
 class Members:
@@ -91,6 +106,7 @@ class Members:
         self.floors: dict[int, Vector] = {}
         self.members: dict[Actor, Member] = {}
         self.announced: Announced | None = None
+        self.silences = Silences({}, [])
 
     @property
     def revision(self) -> int:
@@ -154,6 +170,9 @@ class Members:
                 self.floors = _vectors(entry["floors"])
             elif key == STABLE_KEY:
                 self.announced = _announced(entry)
+            elif key == SILENCE_KEY:
+                silent = {Actor(actor): (ms, number) for actor, (ms, number) in entry["silent"].items()}
+                self.silences = Silences(silent, entry["parked_ago_ms"])
             elif key.startswith(MEMBER_PREFIX):
                 actor = Actor(bytes.fromhex(key[len(MEMBER_PREFIX) :].decode()))
                 self.members[actor] = Member(actor=actor, **entry)
@@ -177,6 +196,12 @@ def pack_announced(announced: Announced) -> bytes:
         for keyspace, cut in announced.stable.cuts.items()
     }
     return pack({"number": announced.number, "wall_ms": announced.stable.wall_ms, "cuts": cuts})
+
+
+def pack_silences(silences: Silences) -> bytes:
+    """The row of who is silent."""
+    silent = {actor: list(entry) for actor, entry in silences.silent.items()}
+    return pack({"silent": silent, "parked_ago_ms": silences.parked_ago_ms})
 
 
 def _announced(entry: dict[str, Any]) -> Announced:

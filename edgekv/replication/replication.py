@@ -49,6 +49,7 @@ from edgekv.replication.messages import (
 from edgekv.replication.row_sync import RowSync
 from edgekv.replication.seen import SeenTable
 from edgekv.replication.seen_telling import SeenTelling
+from edgekv.replication.silence import Silence
 from edgekv.replication.streams import OWN_TROUBLE, Streams
 from edgekv.store.lmdb_store import LmdbStore
 from edgekv.store.spool_transfer import SpoolFolder
@@ -75,9 +76,10 @@ class Replication:
         store: LmdbStore,
         folder: SpoolFolder,
         entropy: Callable[[int], bytes],
+        max_offline_ms: int,
     ) -> None:
         """``founder``: it has no upstream. ``keyspaces``: as WELCOME says them. ``kick``: flush soon. ``rolled_back``: a peer has
-        changes of this node that it does not remember; it must go on as another incarnation.
+        changes of this node that it does not remember; it must go on as another incarnation. ``max_offline_ms``: see `Silence`.
         """
         self._engine: Final = engine
         self._cluster: Final = cluster
@@ -87,7 +89,10 @@ class Replication:
         self.links: Final[dict[int, Link]] = {}
         self.members: Final = Members(engine)
         self.seen: Final = SeenTable()
-        self.leader: Final = Leader(engine, self.members, self.seen, myself)
+        self.silence: Final = Silence(
+            self.members, self.seen.by_actor, self.links, max_offline_ms=max_offline_ms, monotonic_ms=monotonic_ms
+        )
+        self.leader: Final = Leader(engine, self.members, self.seen, myself, self.silence)
         self.figures: Final = Figures(
             engine=engine,
             cluster=cluster,
@@ -95,6 +100,7 @@ class Replication:
             members=self.members,
             seen=self.seen,
             leader=self.leader,
+            silence=self.silence,
             links=self.links,
             now_ms=now_ms(),
         )

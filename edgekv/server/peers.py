@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from edgekv.config import Config
-from edgekv.limits import PEER_CONNECTIONS_MAX
+from edgekv.limits import DAY_MS, PEER_CONNECTIONS_MAX
 from edgekv.net.dialer import Dialer, lines
 from edgekv.net.links import Links, Transport
 from edgekv.net.listener import PeerListener
@@ -59,6 +59,7 @@ class Peers:
                 store=store,
                 folder=SpoolFolder(sync_path(Path(config.data_dir))),
                 entropy=os.urandom,
+                max_offline_ms=config.max_offline_days * DAY_MS,
             )
 
         self._links: Final = Links(replication, incoming_max=connections_max)

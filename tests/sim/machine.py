@@ -101,6 +101,7 @@ class Machine:
             store=self.node.store,
             folder=SpoolFolder(sync_path(self.node.config.data_dir)),
             entropy=self.node.rng.randbytes,
+            max_offline_ms=0,
         )
         self._at(self._rng.randrange(TICK_US), self._tick)
         self._at(self._pause_us(), self._call)

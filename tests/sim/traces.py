@@ -306,6 +306,7 @@ def _member(node: SimNode, revision: int) -> Member:
         heads={},
         hlcs={},
         ttl_ms=0,
+        parked=False,
     )
 
 

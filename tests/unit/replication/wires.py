@@ -96,12 +96,14 @@ class Peer(InlineNode):
         seed: int,
         keyspaces: tuple[KeyspaceConfig, ...] = (),
         retain_bytes: int = 1 << 30,
+        max_offline_ms: int = 0,
     ) -> None:
         self.net: Final = net
         self.name: Final = name
         self.site: Final = site
         self.role: Final = role
         self.founder: Final = founder
+        self.max_offline_ms: Final = max_offline_ms
         self.rolled_back = False
         self.clock_set_ms = 0
         """How far the wall clock was set, in sum."""
@@ -128,6 +130,7 @@ class Peer(InlineNode):
             store=self._store,
             folder=SpoolFolder(sync_path(self.config.data_dir)),
             entropy=self._dice.randbytes,
+            max_offline_ms=self.max_offline_ms,
         )
 
     def kill(self) -> None:
