@@ -212,7 +212,7 @@ def heal_table(found: Sequence[Heal], keys: int, cut_s: float) -> Table:
         rows.append((label, Spread(tuple(seconds)).text(2), f"{p99:.2f}", bar))
     note = (
         f"{len(found)} rounds; {keys:,} keys written on both sides during a cut of {cut_s:g} s, then read on both sides and compared. "
-        "Before a node dials again it waits, by chance, up to 5 s."
+        "Before a node dials again it waits, by chance, up to 1 s."
     )
     columns = ("", "median (lowest-highest), s", "p99, s", "bar")
     return Table(f"Heal to equal, {keys:,} diverged keys", columns, tuple(rows), (note,))

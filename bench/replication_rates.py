@@ -231,7 +231,7 @@ def catch_up_table(found: dict[str, list[CatchUp]]) -> Table:
     note = (
         f"{changes:,} SETs of 100 bytes that do not compress, written while the link was cut. From the first new connection until the "
         f"last change is there; then both sides are compared, whole. Medians (lowest-highest) of {len(found['edgekv'])} rounds. "
-        "Reconnecting is a pause by chance, up to 5 s for a node, up to 1 s for Redis. Redis: repl-backlog-size 1gb; "
+        "Reconnecting is a pause by chance, up to 1 s for either. Redis: repl-backlog-size 1gb; "
         "after a full resync its replica shows what it has before it is durable there."
     )
     columns = ("", "changes/s", "bar", "EdgeKV / it", "reconnected after, s", "MB on the link")
