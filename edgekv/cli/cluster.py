@@ -110,8 +110,8 @@ def members(output: Output, http: Address, timeout_s: float) -> None:
 def remove(member: str, http: Address, timeout_s: float) -> None:
     """Take a member out that will not come back: until then nobody forgets what it may not have seen deleted.
 
-    Ask the hub that leads. Should the node turn up again it is refused, with what it had not sent; it may join anew with an empty
-    directory.
+    Ask the hub that leads. Should the node turn up again it is refused, until `edgekv cluster readmit` lets it come back with what it
+    wrote; or it joins anew with an empty directory.
 
     \b
     edgekv cluster remove clinic-2-a
@@ -119,6 +119,23 @@ def remove(member: str, http: Address, timeout_s: float) -> None:
     with NodeHttp(http, timeout_s) as node:
         node.change("DELETE", f"/v1/admin/members?member={quote(member, safe='')}")
     click.echo(f"removed: {member}")
+
+
+@cluster.command()
+@click.argument("member")
+@http_option
+@timeout_option
+def readmit(member: str, http: Address, timeout_s: float) -> None:
+    """Let a member come back that was removed, with what it wrote meanwhile. Nothing is lost, and nothing is counted twice.
+
+    Ask the hub that leads. It comes when it next reaches a hub; a member that was parked needs no word for that.
+
+    \b
+    edgekv cluster readmit clinic-2-a
+    """
+    with NodeHttp(http, timeout_s) as node:
+        node.change("PUT", f"/v1/admin/members?member={quote(member, safe='')}")
+    click.echo(f"may come back: {member}")
 
 
 @cluster.command()

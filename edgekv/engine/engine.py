@@ -23,7 +23,7 @@ from edgekv.engine.recovery import Replay
 from edgekv.engine.runs import Runs
 from edgekv.engine.tail import Tail
 from edgekv.errors import LogFailed
-from edgekv.ids import Actor, KeyspaceId, Lsn, actor_text
+from edgekv.ids import Actor, KeyspaceId, Lsn, Vector, actor_text
 from edgekv.limits import CLOCK_AHEAD_MS_MAX, HLC_FOLD_MAX, RESERVE_SEGMENTS, RESTART_SEGMENTS
 from edgekv.store.applied import ChainedVector, Progress, Stable
 from edgekv.store.lmdb_store import LmdbStore
@@ -211,10 +211,17 @@ class Engine:
         return self.intake.receive(run)
 
     def flip(
-        self, number: KeyspaceId, spool_id: bytes, vector: ChainedVector, hlc: int, done: Callable[[], None]
+        self,
+        number: KeyspaceId,
+        spool_id: bytes,
+        vector: ChainedVector,
+        hlc: int,
+        done: Callable[[], None],
+        *,
+        unseen: Vector | None = None,
     ) -> None:
         """Have the rows of a checked spool join those of a keyspace, then call ``done``; see `Flips.begin`."""
-        self.flips.begin(self.keyspaces.by_id[number], spool_id, vector, hlc, done)
+        self.flips.begin(self.keyspaces.by_id[number], spool_id, vector, hlc, done, unseen or {})
 
     def fold(self, hlcs: Mapping[KeyspaceId, int], ttl_ms: int) -> None:
         """Stamp above these, by keyspace, and judge expiries by no earlier time than this, also after a restart."""

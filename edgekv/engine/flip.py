@@ -29,7 +29,7 @@ from edgekv.engine.commit import Commit
 from edgekv.engine.frame import Frame
 from edgekv.engine.keyspaces import Head, Keyspace
 from edgekv.errors import ClockTooFarAhead, Forked
-from edgekv.ids import Actor, Lsn, actor_text
+from edgekv.ids import Actor, Lsn, Vector, actor_text
 from edgekv.store.applied import ChainedVector, Progress
 from edgekv.store.lmdb_store import LmdbStore
 from edgekv.store.memtable import Memtable
@@ -98,9 +98,17 @@ class Flips:
         return None if self._flip is None else self._flip.asked.keyspace
 
     def begin(
-        self, keyspace: Keyspace, spool_id: bytes, vector: ChainedVector, hlc: int, done: Callable[[], None]
+        self,
+        keyspace: Keyspace,
+        spool_id: bytes,
+        vector: ChainedVector,
+        hlc: int,
+        done: Callable[[], None],
+        unseen: Vector,
     ) -> None:
         """Have the rows of a spool join the keyspace's own; ``vector`` and ``hlc`` are those of its head.
+
+        ``unseen``: as if this node had seen no more of these actors, where cells are joined (replication/returning.py).
 
         If it raises, nothing happened. Forked: the spool has another history of an actor than this node, or changes of this node's own
         that it does not know. ClockTooFarAhead: its stamps are not folded in.
@@ -108,7 +116,9 @@ class Flips:
         self._check(keyspace, vector, hlc)
         self._kept[spool_id] = _NOT_YET  # also if it lay there at the start, as something to remove
         entries = [(actor, seq, chain) for actor, (seq, chain) in sorted(vector.items())]
-        self._waiting.append(_Asked(keyspace, Barrier(keyspace.id, spool_id, entries, hlc), done))
+        self._waiting.append(
+            _Asked(keyspace, Barrier(keyspace.id, spool_id, entries, hlc, sorted(unseen.items())), done)
+        )
         self.advance()
 
     def found(self, spool_ids: Iterable[bytes], lsn: int) -> None:

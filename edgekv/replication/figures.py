@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Final, Literal, NamedTuple
 
 from edgekv.engine.engine import Engine
-from edgekv.ids import Vector, actor_text
+from edgekv.ids import KeyspaceId, Vector, actor_text
 from edgekv.replication.acks import HUB
 from edgekv.replication.lag import EvenSince, behind
 from edgekv.replication.leader import Leader
@@ -133,7 +133,7 @@ class Figures:
 
     def member_states(self) -> dict[str, int]:
         """How many actors are members, by their state."""
-        states = dict.fromkeys(("open", "parked", "closed", "settled"), 0)
+        states = dict.fromkeys(("open", "parked", "returning", "closed", "settled"), 0)
         for member in self._members.members.values():
             states[self._shown_state(member)] += 1
         return states
@@ -165,6 +165,7 @@ class Figures:
                 }
                 for m in sorted(members.members.values(), key=lambda m: (m.name, m.revision))
             ],
+            "late_writes": self._late_writes(),
             "links": [_link_status(link, by_node, monotonic_ms) for link in self._links.values()],
             "unlinked": [
                 {"name": lag.member.name, "site": lag.member.site, **_lag_status(lag)} for lag in lags if not lag.linked
@@ -172,11 +173,28 @@ class Figures:
             "events": [event._asdict() for event in self.events],
         }
 
+    def _late_writes(self) -> list[dict[str, object]]:
+        """What members brought when they returned: ranges of an actor's changes (replication/returning.py)."""
+        names = {keyspace.id: keyspace.name for keyspace in self._engine.keyspaces.all}
+        return [
+            {
+                "name": member.name,
+                "actor": actor_text(member.actor),
+                "keyspace": names.get(KeyspaceId(keyspace), str(keyspace)),
+                "first": first,
+                "last": last,
+                "changes": last - first + 1,
+            }
+            for member in sorted(self._members.members.values(), key=lambda m: (m.name, m.actor))
+            for keyspace, ranges in sorted(member.late.items())
+            for first, last in ranges
+        ]
+
     # -- what is known
 
     def _shown_state(self, member: Member) -> str:
         """For people: whether a closed one may come back is what counts."""
-        return "parked" if member.parked and member.state != "open" else member.state
+        return "parked" if member.parked and member.state in ("closed", "settled") else member.state
 
     def _vectors(self) -> dict[int, Vector]:
         """What is durable here."""

@@ -16,6 +16,7 @@ from edgekv.engine.engine import Engine
 from edgekv.engine.keyspaces import META_ID, KeyspacePolicy
 from edgekv.errors import Denied, NotFound
 from edgekv.ids import Actor, Vector, actor_text
+from edgekv.limits import RETURN_LEASE_MS
 from edgekv.replication.log_source import covers
 from edgekv.replication.members import (
     CLUSTER_KEY,
@@ -29,7 +30,8 @@ from edgekv.replication.members import (
     pack_cluster,
     pack_silences,
 )
-from edgekv.replication.messages import Applicant, Hello
+from edgekv.replication.messages import Applicant, Hello, Return
+from edgekv.replication.readmission import brought, has_brought, opened
 from edgekv.replication.seen import SeenTable
 from edgekv.replication.silence import Silence
 from edgekv.replication.stability import compute_stable, settled_heads
@@ -89,22 +91,64 @@ class Leader:
             raise Denied(
                 "it is a copy of the directory of the node that leads, which runs. Start it with an empty --data-dir."
             )
-        if applicant.actor in members.members:
-            if not members.is_open(applicant.actor):
-                raise Denied(_closed(applicant, any(m.state == "open" for m in members.of_node(applicant.node))))
+        known, earlier = members.members.get(applicant.actor), members.of_node(applicant.node)
+        if known is not None and known.state in ("open", "returning"):
             return False
-        if members.of_node(applicant.node) and not any(m.state == "open" for m in members.of_node(applicant.node)):
-            raise Denied(_closed(applicant, False))
+        is_open = any(m.state == "open" for m in earlier)
+        may_return = any(m.parked for m in earlier) if known is None else known.parked
+        if (known is not None and is_open) or (earlier and not is_open and not may_return):
+            raise Denied(_closed(applicant, is_open))
         for other in members.open_members():
             if other.name == applicant.name and other.node != applicant.node:
                 raise Denied(f"there is a node {applicant.name!r} already. Start this one with another --node name.")
-        closed = [m for m in members.of_node(applicant.node) if m.state == "open"]
+        if may_return and not is_open:
+            return self._take_back(applicant, known, earlier)
+        closed = [m for m in earlier if m.state == "open"]
         self._write(
             [
                 *(self._entry(self._changed(member, "closed", {})) for member in closed),
                 self._entry(self._open(applicant)),
             ]
         )
+        return True
+
+    def _take_back(self, applicant: Applicant, known: Member | None, earlier: list[Member]) -> bool:
+        """A member that was parked is there (replication/readmission.py); False: it has to wait."""
+        if known is not None and known.state == "closed":
+            self._write([self._entry(self._changed(known, "open", {}, parked=False))])
+            return True
+        if known is None and not any(m.parked and m.state == "settled" for m in earlier):
+            self._write([self._entry(m) for m in [*(replace(m, parked=False) for m in earlier), self._open(applicant)]])
+            return True
+        others = [k.id for k in self._engine.keyspaces.all if k.id != META_ID]
+        own: dict[int, Vector] = {number: vector_of(self._engine, number) for number in others}
+        if self._members.returning is not None or not brought(self._members, own):
+            return False
+        now = self._open(applicant)
+        member = now if known is None else replace(now, heads=known.heads, late=known.late)
+        self._write([self._entry(replace(member, state="returning", need=own, parked=True))])
+        return True
+
+    def returned(self, message: Return) -> bool:
+        """A member says how its return stands; whether it is a member again by that."""
+        member = self._members.members.get(message.actor)
+        if member is None or member.state != "returning":
+            return False
+        self._silence.heard(member.actor)
+        if not message.whole:
+            return False
+        self._write([self._entry(m) for m in opened(self._members, member, message.late, self._members.revision + 1)])
+        return True
+
+    def readmit(self, name: str) -> bool:
+        """Let a member come back that was removed; False: it is one, or may. NotFound: there is none."""
+        known = [member for member in self._members.members.values() if member.name == name]
+        if not known:
+            raise NotFound(f"there is no member {name!r}. See `edgekv cluster members`.")
+        if any(member.parked or member.state == "open" for member in known):
+            return False
+        newest = max(known, key=lambda member: member.actor)  # by its incarnation
+        self._write([self._entry(replace(newest, parked=True))])
         return True
 
     def remove(self, name: str) -> bool:
@@ -114,10 +158,15 @@ class Leader:
             raise NotFound(f"there is no member {name!r}. See `edgekv cluster members`.")
         if any(member.node == self._self.node for member in known):
             raise Denied(f"{name!r} leads the cluster, and cannot be removed from it.")
-        closed = [member for member in known if member.state == "open"]
-        if closed:
-            self._write([self._entry(self._changed(member, "closed", {})) for member in closed])
-        return bool(closed)
+        closed = [self._changed(member, "closed", {}, parked=False) for member in known if member.state == "open"]
+        away = [
+            replace(member, state="settled" if member.state == "returning" else member.state, parked=False, need={})
+            for member in known
+            if member.parked
+        ]
+        if closed or away:
+            self._write([self._entry(member) for member in [*closed, *away]])
+        return bool(closed or away)
 
     def heard_hello(self, hello: Hello) -> None:
         """A member came: for a leader that has to find out what it has forgotten."""
@@ -132,9 +181,11 @@ class Leader:
             if self.is_leader:
                 self._return(own)
         else:
-            self._park()
-            self._settle(own)
-            if self._members.all_durable() and not 0 <= now_ms - self._announced_at_ms < STABLE_INTERVAL_MS:
+            self._park(own)
+            is_calm = self._members.returning is None  # until a return is over nothing more is forgotten
+            if is_calm:
+                self._settle(own)
+            if is_calm and self._members.all_durable() and not 0 <= now_ms - self._announced_at_ms < STABLE_INTERVAL_MS:
                 self._announced_at_ms = now_ms
                 self._announce(own)
             self._clear_expired()
@@ -160,11 +211,21 @@ class Leader:
         self._heard.clear()
         return self.admit(self._self)
 
-    def _park(self) -> None:
+    def _park(self, own: Mapping[int, Vector]) -> None:
         parked, row = self._silence.look(self._self.node)
+        changed = [self._changed(member, "closed", {}, parked=True) for member in parked]
+        for member in self._members.members.values():
+            if self._silence.silent_ms(member.actor) < RETURN_LEASE_MS or member in parked:
+                continue
+            if member.state == "returning":
+                changed.append(replace(self._changed(member, "settled", member.heads), need={}))
+            elif member.state == "open" and not has_brought(member, own):
+                changed.append(self._changed(member, "closed", {}, parked=True))
+        entries = [self._entry(member) for member in changed]
         if row is not None:
-            entries = [self._entry(self._changed(member, "closed", {}, parked=True)) for member in parked]
-            self._write([*entries, (SILENCE_KEY, pack_silences(row))])
+            entries.append((SILENCE_KEY, pack_silences(row)))
+        if entries:
+            self._write(entries)
 
     def _settle(self, own: Mapping[int, Vector]) -> None:
         found = settled_heads(self._members.members.values(), self._seen.by_actor, own)
@@ -239,8 +300,8 @@ def _closed(applicant: Applicant, goes_on: bool) -> str:
     if goes_on:
         return f"{actor_text(applicant.actor)} was closed: its node goes on under another incarnation. Is it running twice?"
     return (
-        f"{applicant.name!r} was removed from the cluster. To have it back, start it with an empty --data-dir; "
-        "what it had not sent before can be read there, and exported."
+        f"{applicant.name!r} was removed from the cluster. To have it back with what it wrote, ask the hub that leads: "
+        f"`edgekv cluster readmit {applicant.name}`. To have it back without, start it with an empty --data-dir."
     )
 
 

@@ -11,7 +11,7 @@ link waits by that, its heartbeats do not.
 from collections import deque
 from typing import Final, Literal
 
-from edgekv.ids import Actor
+from edgekv.ids import Actor, Vector
 from edgekv.replication.messages import Hello, Seen, SyncOffer
 from edgekv.replication.sender import Sender
 from edgekv.wal.record import Changes
@@ -54,6 +54,10 @@ class Link:
         """By keyspace the spool that was offered here (replication/row_sync.py)."""
         self.wanted: Final[dict[int, tuple[bytes, int]]] = {}
         """By keyspace the spool that the peer wants, and from which offset on."""
+        self.returns = False
+        """Whether the peer is a member that returns and has asked for rows."""
+        self.need: dict[int, Vector] = {}
+        """By keyspace what those have to cover."""
         self.deferred: Final[dict[int, SyncOffer]] = {}
         """By keyspace what the peer has offered and this node takes in later."""
         self.received_bytes = 0

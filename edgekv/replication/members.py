@@ -7,11 +7,12 @@ keyspace's, so every node knows a prefix of them; the *revision* of a node is th
     _meta/cluster          {"leader": node 16 B, "floors": {keyspace: [[actor, seq], ...]}}
                            floors: what the founder had purged by itself, before there was anybody to tell
     _meta/member/<actor>   {"node", "name", "site", "role", "state", "revision", "heads": {keyspace: seq}, "hlcs": {keyspace: hlc},
-                           "ttl_ms", "parked"}
-                           ``state`` is open, closed (no data is exchanged with it any more) or settled (nothing of it is on its way
-                           any more); ``parked``: it was closed as its node was silent, or by an operator who wants it back, and may
-                           come back under this very actor; ``revision`` is the one that gave it this state; ``hlcs`` and ``ttl_ms``
-                           are the leader's when it was admitted: it stamps above them
+                           "ttl_ms", "parked", "need": {keyspace: [[actor, seq], ...]}, "late": {keyspace: [[first, last], ...]}}
+                           ``state`` is open, closed (no data is exchanged with it any more), settled (nothing of it is on its way
+                           any more) or returning (replication/returning.py); ``parked``: it was closed as its node was silent, or by
+                           an operator who wants it back, and may come back; ``revision`` is the one that gave it this state;
+                           ``hlcs`` and ``ttl_ms`` are the leader's when it was admitted: it stamps above them; ``need``: of one that
+                           returns, what rows that it takes have to cover; ``late``: ranges of its changes that travel as rows only
     _meta/stable           {"number", "wall_ms", "cuts": {keyspace: [cut, need, [parked actor, ...]]}}
                            the newest STABLE (replication/stability.py)
     _meta/silence          {"silent": {actor: [ms, number]}, "parked_ago_ms": [ms, ...]}
@@ -19,7 +20,7 @@ keyspace's, so every node knows a prefix of them; the *revision* of a node is th
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, Literal, NamedTuple
 
 from edgekv.codec import pack, unpack
@@ -29,7 +30,7 @@ from edgekv.errors import Corruption, InvalidRequest
 from edgekv.ids import Actor, Vector
 from edgekv.store.applied import Cut, Stable
 
-State = Literal["open", "closed", "settled"]
+State = Literal["open", "closed", "settled", "returning"]
 
 CLUSTER_KEY: Final = META_PREFIX + b"cluster"
 STABLE_KEY: Final = META_PREFIX + b"stable"
@@ -53,6 +54,8 @@ class Member:
     hlcs: dict[int, int]
     ttl_ms: int
     parked: bool
+    need: dict[int, Vector] = field(default_factory=dict)
+    late: dict[int, list[list[int]]] = field(default_factory=dict)
 
     @property
     def key(self) -> bytes:
@@ -73,6 +76,8 @@ class Member:
                 "hlcs": self.hlcs,
                 "ttl_ms": self.ttl_ms,
                 "parked": self.parked,
+                "need": {keyspace: list(vector.items()) for keyspace, vector in self.need.items()},
+                "late": self.late,
             }
         )
 
@@ -140,6 +145,16 @@ class Members:
         member = self.members.get(actor)
         return member is not None and member.state == "open"
 
+    def goes_on(self, actor: Actor) -> bool:
+        """Whether an actor writes: as a member, or as one that is away and may come back."""
+        member = self.members.get(actor)
+        return member is not None and (member.state in ("open", "returning") or member.parked)
+
+    @property
+    def returning(self) -> Member | None:
+        """The one that returns just now."""
+        return next((member for member in self.members.values() if member.state == "returning"), None)
+
     def open_members(self) -> list[Member]:
         """All that take part, in the order of their names."""
         return sorted((m for m in self.members.values() if m.state == "open"), key=lambda m: m.name)
@@ -175,7 +190,7 @@ class Members:
                 self.silences = Silences(silent, entry["parked_ago_ms"])
             elif key.startswith(MEMBER_PREFIX):
                 actor = Actor(bytes.fromhex(key[len(MEMBER_PREFIX) :].decode()))
-                self.members[actor] = Member(actor=actor, **entry)
+                self.members[actor] = Member(actor=actor, **{**entry, "need": _vectors(entry["need"])})
         except (InvalidRequest, ValueError, TypeError, KeyError) as error:
             raise Corruption(
                 f"the row {key!r} of meta cannot be read ({error}). Restore a backup of the leading hub.",

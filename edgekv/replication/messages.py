@@ -22,6 +22,9 @@
                 the rows are in; the log from this vector on is wanted
     SYNC_GONE   [14, keyspace, spool]
                 this spool is not there any more; if the receiver still needs rows, another one is offered
+    RETURN      [15, actor, whole, {keyspace: [[actor, seq], ...]}]
+                a parked member comes back (replication/returning.py): it wants rows, or has them all and says how far what is late
+                reaches. Hubs pass it on to the leader
     JOIN        [12, name, site, role]              the only message of a node that has no cluster yet
     WELCOME     [13, cluster, [keyspace, ...]]      and its answer; keyspaces as in keyspaces.json
 
@@ -52,6 +55,7 @@ SYNC_DONE: Final = 11
 JOIN: Final = 12
 WELCOME: Final = 13
 SYNC_GONE: Final = 14
+RETURN: Final = 15
 
 SPOOL_ID_BYTES: Final = 8
 ChainedVector = dict[Actor, tuple[int, int]]
@@ -174,6 +178,16 @@ class SyncGone(NamedTuple):
     spool: bytes
 
 
+class Return(NamedTuple):
+    """A member that was parked comes back."""
+
+    actor: Actor
+    whole: bool
+    """Whether it has all rows; False: it wants some."""
+    late: dict[int, Vector]
+    """By keyspace the last of the late changes that it has, by actor."""
+
+
 class Join(NamedTuple):
     """A node without a cluster."""
 
@@ -202,6 +216,7 @@ Message = (
     | SyncPiece
     | SyncDone
     | SyncGone
+    | Return
     | Join
     | Welcome
 )
@@ -235,6 +250,8 @@ def pack_message(message: Message) -> bytes:  # noqa: PLR0912 - one arm for each
             return pack([SYNC_DONE, message.keyspace, _chained_list(message.vector)])
         case SyncGone():
             return pack([SYNC_GONE, *message])
+        case Return():
+            return pack([RETURN, message.actor, message.whole, _vector_lists(message.late)])
         case Join():
             return pack([JOIN, *message])
         case Welcome():
@@ -289,6 +306,8 @@ def _parse(fields: Any) -> Message | None:  # noqa: PLR0912 - one arm for each r
             return SyncDone(_number(keyspace), _chained(vector))
         case [14, int(keyspace), bytes(spool)]:
             return SyncGone(_number(keyspace), _spool(spool))
+        case [15, bytes(actor), bool(whole), dict(late)]:
+            return Return(_actor(actor), whole, _vectors(late))
         case [12, str(name), str(site), str(role)]:
             return Join(_text(name), _text(site), _role(role))
         case [13, bytes(cluster), list(keyspaces)] if all(isinstance(entry, dict) for entry in keyspaces):

@@ -36,6 +36,7 @@ from edgekv.replication.messages import (
     Join,
     Message,
     Refused,
+    Return,
     Runs,
     SeenList,
     SyncDone,
@@ -46,6 +47,7 @@ from edgekv.replication.messages import (
     Welcome,
     parse,
 )
+from edgekv.replication.returning import Returning
 from edgekv.replication.row_sync import RowSync
 from edgekv.replication.seen import SeenTable
 from edgekv.replication.seen_telling import SeenTelling
@@ -127,6 +129,9 @@ class Replication:
             now_ms=now_ms,
             rolled_back=rolled_back,
         )
+        self._returning: Final = Returning(
+            engine=engine, members=self.members, holdings=self._holdings, links=table, actor=myself.actor
+        )
         self.row_sync: Final = RowSync(
             engine=engine,
             store=store,
@@ -138,6 +143,8 @@ class Replication:
             note=table.say,
             entropy=entropy,
             now_ms=monotonic_ms,
+            took=self._returning.took_rows,
+            unseen=self._returning.unseen,
         )
         self._streams: Final = Streams(
             engine=engine,
@@ -255,13 +262,14 @@ class Replication:
             if self._engine.admission.read_only is None:
                 self.leader.tick(now, self._holdings.vectors())
             self.membership.follow_meta()
+            self._returning.tell()
         except OWN_TROUBLE as error:
             self._table.say(f"what the leader has to do waits: {error}")
         self.figures.look(now)
 
     # -- messages
 
-    def _take(self, link: Link, message: Message) -> None:
+    def _take(self, link: Link, message: Message) -> None:  # noqa: PLR0912 - one arm for each kind of message
         if isinstance(message, Hello):
             self._greeted(link, message)
         elif isinstance(message, Refused):
@@ -283,6 +291,8 @@ class Replication:
                 self.seen.hear(seen)
         elif isinstance(message, Admit):
             self._asked_to_admit(link, message)
+        elif isinstance(message, Return):
+            self._asked_to_return(link, message)
         elif isinstance(message, Heartbeat):
             link.skew_ms = message.wall_ms - self._now_ms()
         else:
@@ -305,6 +315,15 @@ class Replication:
             with suppress(Denied):  # the hub that asks hears nothing, and its peer waits
                 self.membership.admit(applicant)
 
+    def _asked_to_return(self, link: Link, message: Return) -> None:
+        assert link.peer is not None
+        if link.peer.actor == message.actor:
+            link.returns = True
+        elif link.peer.role != "hub" or not self.members.is_open(link.peer.actor):
+            return
+        self.membership.returned(message)
+        self._streams.pump(link)
+
     def _sync(self, link: Link, message: SyncOffer | SyncWant | SyncPiece | SyncDone | SyncGone) -> None:
         """Rows instead of changes (row_sync.py)."""
         keyspace = self._engine.keyspaces.by_id.get(KeyspaceId(message.keyspace))
@@ -313,7 +332,7 @@ class Replication:
             raise PeerFault(f"it speaks of rows of keyspace {message.keyspace}, which this node does not hold.")
         # It may ask as whom this node sends changes to may: a restored leader, too.
         asks = isinstance(message, SyncWant | SyncDone)
-        known = self.membership.may_send(link.peer) if asks else self.members.is_open(link.peer.actor)
+        known = self.membership.may_send(link) if asks else self.members.is_open(link.peer.actor)
         if message.keyspace != META_ID and not known:
             raise PeerFault(f"{actor_text(link.peer.actor)} speaks of rows, and is no member that this node knows of.")
         if isinstance(message, SyncOffer):

@@ -23,6 +23,7 @@ from edgekv.replication.link import Link
 from edgekv.replication.log_source import LogSource, covers
 from edgekv.replication.messages import (
     SPOOL_ID_BYTES,
+    ChainedVector,
     Message,
     SyncDone,
     SyncGone,
@@ -85,8 +86,13 @@ class RowSync:
         note: Callable[[str], None],
         entropy: Callable[[int], bytes],
         now_ms: Callable[[], int],
+        took: Callable[[int, ChainedVector], None],
+        unseen: Callable[[int], Vector],
     ) -> None:
-        """``refuse``: end a link whose rows cannot be used or kept. ``note``: for the operator. ``now_ms``: monotonic."""
+        """``refuse``: end a link whose rows cannot be used or kept. ``note``: for the operator. ``now_ms``: monotonic.
+
+        ``took``: the rows that a peer had of a keyspace, at this vector, are here. ``unseen``: see `Returning.unseen`.
+        """
         self._engine: Final = engine
         self._store: Final = store
         self._source: Final = source
@@ -97,6 +103,8 @@ class RowSync:
         self._note: Final = note
         self._entropy: Final = entropy
         self._now_ms: Final = now_ms
+        self._took: Final = took
+        self._unseen: Final = unseen
         self._outgoing: Final[dict[int, Outgoing]] = {}
         """By keyspace."""
         self._unreadable: Final[set[int]] = set()
@@ -111,7 +119,7 @@ class RowSync:
         """Offer what the peer needs and cannot get from the log; send pieces of what it asked for, as far as its credit goes."""
         assert link.sender is not None
         for keyspace in sorted(link.sender.beyond - link.offered.keys() - self._unreadable):
-            spooled = self._spooled(keyspace)
+            spooled = self._spooled(keyspace, link.need.get(keyspace, {}))
             if spooled is not None and spooled.offer is not None:
                 link.offered[keyspace] = spooled.spool
                 self._send(link, spooled.offer)
@@ -121,9 +129,15 @@ class RowSync:
             keyspace, (spool, offset) = next(iter(link.wanted.items()))
             self._send_piece(link, keyspace, spool, offset)
 
-    def _spooled(self, keyspace: int) -> Outgoing | None:
-        """A spool from which the log can go on, or the one that is being written; None: it cannot be written yet."""
+    def _spooled(self, keyspace: int, need: Vector) -> Outgoing | None:
+        """A spool from which the log can go on, or the one that is being written; None: it cannot be written yet.
+
+        ``need``: what it has to cover.
+        """
         found = self._outgoing.get(keyspace)
+        if found is not None and not covers(found.vector, need):
+            self._drop(keyspace)
+            found = None
         if found is not None and found.offer is not None:
             begin = self._source.begin({keyspace: found.vector}, self._floors())
             if begin.beyond:
@@ -133,7 +147,8 @@ class RowSync:
             if self._engine.admission.disk_full:
                 return None  # what is left is for what was acknowledged
             stored = self._store.applied().vectors.get(keyspace, {})
-            if not covers({actor: seq for actor, (seq, _) in stored.items()}, self._floors().get(keyspace, {})):
+            vector = {actor: seq for actor, (seq, _) in stored.items()}
+            if not covers(vector, self._floors().get(keyspace, {})) or not covers(vector, need):
                 return None  # the applier is on its way there
             spool = self._entropy(SPOOL_ID_BYTES)
             try:
@@ -194,7 +209,9 @@ class RowSync:
     def offered(self, link: Link, offer: SyncOffer) -> None:
         """Take a spool in, unless another one is under way; then it is offered again when that is done."""
         keyspace = self._engine.keyspaces.by_id[KeyspaceId(offer.keyspace)]
-        if covers(_seqs(keyspace), {actor: seq for actor, (seq, _) in offer.vector.items()}):
+        vector = {actor: seq for actor, (seq, _) in offer.vector.items()}
+        if covers(_seqs(keyspace), vector) and not self._unseen(keyspace.id):
+            self._took(offer.keyspace, offer.vector)
             self._send(link, SyncDone(offer.keyspace, _chained(keyspace)))
             return
         if self._engine.admission.disk_full or self._engine.admission.read_only is not None:
@@ -299,7 +316,8 @@ class RowSync:
             incoming.flipping = True
             self._engine.checkpoints.learn_ttl(check.head.ttl_ms)
             self._engine.flip(
-                keyspace.id, offer.spool, offer.vector, offer.hlc, lambda: self._flipped(incoming, keyspace)
+                *(keyspace.id, offer.spool, offer.vector, offer.hlc, lambda: self._flipped(incoming, keyspace)),
+                unseen=self._unseen(keyspace.id),
             )
         except PeerFault as error:
             self._folder.remove(offer.spool)
@@ -311,6 +329,7 @@ class RowSync:
     def _flipped(self, incoming: Incoming, keyspace: Keyspace) -> None:
         self._incoming = None
         self.syncs_total += 1
+        self._took(keyspace.id, incoming.offer.vector)
         if keyspace.id in self._outgoing:
             self._drop(keyspace.id)  # the log goes on from it to a BARRIER that it does not cover
         if incoming.link.is_up:

@@ -45,6 +45,8 @@ class Sender:
         """That are streamed."""
         self.beyond: set[int] = set()
         """Of which the peer lacks what the log no longer has: it needs the rows."""
+        self.rows_first: set[int] = set()
+        """Of which the peer is to have the rows in any case."""
         self.scanning = False
         """`take` ended although there is more to read: what it has read the peer has, or does not want."""
         self._cursor: LogCursor | None = None
@@ -53,16 +55,16 @@ class Sender:
     def begin(self, keyspaces: set[int]) -> None:
         """Stream these from now on, and no others. CursorLost is not raised: what the log cannot serve is in ``beyond`` then."""
         self.close()
-        self.keyspaces = {keyspace for keyspace in keyspaces if keyspace in self.has}
+        self.keyspaces = {keyspace for keyspace in keyspaces if keyspace in self.has} - self.rows_first
         wanted = {keyspace: self.has[keyspace] for keyspace in self.keyspaces}
         # While rows are taken over, the end of the log is behind a BARRIER whose rows no vector names yet: it has to be passed.
         flipping = self._engine.flips.keyspace is not None
         if not flipping and all(covers(vector, self._durable(keyspace)) for keyspace, vector in wanted.items()):
             self._cursor = self._source.cursor(self._engine.commit.durable_lsn)
-            self.beyond -= keyspaces
+            self.beyond = self.beyond - keyspaces | self.rows_first & keyspaces
             return
         begin = self._source.begin(wanted, self._floors())
-        self.beyond = self.beyond - keyspaces | begin.beyond
+        self.beyond = self.beyond - keyspaces | begin.beyond | self.rows_first & keyspaces
         self.keyspaces -= begin.beyond
         self._cursor = self._source.cursor(begin.lsn)
 
@@ -108,6 +110,7 @@ class Sender:
         for actor, seq in vector.items():
             mine[actor] = max(seq, mine.get(actor, 0))
         self.beyond.discard(keyspace)
+        self.rows_first.discard(keyspace)
 
     def close(self) -> None:
         """Give up the place in the log."""

@@ -64,13 +64,19 @@ class Silence:
         passed_ms = min(max(0, now_ms - self._looked_ms), _LOOK_MS_MAX)
         self._looked_ms = now_ms
         self._ages = [age for age in (age + passed_ms for age in self._ages) if age < DAY_MS]
-        others = [member for member in self._members.open_members() if member.node != own]
+        present = [member for member in self._members.members.values() if member.state in ("open", "returning")]
+        others = [member for member in present if member.node != own]
         self._silent = {member.actor: self._counted(member.actor, passed_ms) for member in others}
         parked = self._due(others)
         self._ages += [0] * len(parked)
         for member in parked:
             del self._silent[member.actor]
         return Judged(parked, self._row() if parked or self._has_moved() else None)
+
+    def heard(self, actor: Actor) -> None:
+        """A hub passed on what a member said."""
+        if actor in self._silent:
+            self._silent[actor] = 0, self._silent[actor][1]
 
     def silent_ms(self, actor: Actor) -> int:
         """How long a member has been silent, as far as this node knows."""
@@ -87,9 +93,10 @@ class Silence:
     def _due(self, others: list[Member]) -> list[Member]:
         if not self._max_offline_ms:
             return []
-        due = [member for member in others if self._silent[member.actor][0] >= self._max_offline_ms]
+        members = [member for member in others if member.state == "open"]
+        due = [member for member in members if self._silent[member.actor][0] >= self._max_offline_ms]
         due.sort(key=lambda member: (-self._silent[member.actor][0], member.actor))
-        of_a_day = max(1, (len(others) + 1 + len(self._ages)) // 3)
+        of_a_day = max(1, (len(members) + 1 + len(self._ages)) // 3)
         return due[: max(0, of_a_day - len(self._ages))]
 
     def _has_moved(self) -> bool:
