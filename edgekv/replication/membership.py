@@ -136,6 +136,7 @@ class Membership:
                     self._links.close(link, "this node is parked: it exchanges no data until it is a member again")
         engine.checkpoints.lone = self._founder and all(m.node == self._self.node for m in members.members.values())
         engine.checkpoints.stable = None if members.announced is None else members.announced.stable
+        self._forget_acks()
         for link in self._links:
             actor = link.peer.actor if link.peer is not None else None
             member = members.members.get(actor) if actor is not None else None
@@ -146,11 +147,15 @@ class Membership:
             elif member is not None and member.state != "open":
                 if member.parked and link.phase == "meta":
                     continue  # it is told so, and that it may come back
-                if not any(other.state == "open" for other in members.of_node(member.node)):
-                    self._acks.forget(member.node)
                 self._links.close(
                     link, f"{actor_text(member.actor)} is closed: it was removed, or goes on as another incarnation"
                 )
+
+    def _forget_acks(self) -> None:
+        """Of nodes that are no members any more, linked or not."""
+        members = self._members.members.values()
+        for node in {m.node for m in members if m.state != "open"} - {m.node for m in members if m.state == "open"}:
+            self._acks.forget(node)
 
     def returned(self, message: Return) -> None:
         """A parked member says how its return stands: for the leader."""
