@@ -21,9 +21,11 @@ from edgekv.engine.frame import Run
 from edgekv.engine.keyspaces import Head, Keyspace, successor
 from edgekv.ids import Actor, KeyspaceId
 from edgekv.node.node import Node
+from edgekv.replication.members import Members
 from edgekv.store import layout
 from edgekv.wal.record import Changes
-from tests.sim.oracle import Change, History, changes_of, changes_of_run, replayed, shown
+from tests.sim.late import may_show
+from tests.sim.oracle import Change, History, Shown, changes_of, changes_of_run, replayed, shown
 from tests.sim.sim_node import SimNode
 
 Vector = dict[Actor, int]
@@ -59,6 +61,11 @@ class Witness:
         self._left: Final[dict[tuple[KeyspaceId, Actor], int]] = {}
         """By actors whose disk is gone, how far others had them durably: no more must be left of them."""
         self._system: Final[dict[Dot, Change]] = {}
+        self._late_from: Final[dict[Actor, dict[int, int]]] = {}
+        """By actor that was settled and came back, or may, and keyspace: what it made later than that is late."""
+        self._forgotten: Final[dict[int, Vector]] = {}
+        """By keyspace what may have been forgotten before somebody came back."""
+        self._returned: Final[set[tuple[Actor, int]]] = set()
 
     # -- what is made
 
@@ -122,6 +129,34 @@ class Witness:
         """The keys that changes have touched at the node since it was asked last."""
         return list(self._touched.pop(node.name, ()))
 
+    def see_members(self, members: Members) -> int:
+        """What the leader has written; how many members have brought something late since."""
+        for member in members.members.values():
+            if member.state in ("settled", "returning"):
+                known = self._late_from.setdefault(member.actor, {})
+                for number in self.histories:
+                    known[number] = min(member.heads.get(number, 0), known.get(number, 1 << 60))
+        if members.returning is not None and members.announced is not None:
+            for keyspace, cut in (members.announced.stable.cuts or {}).items():
+                vector = self._forgotten.setdefault(keyspace, {})
+                vector.update({actor: max(seq, vector.get(actor, 0)) for actor, seq in cut.cut.items()})
+        late = {(m.actor, ranges[-1][1]) for m in members.members.values() for ranges in m.late.values()}
+        news = len(late - self._returned)
+        self._returned.update(late)
+        return news
+
+    def _may_show(self, number: KeyspaceId, key: bytes, vector: Vector, now_ms: int) -> list[Shown]:
+        """What else readers may be shown: of late values those that were older than what had been forgotten (tests/sim/late.py)."""
+        late_from, forgotten = self._late_from, self._forgotten.get(number, {})
+        covered = [c for c in self.histories[number].of_key(key) if c.seq <= vector.get(c.actor, 0)]
+        return may_show(
+            key,
+            covered,
+            now_ms,
+            is_late=lambda actor, seq: seq > late_from.get(actor, {}).get(number, 1 << 60),
+            is_forgotten=lambda actor, seq: seq <= forgotten.get(actor, 0),
+        )
+
     # -- what is promised
 
     def seqs(self, node: SimNode) -> dict[KeyspaceId, int]:
@@ -173,7 +208,7 @@ class Witness:
             is_shown = shown(running, key)
         except AssertionError as contradiction:
             raise Violation(f"{node.name}: {key!r}: {contradiction}") from contradiction
-        if is_shown != must:
+        if is_shown != must and is_shown not in self._may_show(keyspace.id, key, vector, now_ms):
             raise Violation(
                 f"{node.name} shows of {key!r} what its changes do not say\n  it is shown {is_shown}\n  they say    {must}"
             )
@@ -264,8 +299,9 @@ class Witness:
                 heads[actor] = max(vector.get(actor, 0) for vector in vectors)
         return {actor: seq for actor, seq in heads.items() if seq}
 
-    def agree(self, nodes: Sequence[SimNode], keys: Iterable[bytes]) -> None:
-        """In the end: everybody has everything, and shows it."""
+    def agree(self, nodes: Sequence[SimNode], keys: Iterable[bytes], *, everything_expired: bool) -> None:
+        """In the end: everybody has everything, and shows it, all of them the same."""
+        keys = list(keys)
         for number, history in self.histories.items():
             everything = self._all(number, nodes)
             for node in nodes:
@@ -280,6 +316,10 @@ class Witness:
                     history.forget_above(actor, everything.get(actor, 0))
         for node in nodes:
             self.check(node, keys)
+        for key in keys if everything_expired else ():  # else it depends on the time which all have by themselves
+            each = {node.name: shown(node.node, key) for node in nodes}
+            if len(set(each.values())) > 1:
+                raise Violation(f"nodes that have the same changes show of {key!r}: {each}")
 
 
 def garbage(node: SimNode) -> list[str]:
