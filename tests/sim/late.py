@@ -81,7 +81,10 @@ class _LateKey(Key):
         made = self._made[row]
         newest = max(made, key=_stamp)
         choices = [newest.version]
-        if newest.forgotten and (newest.version.value is None or newest.version.expiry_ms):
+        is_gone = newest.version.value is None or newest.version.expiry_ms
+        if isinstance(row, bytes) and newest.version.stamp < self._map_clear:
+            is_gone = True
+        if newest.forgotten and is_gone:
             choices += [each.version for each in made if each.late and each is not newest]
         if isinstance(row, bytes):
             choices += self._fields_that_outlived(choices, {each.version for each in made if each.late})

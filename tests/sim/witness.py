@@ -145,15 +145,18 @@ class Witness:
         self._returned.update(late)
         return news
 
+    def _is_late(self, number: KeyspaceId, actor: Actor, seq: int) -> bool:
+        return seq > self._late_from.get(actor, {}).get(number, 1 << 60)
+
     def _may_show(self, number: KeyspaceId, key: bytes, vector: Vector, now_ms: int) -> list[Shown]:
         """What else readers may be shown: of late values those that were older than what had been forgotten (tests/sim/late.py)."""
-        late_from, forgotten = self._late_from, self._forgotten.get(number, {})
+        forgotten = self._forgotten.get(number, {})
         covered = [c for c in self.histories[number].of_key(key) if c.seq <= vector.get(c.actor, 0)]
         return may_show(
             key,
             covered,
             now_ms,
-            is_late=lambda actor, seq: seq > late_from.get(actor, {}).get(number, 1 << 60),
+            is_late=lambda actor, seq: self._is_late(number, actor, seq),
             is_forgotten=lambda actor, seq: seq <= forgotten.get(actor, 0),
         )
 
@@ -242,12 +245,15 @@ class Witness:
     def check_system_clears(self) -> None:
         """What the cluster itself cleared was hidden already: without that change readers are shown the same.
 
-        Asked of keys to which nobody wrote who had seen the clear: what such a one writes rests on it.
+        Asked of keys to which nobody wrote who had seen the clear: what such a one writes rests on it; and which have no late values:
+        those may be older than the clear, and it may have been forgotten when they came.
         """
         for (number, actor, seq), change in self._system.items():
             history = self.histories[number]
             for key in {operation[1] for operation in change.operations}:
                 others = [other for other in history.of_key(key) if (other.actor, other.seq) != (actor, seq)]
+                if any(self._is_late(number, other.actor, other.seq) for other in others):
+                    continue
                 if any(self._has_seen(number, other, actor, seq) for other in others):
                     continue
                 ends = [o[2] for other in others for o in other.operations if (o[0], o[1]) == (EXPIRE, key)]
