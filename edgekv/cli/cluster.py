@@ -76,6 +76,10 @@ def status(output: Output, http: Address, timeout_s: float) -> None:
         click.echo()
     for sentence in advice(replication) or ["All is well."]:
         click.echo(sentence)
+    for each in replication["late_writes"]:
+        click.echo(
+            f"{each['name']} brought {each['changes']} changes of {each['keyspace']} when it came back from being parked."
+        )
     events = replication["events"][-_EVENTS_SHOWN:]
     if events:
         click.echo("\nWhat went wrong, the newest last:")

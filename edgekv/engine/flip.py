@@ -170,10 +170,7 @@ class Flips:
             if head is not None and head.seq == seq and head.chain != chain:
                 raise Forked(f"its rows come from another history of {actor_text(actor)}, up to {seq}.")
         if hlc > self._hlc_max(keyspace):
-            raise ClockTooFarAhead(
-                f"rows in keyspace {keyspace.name!r} are stamped {hlc >> 16} ms, more than a day ahead of this node. "
-                "Set the clocks of both, and connect again."
-            )
+            raise ClockTooFarAhead.of(f"rows in keyspace {keyspace.name!r}", hlc, self._hlc_max(keyspace))
 
     def _hold(self, asked: _Asked) -> _Flip:
         commit = self._commit

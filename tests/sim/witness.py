@@ -64,7 +64,8 @@ class Witness:
         self._late_from: Final[dict[Actor, dict[int, int]]] = {}
         """By actor that was settled and came back, or may, and keyspace: what it made later than that is late."""
         self._forgotten: Final[dict[int, Vector]] = {}
-        """By keyspace what may have been forgotten before somebody came back."""
+        """By keyspace what may have been forgotten: the cuts that were ever announced."""
+        self._announced = 0
         self._returned: Final[set[tuple[Actor, int]]] = set()
 
     # -- what is made
@@ -136,7 +137,8 @@ class Witness:
                 known = self._late_from.setdefault(member.actor, {})
                 for number in self.histories:
                     known[number] = min(member.heads.get(number, 0), known.get(number, 1 << 60))
-        if members.returning is not None and members.announced is not None:
+        if members.announced is not None and members.announced.number != self._announced:
+            self._announced = members.announced.number
             for keyspace, cut in (members.announced.stable.cuts or {}).items():
                 vector = self._forgotten.setdefault(keyspace, {})
                 vector.update({actor: max(seq, vector.get(actor, 0)) for actor, seq in cut.cut.items()})

@@ -39,6 +39,7 @@ REPLICATION: dict[str, Any] = {
     "members": MEMBERS,
     "links": [LINK],
     "unlinked": [],
+    "late_writes": [],
     "events": [],
 }
 
@@ -63,6 +64,12 @@ def test_who_is_silent_or_parked_is_said_to_be(node: FakeNode, edgekv: Program) 
     text = edgekv("cluster", "status").text
     assert "edge-7  shop-7  edge  open, silent for 3 days" in text
     assert "edge-8 (shop-7) is parked" in text
+
+
+def test_what_came_late_is_said(node: FakeNode, edgekv: Program) -> None:
+    late = {"name": "edge-7", "actor": "node-aa.1-bb", "keyspace": "rooms", "first": 3, "last": 13, "changes": 11}
+    show(node, late_writes=[late])
+    assert "edge-7 brought 11 changes of rooms when it came back" in edgekv("cluster", "status").text
 
 
 @pytest.mark.parametrize(
