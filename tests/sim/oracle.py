@@ -15,13 +15,16 @@ An increment is logged as a running total, so what it added is the difference to
 
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from decimal import Context, Decimal, InvalidOperation
 from fractions import Fraction
 from functools import partial
 from typing import Any, Final, NamedTuple, TypeVar
 
 from edgekv.crdt.checks import decode_number
+from edgekv.engine.engine import Engine
 from edgekv.engine.frame import Run
+from edgekv.engine.keyspaces import Keyspace
 from edgekv.errors import WrongType
 from edgekv.ids import Actor
 from edgekv.node.node import Node
@@ -115,6 +118,8 @@ class Key:
         self._adds: dict[bytes, list[tuple[Actor, int]]] = {}
         self._removed: dict[bytes, dict[Actor, int]] = {}
         self._cleared: dict[Actor, int] = {}
+        self._shown: dict[int, Shown] = {}
+        """By how many of the times at which something expires have come. What is shown between two of them is the same."""
 
     def take(self, actor: Actor, seq: int, hlc: int, operation: Sequence[Any]) -> None:
         """One operation. Those of one actor come in the order of its changes; otherwise any order will do."""
@@ -184,7 +189,19 @@ class Key:
         return self._field_counts.setdefault(field, _Count())
 
     def shown(self, now_ms: int) -> Shown:
-        """At this TTL time."""
+        """At this TTL time, when all operations have been taken."""
+        passed = sum(0 < end <= now_ms for end in self._ends())
+        found = self._shown.get(passed)
+        if found is None:
+            found = self._shown[passed] = self._shown_at(now_ms)
+        return found
+
+    def _ends(self) -> list[int]:
+        """When anything may cease to be shown; 0: never."""
+        siblings = self._siblings.values() if self._siblings is not None else ()
+        return [self._expiry.expiry_ms, self._register.expiry_ms, *(version.expiry_ms for version in siblings)]
+
+    def _shown_at(self, now_ms: int) -> Shown:
         end = self._expiry.expiry_ms or _NEVER
         gone = end <= now_ms
         amounts = self._count.added()
@@ -365,10 +382,35 @@ def _plain(
 def shown(node: Node, key: bytes) -> Shown:
     """The same from a running node, through what its clients call. AssertionError when its calls contradict each other."""
     operations = node.operations
-    values = _unless_another_type(lambda: _values(node, key))
-    members = _unless_another_type(lambda: _pages(partial(operations.sets.page, key), operations.sets.count(key)))
-    fields = _unless_another_type(lambda: _pages(partial(operations.maps.page, key), operations.maps.count(key)))
-    return Shown(tuple(values), tuple(members), tuple(fields), operations.expiry_of(key))
+    with _remembering(node.engine):
+        values = _unless_another_type(lambda: _values(node, key))
+        members = _unless_another_type(lambda: _pages(partial(operations.sets.page, key), operations.sets.count(key)))
+        fields = _unless_another_type(lambda: _pages(partial(operations.maps.page, key), operations.maps.count(key)))
+        return Shown(tuple(values), tuple(members), tuple(fields), operations.expiry_of(key))
+
+
+@contextmanager
+def _remembering(engine: Engine) -> Iterator[None]:
+    """Within it the engine looks at each key once, although every verb asks it for the same again: nothing moves meanwhile."""
+    reads, collections = vars(engine.reads), vars(engine.collections)
+    reads["state"], collections["counts"] = _Once(engine.reads.state), _Once(engine.collections.counts)
+    try:
+        yield
+    finally:
+        del reads["state"], collections["counts"]
+
+
+class _Once:
+    """A function of a keyspace and a key that is asked once for each."""
+
+    def __init__(self, ask: Callable[[Keyspace, bytes], Any]) -> None:
+        self._ask: Final = ask
+        self._answers: Final[dict[bytes, Any]] = {}
+
+    def __call__(self, keyspace: Keyspace, key: bytes) -> Any:
+        if key not in self._answers:
+            self._answers[key] = self._ask(keyspace, key)
+        return self._answers[key]
 
 
 def _unless_another_type(read: Callable[[], list[_T]]) -> list[_T]:

@@ -19,7 +19,7 @@ from edgekv.engine.engine import Engine
 from edgekv.engine.frame import Frame
 from edgekv.engine.keyspaces import Keyspace
 from edgekv.errors import EdgeKVError
-from edgekv.ids import Actor, Lsn
+from edgekv.ids import Actor, KeyspaceId, Lsn
 from edgekv.limits import SPARE_SEGMENTS
 from edgekv.node import identity, keyspace_file
 from edgekv.node.node import Node
@@ -110,20 +110,12 @@ class SimNode:
 
     # -- what others look at
 
-    @property
-    def engine(self) -> Engine:
-        return self.node.engine
-
-    @property
-    def operations(self) -> Operations:
-        return self.node.operations
-
-    @property
-    def actor(self) -> Actor:
-        return self.node.identity.actor
+    engine: Engine
+    operations: Operations
+    actor: Actor
 
     def keyspace(self, keyspace_id: int = 0) -> Keyspace:
-        return next(keyspace for keyspace in self.engine.keyspaces.all if keyspace.id == keyspace_id)
+        return self.engine.keyspaces.by_id[KeyspaceId(keyspace_id)]
 
     def durable(self, keyspace_id: int = 0) -> dict[Actor, int]:
         """The vector that the node calls durable."""
@@ -157,6 +149,7 @@ class SimNode:
             now_ms=self.now_ms,
             entropy=self.rng.randbytes,
         )
+        self.engine, self.operations, self.actor = self.node.engine, self.node.operations, self.node.identity.actor
         assert self.node.log is not None, self.engine.admission.read_only
         self.engine.checkpoints.lone = False
         (directory / "wal").mkdir(exist_ok=True)
