@@ -40,10 +40,12 @@ def unburdened() -> Iterator[None]:
     lmdb_store._fallocate = lambda *_: True
     collecting = gc.isenabled()
     gc.disable()
+    gc.freeze()
     try:
         yield
     finally:
         lmdb_store._fallocate = before
+        gc.collect()
+        gc.unfreeze()
         if collecting:
             gc.enable()
-            gc.collect()

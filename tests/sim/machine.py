@@ -221,7 +221,7 @@ class Machine:
         if not self._cluster.check_ms:
             key = self._rng.choice(keys.plain)
             engine.barrier = None
-            witness.check(self.node, [key])
+            witness.check(self.node, [key], anew=True)
             self._reply(witness.promise(self.node, (key,), witness.seqs(self.node)))
         self._turn()
 
@@ -250,8 +250,7 @@ class Machine:
             self._note("has the rows of another node")
             whole = True
         cluster.witness.made(node, system=True)
-        if not cluster.check_ms:
-            cluster.witness.check_acks(node)
+        cluster.witness.check_durable(node)
         node.engine.kick()
         if node.jobs and not self._flushing:
             self._flushing = True

@@ -5,7 +5,6 @@ LMDB is the real one, on tmpfs when there is one; a power cut may take its last 
 which the file as it was before that commit is kept. What a shell does is a method here, as in tests/unit/node/inline_node.py.
 """
 
-import shutil
 import tempfile
 from collections import deque
 from collections.abc import Callable
@@ -104,6 +103,8 @@ class SimNode:
         self.up = False
         self.jobs: deque[Job] = deque()
         self._backup: tuple[dict[str, bytes], bytes, bytes] | None = None
+        self._before_commit: bytes | None = None
+        """LMDB's file as it was before its last commit, which a power cut may take back."""
         self.commits = 0
         """Of LMDB, in all lives."""
         self.open()
@@ -177,8 +178,8 @@ class SimNode:
         self.store.close()
         if power:
             self.disk.power()
-            if self._before_commit.exists() and self.rng.random() < 0.5:
-                shutil.copyfile(self._before_commit, self._data)
+            if self._before_commit is not None and self.rng.random() < 0.5:
+                self._data.write_bytes(self._before_commit)
 
     def back_up(self) -> None:
         """Copy the directory as it is at this moment, unless it holds what a power cut may take: those dots are issued again then.
@@ -205,7 +206,7 @@ class SimNode:
         files, data, who = self._backup
         self.disk.replace(files)
         self._data.write_bytes(data)
-        self._before_commit.unlink(missing_ok=True)
+        self._before_commit = None
         file = self.config.data_dir / identity.FILE
         copy = file.with_suffix(".copy")
         copy.write_bytes(who)
@@ -253,7 +254,7 @@ class SimNode:
         progress = self._applier.step()
         if progress is None:
             return False
-        self._before_commit.write_bytes(before)
+        self._before_commit = before
         self.commits += 1
         self.engine.applied(progress)
         return True
@@ -277,10 +278,6 @@ class SimNode:
     @property
     def _data(self) -> Path:
         return self.config.data_dir / "store" / "data.mdb"
-
-    @property
-    def _before_commit(self) -> Path:
-        return self.config.data_dir / "store.before"
 
     def _make_spares(self) -> None:
         while self._log.spares < SPARE_SEGMENTS:

@@ -9,7 +9,7 @@ After each step that it is asked about, of the node that moved:
 - a reply to a reader leaves when all that it showed is durable here.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final, NamedTuple
 
 from edgekv.crdt.counter import Part
@@ -20,9 +20,11 @@ from edgekv.crdt.siblings import Siblings
 from edgekv.engine.frame import Run
 from edgekv.engine.keyspaces import Head, Keyspace, successor
 from edgekv.ids import Actor, KeyspaceId
+from edgekv.replication.acks import Peer
 from edgekv.store import layout
 from edgekv.wal.record import Changes
-from tests.sim.oracle import Change, History, changes_of, changes_of_run, replayed, shown
+from tests.sim.held import Held
+from tests.sim.oracle import Change, History, Shown, changes_of, changes_of_run, replayed, shown
 from tests.sim.sim_node import SimNode
 
 Vector = dict[Actor, int]
@@ -49,6 +51,8 @@ class Witness:
         self.histories: Final = {keyspace: History() for keyspace in keyspaces}
         self.acknowledged: Final[dict[tuple[KeyspaceId, Actor], int]] = {}
         self.checks = 0
+        """How many keys were looked at."""
+        self._held: Final = Held()
         self._seen_by_maker: Final[dict[Dot, Vector]] = {}
         self._durable: Final[dict[tuple[str, KeyspaceId], Vector]] = {}
         self._checked: Final[dict[tuple[str, KeyspaceId], dict[Actor, Head]]] = {}
@@ -90,7 +94,7 @@ class Witness:
     # -- what is taken in
 
     def watch_intake(self, node: SimNode) -> None:
-        """Every run that the node takes in is judged from now on, until it is started again."""
+        """Every run that the node takes in is judged from now on, and every acknowledgement, until it is started again."""
         intake = node.engine.intake
         receive: Callable[[Changes], bool] = intake.receive
 
@@ -101,6 +105,18 @@ class Witness:
             return taken
 
         intake.receive = judged  # type: ignore[method-assign] # a spy
+        acks = node.node.acks
+        met, heard = acks.met, acks.heard
+
+        def judged_met(peer: Peer, vectors: Mapping[KeyspaceId, Mapping[Actor, int]]) -> None:
+            met(peer, vectors)
+            self.check_acks(node)
+
+        def judged_heard(peer: Peer, keyspace: KeyspaceId, vector: Mapping[Actor, int]) -> None:
+            heard(peer, keyspace, vector)
+            self.check_acks(node)
+
+        acks.met, acks.heard = judged_met, judged_heard  # type: ignore[method-assign] # spies
 
     def _judge(self, node: SimNode, run: Changes) -> None:
         keyspace = KeyspaceId(run.keyspace)
@@ -125,7 +141,10 @@ class Witness:
         self._got[keyspace, run.actor] = max(self._got.get((keyspace, run.actor), 0), last)
 
     def _touch(self, node: SimNode, change: Change) -> None:
-        self._touched.setdefault(node.name, {}).update((operation[1], None) for operation in change.operations)
+        touched = self._touched.setdefault(node.name, {})
+        for operation in change.operations:
+            touched[operation[1]] = None
+            self._held.touch(node, operation[1])
 
     def touched(self, node: SimNode) -> list[bytes]:
         """The keys that changes have touched at the node since it was asked last."""
@@ -165,8 +184,8 @@ class Witness:
 
     # -- what must be so
 
-    def check(self, node: SimNode, keys: Iterable[bytes]) -> None:
-        """Readers of these keys are shown what they must be."""
+    def check(self, node: SimNode, keys: Iterable[bytes], *, anew: bool = False) -> None:
+        """Readers of these keys are shown what they must be. ``anew``: of those, too, of which nothing has moved."""
         self.check_durable(node)
         engine = node.engine
         now_ms = engine.ttl_now_ms()
@@ -175,13 +194,19 @@ class Witness:
             keyspace = engine.keyspaces.of(key)
             if keyspace.id not in seen:
                 seen[keyspace.id] = _seen(keyspace, node.actor)
-            self.check_key(node, key, self.histories[keyspace.id], seen[keyspace.id], now_ms)
+            must = self._truth(node, key, self.histories[keyspace.id], seen[keyspace.id], now_ms)
+            if anew or not self._held.is_same(node, keyspace, key, must):
+                self._check_key(node, key, must)
 
-    def check_key(self, node: SimNode, key: bytes, history: History, seen: Vector, now_ms: int) -> None:
-        """One key: what its readers are shown at this time, to whom all of ``seen`` is shown."""
+    def _truth(self, node: SimNode, key: bytes, history: History, seen: Vector, now_ms: int) -> Shown:
+        try:
+            return history.truth(key, seen, now_ms)
+        except AssertionError as contradiction:
+            raise Violation(f"{node.name}: {key!r}: {contradiction}") from contradiction
+
+    def _check_key(self, node: SimNode, key: bytes, must: Shown) -> None:
         self.checks += 1
         try:
-            must = history.truth(key, seen, now_ms)
             is_shown = shown(node.node, key)
         except AssertionError as contradiction:
             raise Violation(f"{node.name}: {key!r}: {contradiction}") from contradiction
@@ -255,6 +280,7 @@ class Witness:
                 self._seen_by_maker.pop((number, node.actor, change.seq), None)
                 self._system.pop((number, node.actor, change.seq), None)
         self._touched.pop(node.name, None)
+        self._held.forget(node)
         self.check_durable(node)
 
     def set_back(self, node: SimNode, nodes: Sequence[SimNode]) -> None:
@@ -296,7 +322,7 @@ class Witness:
                         )
                     history.forget_above(actor, everything.get(actor, 0))
         for node in nodes:
-            self.check(node, keys)
+            self.check(node, keys, anew=True)
 
 
 def garbage(node: SimNode) -> list[str]:
