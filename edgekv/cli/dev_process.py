@@ -41,6 +41,7 @@ class DevProcess:
         self._ended: Final = ended
         self._process: asyncio.subprocess.Process | None = None
         self._ready = False
+        self._spawning = False
         self._asked_to_end = False
 
     @property
@@ -51,6 +52,8 @@ class DevProcess:
     @property
     def state(self) -> str:
         """``ready``, ``starting`` or ``stopped``."""
+        if self._spawning:
+            return "starting"
         if self._process is None or self._process.returncode is not None:
             return "stopped"
         return "ready" if self._ready else "starting"
@@ -63,21 +66,13 @@ class DevProcess:
     async def start(self) -> None:
         """Start it, and wait until it says ``ready``. Unavailable, with its last words, when it does not."""
         if self.state != "stopped":
-            raise InvalidRequest(f'node "{self.node.name}" runs already (pid {self.pid}); kill it first')
-        config = self._write_config()
-        # EDGEKV_* of the caller are for its own commands: a node must not take up a listener or limit from there.
-        environment = {name: text for name, text in os.environ.items() if not name.startswith("EDGEKV_")}
-        command = [sys.executable, "-m", "edgekv.cli.dev_child", str(os.getpid()), "serve", "--config", str(config)]
-        self._ready = self._asked_to_end = False
-        with self.log.open("ab") as log:
-            self._process = process = await asyncio.create_subprocess_exec(
-                *command,
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=log,
-                env=environment,
-                start_new_session=True,
-            )
+            which = "is being started" if self.pid is None else f"runs already (pid {self.pid}); kill it first"
+            raise InvalidRequest(f'node "{self.node.name}" {which}')
+        self._process, self._ready, self._spawning, self._asked_to_end = None, False, True, False
+        try:
+            self._process = process = await self._spawn()
+        finally:
+            self._spawning = False
         try:
             async with asyncio.timeout(READY_S):
                 self._ready = await _says_ready(process)
@@ -90,6 +85,21 @@ class DevProcess:
             status = await process.wait()
             raise Unavailable(f'node "{self.node.name}" ended with exit code {status}: {self._last_words()}')
         self._watching = asyncio.get_running_loop().create_task(self._watch(process))
+
+    async def _spawn(self) -> asyncio.subprocess.Process:
+        config = self._write_config()
+        # EDGEKV_* of the caller are for its own commands: a node must not take up a listener or limit from there.
+        environment = {name: text for name, text in os.environ.items() if not name.startswith("EDGEKV_")}
+        command = [sys.executable, "-m", "edgekv.cli.dev_child", str(os.getpid()), "serve", "--config", str(config)]
+        with self.log.open("ab") as log:
+            return await asyncio.create_subprocess_exec(
+                *command,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=log,
+                env=environment,
+                start_new_session=True,
+            )
 
     async def admitted(self) -> None:
         """Wait until it is a member of its cluster, before which it takes no writes. Unavailable when that takes too long."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import sys
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -12,7 +13,7 @@ import pytest
 from edgekv.cli import dev_process
 from edgekv.cli.dev_layout import HOST, DevNode
 from edgekv.cli.dev_process import DevProcess
-from edgekv.errors import Unavailable
+from edgekv.errors import InvalidRequest, Unavailable
 
 HUB = {"name": "cloud-1", "state": "open"}
 VIEWS = [
@@ -74,3 +75,24 @@ def test_a_node_that_is_not_admitted_is_said_with_its_log(
     monkeypatch.setattr(dev_process, "ADMITTED_S", 0.3)
     with pytest.raises(Unavailable, match=r'node "EWR-1" was not admitted .* see .*EWR-1\.log'):
         asyncio.run(process(tmp_path, status).admitted())
+
+
+def test_of_two_starts_at_once_one_is_refused_and_one_process_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started = tmp_path / "started"
+    interpreter = tmp_path / "python"
+    interpreter.write_text(f"#!/bin/sh\necho $$ >> {started}\necho ready\nexec sleep 60\n")
+    interpreter.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(interpreter))
+
+    async def twice() -> list[BaseException | None]:
+        node = DevProcess(tmp_path, DevNode("EWR-1", "EWR", "edge", 0, 0, 0), [], print)
+        answers = await asyncio.gather(node.start(), node.start(), return_exceptions=True)
+        assert node.state == "ready"
+        await node.stop()
+        return list(answers)
+
+    first, second = asyncio.run(twice())
+    assert first is None and isinstance(second, InvalidRequest)
+    assert len(started.read_text().split()) == 1
