@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from edgekv import limits
+from edgekv.cli.cluster import advice
 from edgekv.cli.dev_layout import HOST, DevNode
 from edgekv.cli.node_http import NodeHttp
 from edgekv.config import Address
@@ -108,8 +109,9 @@ class DevProcess:
                 while not await asyncio.to_thread(_is_member, self.node):  # noqa: ASYNC110 - another process
                     await asyncio.sleep(POLL_S)
         except TimeoutError:
+            why = await asyncio.to_thread(_what_is_wrong, self.node)
             raise Unavailable(
-                f'node "{self.node.name}" was not admitted to the cluster after {ADMITTED_S:.0f} s; see {self.log}'
+                f'node "{self.node.name}" was not admitted to the cluster after {ADMITTED_S:.0f} s: {why} See {self.log}'
             ) from None
 
     async def kill(self) -> None:
@@ -167,6 +169,12 @@ def _is_member(node: DevNode) -> bool:
     with NodeHttp(Address(HOST, node.http), READY_S) as http:
         members = http.read("/v1/status").json()["replication"]["members"]
     return any(member["name"] == node.name and member["state"] == "open" for member in members)
+
+
+def _what_is_wrong(node: DevNode) -> str:
+    """As far as it knows."""
+    with NodeHttp(Address(HOST, node.http), READY_S) as http:
+        return " ".join(advice(http.read("/v1/status").json()))
 
 
 async def _says_ready(process: asyncio.subprocess.Process) -> bool:

@@ -36,7 +36,8 @@ class Status(ThreadingHTTPServer):
             def do_GET(self) -> None:
                 view = views[min(server.asked, len(views) - 1)]
                 server.asked += 1
-                body = json.dumps({"replication": {"members": view}}).encode()
+                replication = {"members": view, "member": False, "role": "edge", "links": [], "unlinked": []}
+                body = json.dumps({"replication": replication, "disk_full": True}).encode()
                 self.send_response(200 if self.path == "/v1/status" else 404)
                 self.send_header("Content-Length", str(len(body)))
                 self.end_headers()
@@ -69,11 +70,11 @@ def test_a_node_is_waited_for_until_it_sees_itself_as_an_open_member(tmp_path: P
 
 
 @pytest.mark.parametrize("status", [VIEWS[:3]], indirect=True)
-def test_a_node_that_is_not_admitted_is_said_with_its_log(
+def test_a_node_that_is_not_admitted_is_said_with_what_keeps_it_and_its_log(
     tmp_path: Path, status: Status, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(dev_process, "ADMITTED_S", 0.3)
-    with pytest.raises(Unavailable, match=r'node "EWR-1" was not admitted .* see .*EWR-1\.log'):
+    with pytest.raises(Unavailable, match=r'"EWR-1" was not admitted .*The disk .* is full.* See .*EWR-1\.log'):
         asyncio.run(process(tmp_path, status).admitted())
 
 
