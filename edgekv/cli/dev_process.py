@@ -113,6 +113,10 @@ class DevProcess:
             raise Unavailable(
                 f'node "{self.node.name}" was not admitted to the cluster after {ADMITTED_S:.0f} s: {why} See {self.log}'
             ) from None
+        except Unavailable:
+            if self.state != "stopped":
+                raise
+            raise Unavailable(f'node "{self.node.name}" ended before it was admitted: {self._last_words()}') from None
 
     async def kill(self) -> None:
         """SIGKILL, and wait until it is gone. InvalidRequest when it does not run."""

@@ -46,8 +46,8 @@ REPLICATION: dict[str, Any] = {
 def show(node: FakeNode, **changed: object) -> None:
     """Figures of the node itself, too."""
     own = {name: changed.pop(name) for name in ("disk_full", "read_only") if name in changed}
-    replication: dict[str, object] = {**REPLICATION, **changed}
-    node.documents["/v1/status"] = {"node": "hub", "site": "cloud", "replication": replication, **own}
+    status: dict[str, Any] = {"node": "hub", "site": "cloud", "replication": {**REPLICATION, **changed}}
+    node.documents["/v1/status"] = status | own
 
 
 def test_a_healthy_cluster_is_said_to_be_well(node: FakeNode, edgekv: Program) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from edgekv.cli import dev_process
-from edgekv.cli.dev_layout import HOST, DevNode
+from edgekv.cli.dev_layout import HOST, DevNode, free_ports
 from edgekv.cli.dev_process import DevProcess
 from edgekv.errors import InvalidRequest, Unavailable
 
@@ -76,6 +76,13 @@ def test_a_node_that_is_not_admitted_is_said_with_what_keeps_it_and_its_log(
     monkeypatch.setattr(dev_process, "ADMITTED_S", 0.3)
     with pytest.raises(Unavailable, match=r'"EWR-1" was not admitted .*The disk .* is full.* See .*EWR-1\.log'):
         asyncio.run(process(tmp_path, status).admitted())
+
+
+def test_a_node_that_ends_before_it_is_admitted_is_said_with_its_last_words(tmp_path: Path) -> None:
+    (tmp_path / "EWR-1.log").write_text("edgekv: the disk is full\n")
+    node = DevProcess(tmp_path, DevNode("EWR-1", "EWR", "edge", free_ports(1)[0], 0, 0), [], print)
+    with pytest.raises(Unavailable, match='node "EWR-1" ended before it was admitted: edgekv: the disk is full'):
+        asyncio.run(node.admitted())
 
 
 def test_of_two_starts_at_once_one_is_refused_and_one_process_runs(
