@@ -1,7 +1,7 @@
 """``edgekv cluster verify``: whether nodes that have the same changes show the same.
 
 Nodes are compared at equal vectors only, since a node that lacks changes shows something else by right. So the command waits until the
-vectors of a keyspace are equal at all nodes that hold it, has each make its digest, and asks again when a write or a purge came between.
+vectors of a keyspace are equal at all nodes that hold it, has each make its digest, and asks again when a write or a purge came in.
 Equal vectors and different digests are never right: a fault of a disk, or of EdgeKV.
 """
 
