@@ -110,6 +110,13 @@ class Checkpoints:
             self._commit.mark(pack_ttl(ttl_ms))
 
     @property
+    def purged_ms(self) -> int:
+        """What has expired by then may be purged already."""
+        if self.lone:
+            return self.ttl_ms
+        return 0 if self.stable is None else self.stable.wall_ms
+
+    @property
     def ttl_durable_ms(self) -> int:
         """TTL time that a restart finds again: what may be said to others."""
         return self._ttl_frame_ms if self._ttl_frame is not None and self._ttl_frame.done else self.ttl_ms

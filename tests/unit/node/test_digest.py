@@ -155,6 +155,21 @@ def test_rows_that_show_before_the_vector_says_so_are_noticed(make: Make) -> Non
     assert not read(target).moved and value(target) == value(source)
 
 
+def test_a_time_beyond_which_the_node_has_purged_is_noticed(make: Make) -> None:
+    """Else a node that takes long, and one that was asked before it, would seem to differ."""
+    node = make()
+    node.operations.set(b"k", b"v", expiry_ms=START_MS + 50)
+    node.settle()
+    before = read(node)
+    assert not before.moved and before.figures()["keys"] == 1
+    node.checkpoint()
+    node.kill()
+    node.open()  # without the cache, in which it could still be seen
+    purged = read(node)
+    assert purged.vector == before.vector and purged.figures()["keys"] == 0
+    assert purged.moved and not read(node, ttl_ms=node.now_ms).moved
+
+
 def test_ranges_name_where_two_nodes_differ(make: Make) -> None:
     one, other = make(), make()
     for node in (one, other):
