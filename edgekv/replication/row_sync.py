@@ -132,6 +132,8 @@ class RowSync:
         if found is None:
             if self._engine.admission.disk_full:
                 return None  # what is left is for what was acknowledged
+            if self._engine.flips.keyspace is self._engine.keyspaces.by_id[KeyspaceId(keyspace)]:
+                return None  # the log could not go on from it: a BARRIER comes
             stored = self._store.applied().vectors.get(keyspace, {})
             if not covers({actor: seq for actor, (seq, _) in stored.items()}, self._floors().get(keyspace, {})):
                 return None  # the applier is on its way there
@@ -337,14 +339,20 @@ class RowSync:
 
     @property
     def busy(self) -> bool:
-        """Whether there is something to write or to check."""
+        """Whether there is something to write, to check or to merge."""
         incoming = self._incoming
         checking = incoming is not None and incoming.check is not None and not incoming.flipping
-        return checking or any(outgoing.offer is None for outgoing in self._outgoing.values())
+        return (
+            checking
+            or self._engine.flips.rebasing
+            or any(outgoing.offer is None for outgoing in self._outgoing.values())
+        )
 
     def work(self, links: list[Link]) -> bool:
         """Write, check and forget a little; whether a spool is finished, so that it can be offered."""
         finished = False
+        if self._engine.flips.rebasing:
+            self._engine.flips.advance()
         for keyspace, outgoing in list(self._outgoing.items()):
             if outgoing.offer is None:
                 finished |= self._write(keyspace, outgoing)

@@ -118,7 +118,11 @@ class Applier:
     def progress(self) -> Progress:
         """Where the store stands."""
         self._store.renew()
-        return self._report(self._store.applied().lsn, cleared=False)
+        reading = self._store.read()
+        try:
+            return self._report(reading.applied().lsn, cleared=False)
+        finally:
+            reading.close()
 
     def _apply(self, upto_lsn: int, stable: Stable | None, rows_max: int, poll: Callable[[], bool]) -> Progress:
         rows_max, bytes_max = self._bounds(rows_max)
