@@ -123,7 +123,7 @@ class FleetNode:
     def send(self, link: int, message: bytes) -> None:
         self._wires.carry(self, link, message)
 
-    def close(self, link: int, reason: str) -> None:
+    def close(self, link: int, reason: str, *, instead: int = 0) -> None:  # noqa: ARG002 - its dialer is not here
         self._wires.closed(self, link, reason)
 
     # -- for clients

@@ -6,7 +6,8 @@ node purges when it gets to it, and the order in which changes came. The time mu
 node which is furthest (`edgekv cluster verify` asks all of them first).
 
 A digest is of one vector. It is read in steps, and writes go on between them: if what readers here see has moved from the first step
-to the last (`vector` and `vector_after` differ), the digest is of no moment, and the caller asks again.
+to the last (`vector` and `vector_after` differ), the digest is of no moment, and the caller asks again. So it is while rows are being
+taken over as a whole (engine/flip.py): they show a little before the vector says so.
 
     key     BLAKE2b-128 over msgpack: [key, expiry, [[value, expiry], ...], number of elements, of fields], each element, each
             [field, value]
@@ -72,19 +73,20 @@ class Digest:
         self.ranges: Final[list[Range]] = []
         self.vector: Final = self._vector()
         self.vector_after = self.vector
+        self._held_after = False
         self._reading: Final = self._read() if within else iter(())
 
     def step(self) -> bool:
         """Read on; whether there is more."""
         for _ in self._reading:
             return True
-        self.vector_after = self._vector()
+        self.vector_after, self._held_after = self._vector(), self._keyspace.held
         return False
 
     @property
     def moved(self) -> bool:
         """Whether what readers see has changed since it began: then it is the digest of no moment."""
-        return self.vector != self.vector_after
+        return self._held_after or self.vector != self.vector_after
 
     def figures(self) -> dict[str, object]:
         """For the command line."""

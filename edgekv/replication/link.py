@@ -28,6 +28,8 @@ class Link:
         self.outgoing: Final = outgoing
         self.phase: Phase = "greeting"
         self.peer: Hello | None = None
+        self.name = ""
+        """Of the other node, as it says; empty before that."""
         self.sender: Sender | None = None
         self.since_ms: Final = wall_ms
         self.sent_ms = now_ms

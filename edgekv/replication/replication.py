@@ -199,6 +199,10 @@ class Replication:
         except OWN_TROUBLE as error:  # the peer will come back
             self._table.close(from_link, str(error))
 
+    def trouble(self, sentence: str) -> None:
+        """Something went wrong with a connection that is no link."""
+        self._table.say(sentence)
+
     def heard(self, link: int) -> None:
         """A part of a message came: its peer is alive, and the line slow."""
         from_link = self.links.get(link)
@@ -287,7 +291,7 @@ class Replication:
             self._table.close(link, message.sentence, told=True)
         elif isinstance(message, Join):
             self._table.send(link, Welcome(self._cluster, self._subscriptions.entries()))
-            self._table.close(link, "it was told which cluster this is", told=True)
+            self._table.close(link, "", told=True)
         elif not link.is_up:
             raise PeerFault("it did not say HELLO first.")
         elif isinstance(message, Runs):

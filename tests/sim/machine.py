@@ -169,7 +169,7 @@ class Machine:
         """As `Transport`."""
         self._cluster.network.send(link, message)
 
-    def close(self, link: int, reason: str) -> None:
+    def close(self, link: int, reason: str, *, instead: int = 0) -> None:
         """As `Transport`."""
         self._note(f"link {link} closed: {reason}")
         self._cluster.network.close(link)

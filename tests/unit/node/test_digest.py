@@ -10,7 +10,10 @@ from hypothesis import strategies as st
 
 from edgekv.config import KeyspaceConfig
 from edgekv.errors import InvalidRequest
+from edgekv.ids import KeyspaceId
 from edgekv.node.digest import Digest
+from edgekv.store.applied import sync_path
+from edgekv.store.spool import spool_file
 from tests.unit.node.inline_node import START_MS, InlineNode
 
 KEYSPACES = (
@@ -132,6 +135,24 @@ def test_a_write_on_the_way_is_noticed(make: Make) -> None:
         pass
     assert digest.moved and digest.figures()["moved"]
     assert not read(node).moved
+
+
+def test_rows_that_show_before_the_vector_says_so_are_noticed(make: Make) -> None:
+    """Else two nodes that lack the same would seem to differ at equal vectors."""
+    source, target = make(), make()
+    fill(source)
+    source.checkpoint_at(source.now_ms + 5_000)
+    spool = source.spool(KeyspaceId(0), spool_file(sync_path(target.config.data_dir), b"spool id"))
+    target.engine.flip(KeyspaceId(0), b"spool id", spool.head.vector, spool.head.hlc, lambda: None)
+    empty = value(make())
+    while (found := read(target)).figures()["digest"] == empty:
+        if not target.flush():
+            target.tick()
+            target.apply_unheard()
+    assert found.vector == found.vector_after == {} and found.moved
+    while target.apply():
+        pass
+    assert not read(target).moved and value(target) == value(source)
 
 
 def test_ranges_name_where_two_nodes_differ(make: Make) -> None:

@@ -105,6 +105,8 @@ class Peer(InlineNode):
         self.role: Final = role
         self.founder: Final = founder
         self.rolled_back = False
+        self.replaced: Final[dict[int, int]] = {}
+        """By link that was given up the one, with the same node, that took its place."""
         self.clock_set_ms = 0
         """How far the wall clock was set, in sum."""
         super().__init__(
@@ -139,7 +141,9 @@ class Peer(InlineNode):
     def send(self, link: int, message: bytes) -> None:
         self.net.send(self, link, message)
 
-    def close(self, link: int, _reason: str) -> None:
+    def close(self, link: int, _reason: str, *, instead: int = 0) -> None:
+        if instead:
+            self.replaced[link] = instead
         self.net.close(self, link)
 
     def _roll_back(self) -> None:
