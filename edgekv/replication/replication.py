@@ -22,6 +22,7 @@ from edgekv.replication.acks import Acks
 from edgekv.replication.figures import Figures
 from edgekv.replication.greeting import Greeting
 from edgekv.replication.holdings import Holdings
+from edgekv.replication.keyspace_orders import KeyspaceOrders
 from edgekv.replication.leader import Leader
 from edgekv.replication.link import Link
 from edgekv.replication.link_table import LinkTable, Transport
@@ -172,6 +173,11 @@ class Replication:
         engine.judges_clocks = myself.role == "hub"
         self.members.refresh()
         self.membership.follow_meta()
+
+    @property
+    def keyspaces(self) -> KeyspaceOrders:
+        """What an operator may ask about keyspaces."""
+        return self.leader.keyspaces
 
     # -- what the shell tells
 
