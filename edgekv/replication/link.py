@@ -50,6 +50,8 @@ class Link:
         """By keyspace and actor the last seq that came here and is not acknowledged yet."""
         self.acknowledged: Final[dict[int, dict[Actor, int]]] = {}
         """By keyspace what the peer said it has durably, in its HELLO and since."""
+        self.told: Final[set[int]] = set()
+        """The keyspaces of which the peer was told what this node has, by HELLO or HOLDS."""
         self.said_seen: Final[dict[Actor, Seen]] = {}
         """The newest SEEN of each actor that went out here."""
         self.offered: Final[dict[int, bytes]] = {}

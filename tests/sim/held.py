@@ -69,4 +69,6 @@ def _layered(node: SimNode, key: bytes) -> list[object]:
     engine = node.engine
     layers = [frame.layer for frame in engine.commit.overlays]
     layers += engine.memtable.layers
-    return [rows.get(key) for layer in layers for rows in (layer.registers, layer.composites, layer.collections) if rows]
+    return [
+        rows.get(key) for layer in layers for rows in (layer.registers, layer.composites, layer.collections) if rows
+    ]
