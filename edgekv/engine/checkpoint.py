@@ -69,6 +69,8 @@ class Checkpoints:
         """Nobody else has this node's data: it announces STABLE to itself."""
         self.stable: Stable | None = None
         """What a node that is not alone may purge by: the newest STABLE it knows of."""
+        self.dropped: frozenset[int] = frozenset()
+        """Keyspaces of which the applier is to delete everything (engine/drop.py)."""
         self.heads_joined: Callable[[Keyspace], Mapping[Actor, Head]] = lambda keyspace: {}
         """Set once by the engine: the vector of a BARRIER that is in the log, and not yet in the keyspace's vector."""
         self.ttl_ms = 0
@@ -112,6 +114,13 @@ class Checkpoints:
         if ttl_ms > self.ttl_logged_ms:
             self._ttl_frame, self._ttl_frame_ms = self._commit.filling, ttl_ms
             self._commit.mark(pack_ttl(ttl_ms))
+
+    @property
+    def purged_ms(self) -> int:
+        """What has expired by then may be purged already."""
+        if self.lone:
+            return self.ttl_ms
+        return 0 if self.stable is None else self.stable.wall_ms
 
     @property
     def ttl_durable_ms(self) -> int:
@@ -181,6 +190,11 @@ class Checkpoints:
         self.paused = self.hidden = False
         self._show(cleared=True)
 
+    def ask_again(self) -> None:
+        """Have the applier drop more of what is not held any more, if it is not at work."""
+        if not self.requests:
+            self._ask(self._commit.durable_lsn)
+
     def repeat_requests(self) -> None:
         """The applier was restarted: ask again for what it had not committed."""
         for request in self.requests:
@@ -206,7 +220,10 @@ class Checkpoints:
     def _ask(self, lsn: Lsn) -> None:
         if self._ttl_frame is not None and self._ttl_frame.done:
             self.ttl_ms, self._ttl_frame = self._ttl_frame_ms, None
-        request = Request(lsn, Stable(wall_ms=self.ttl_ms, cuts=None) if self.lone else self.stable)
+        stable = Stable(wall_ms=self.ttl_ms, cuts=None) if self.lone else self.stable
+        if self.dropped:
+            stable = (stable or Stable(wall_ms=0, cuts={}))._replace(dropped=self.dropped)
+        request = Request(lsn, stable)
         self.requests.append(request)
         self._request(request.lsn, request.stable)
 

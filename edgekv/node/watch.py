@@ -60,7 +60,7 @@ class Watches:
         self.operations: Final = operations
         self.disk: Final = disk
         self._open: Final[set[Watch]] = set()
-        self._waiting: list[Callable[[], None]] = []
+        self._waiting: dict[Callable[[], None], None] = {}
         self._bodies: Final[OrderedDict[int, tuple[Body, int]]] = OrderedDict()
         """By LSN, the newest runs that were unpacked, with the bytes that each had."""
         self._bodies_bytes = 0
@@ -101,12 +101,16 @@ class Watches:
 
     def when_durable(self, callback: Callable[[], None]) -> None:
         """Call it, once, when more has become durable."""
-        self._waiting.append(callback)
+        self._waiting[callback] = None
+
+    def forget(self, callback: Callable[[], None]) -> None:
+        """Do not call it any more: a node that is idle would keep whoever has left. Idempotent."""
+        self._waiting.pop(callback, None)
 
     def durable(self) -> None:
         """More has become durable. Called after each frame; with nobody waiting it costs nothing."""
         if self._waiting:
-            waiting, self._waiting = self._waiting, []
+            waiting, self._waiting = self._waiting, {}
             for callback in waiting:
                 callback()
 

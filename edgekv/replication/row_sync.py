@@ -16,7 +16,7 @@ from typing import Final
 
 from edgekv.engine.engine import Engine
 from edgekv.engine.keyspaces import Keyspace
-from edgekv.errors import Corruption, Denied, EdgeKVError, FormatUnknown, PeerFault, Unavailable
+from edgekv.errors import Corruption, EdgeKVError, FormatUnknown, PeerFault, Unavailable
 from edgekv.ids import Actor, KeyspaceId, Vector
 from edgekv.limits import PEER_MESSAGE_BYTES, PEER_MESSAGES_AT_ONCE, PEER_WINDOW_BYTES, SPOOL_KEEP_MS, SYNC_SILENCE_MS
 from edgekv.replication.link import Link
@@ -282,17 +282,12 @@ class RowSync:
     def _begin_check(self, incoming: Incoming) -> None:
         keyspace = self._engine.keyspaces.by_id[KeyspaceId(incoming.offer.keyspace)]
         try:
-            incoming.check = SpoolCheck(incoming.part.path, lambda key: self._owns(keyspace, key))
+            may_hold = self._engine.keyspaces.may_hold
+            incoming.check = SpoolCheck(incoming.part.path, lambda key: may_hold(keyspace, [key]))
         except (Corruption, FormatUnknown) as error:
             self._reject(incoming, error)
         except OSError as error:
             self._fail(incoming, error)
-
-    def _owns(self, keyspace: Keyspace, key: bytes) -> bool:
-        try:
-            return self._engine.keyspaces.of(key) is keyspace
-        except Denied:  # it is one of a keyspace that is not here
-            return False
 
     def _check(self, incoming: Incoming, check: SpoolCheck) -> None:
         """Look at some of what came; at its end, flip."""
@@ -331,6 +326,23 @@ class RowSync:
             self._drop(keyspace.id)  # the log goes on from it to a BARRIER that it does not cover
         if incoming.link.is_up:
             self._send(incoming.link, SyncDone(keyspace.id, _chained(keyspace)))
+
+    def keep(self, link: Link, shared: set[int]) -> None:
+        """Nothing of other keyspaces goes out on a link."""
+        for keyspace in (link.offered.keys() | link.wanted.keys()) - shared:
+            link.offered.pop(keyspace, None)
+            link.wanted.pop(keyspace, None)
+
+    def give_up(self, keyspace: int) -> bool:
+        """Take no rows of a keyspace in; False: it is too late for that, as long as those of a whole spool are joined."""
+        incoming = self._incoming
+        if incoming is None or incoming.offer.keyspace != keyspace:
+            return True
+        if incoming.flipping:
+            return False
+        incoming.part.cut()
+        self._give_up(incoming)
+        return True
 
     def _reject(self, incoming: Incoming, error: Exception) -> None:
         """What came is no spool: drop it, and have nothing more to do with whom it came from until it comes back."""

@@ -207,6 +207,9 @@ class Streams:
         assert link.peer is not None and link.sender is not None
         if self._membership.meta_moved and run.keyspace != META_ID:
             self._membership.follow_meta()
+        keyspace = self._engine.keyspaces.by_id.get(KeyspaceId(run.keyspace))
+        if keyspace is not None and self._holdings.left(keyspace):
+            return  # it was on its way when the site was taken off: no copy of it is kept, and none acknowledged
         self._check(link.peer.actor, run)
         if self._engine.receive(run):
             link.received_changes += run.changes

@@ -339,10 +339,14 @@ class WriteTransaction:
             if vector != before.vectors.get(number):
                 entries = [[actor, seq, chain] for actor, (seq, chain) in sorted(vector.items())]
                 put(layout.meta_vector(KeyspaceId(number)), pack(entries), db=meta)
+        for number in before.vectors.keys() - applied.vectors.keys():
+            self.changed |= self._transaction.delete(layout.meta_vector(KeyspaceId(number)), db=meta)
         for number, hlc in applied.hlcs.items():
             put(layout.meta_hlc(KeyspaceId(number)), pack(hlc), db=meta)
         for number in applied.mixed - before.mixed:
             put(layout.meta_mixed(KeyspaceId(number)), b"", db=meta)
+        for number in before.mixed - applied.mixed:
+            self._transaction.delete(layout.meta_mixed(KeyspaceId(number)), db=meta)
 
     def get(self, lmdb_key: bytes) -> bytes | None:
         """The row under an LMDB key, as this transaction sees it."""

@@ -12,7 +12,8 @@ Invariants
   LMDB's version). Elements and fields, of which there may be a million, are in ``collections`` (store.collection); those rows have
   LMDB's version in them as well.
 - Rows that are not durable are never in the memtable, and nothing is removed from a layer but, in the cache, elements
-  without dots, of which LMDB has no row: expiry hides, purging is LMDB's.
+  without dots, of which LMDB has no row: expiry hides, purging is LMDB's. And all rows of the keys that a keyspace takes over from
+  the default one when it is created (``forget``).
 - Only the active layer grows. A frozen layer leaves the read path only when its commit was reported AND a reader transaction that
   began after that commit is in use; otherwise its rows would be nowhere for a moment.
 - Layers that left stay *cached* below the frozen ones and above LMDB, in the memory that generations do not need. The oldest goes
@@ -184,6 +185,23 @@ class Layer:
             self._collection_keys.shrunk()
         self.size_bytes += self._overhead_bytes - before
 
+    def forget(self, low: bytes, high: bytes | None) -> None:
+        """Leave out every row of the keys in [low, high): they belong to another keyspace from now on."""
+        before, size_bytes = self._overhead_bytes, self.size_bytes
+        for rows, order in (
+            (self.registers, self._register_keys),
+            (self.composites, self._composite_keys),
+            (self.collections, self._collection_keys),
+        ):
+            keys = order.between(low, high, len(rows))
+            for key in keys:
+                del rows[key]
+            if keys:
+                order.shrunk()
+        self.composite_rows = sum(map(len, self.composites.values()))
+        self.collection_rows = sum(collection.row_count for collection in self.collections.values())
+        self.size_bytes = size_bytes - (before - self._overhead_bytes)
+
     def drop_dead(self) -> None:
         """In the cache, which says nothing else than LMDB does: leave out elements that are not there."""
         for collection in self.collections.values():
@@ -309,6 +327,11 @@ class Memtable:
         if sum(layer.size_bytes for layer in self.cached) + unapplied_bytes > self.memory_bytes:
             self._shrink_cache(self.memory_bytes - unapplied_bytes)
             self._order()
+
+    def forget(self, low: bytes, high: bytes | None) -> None:
+        """Leave out every row of the keys in [low, high); the log has them, and the applier takes what it stores from there."""
+        for layer in self.layers:
+            layer.forget(low, high)
 
     def drop_cache(self) -> None:
         """Take all cached layers out of the read path."""

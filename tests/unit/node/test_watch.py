@@ -361,6 +361,17 @@ def fold(node: InlineNode, done: list[str]) -> None:
     assert done == ["done"]
 
 
+def test_who_asked_to_be_woken_and_left_is_not_called(node: InlineNode) -> None:
+    woken: list[str] = []
+    stays, leaves = lambda: woken.append("stays"), lambda: woken.append("leaves")
+    for callback in (leaves, stays):
+        node.node.watches.when_durable(callback)
+    for _ in range(2):
+        node.node.watches.forget(leaves)
+    put(node, b"k")
+    assert woken == ["stays"]
+
+
 def test_the_rows_of_a_row_sync_are_shown_to_whoever_watches_when_it_is_done(node: InlineNode, tmp_path: Path) -> None:
     put(node, b"near")
     before = open_watch(node)
