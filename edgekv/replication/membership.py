@@ -16,6 +16,7 @@ from edgekv.replication.link import Link
 from edgekv.replication.link_table import LinkTable
 from edgekv.replication.members import Members
 from edgekv.replication.messages import Admit, Applicant, Hello
+from edgekv.replication.subscriptions import Subscriptions
 
 EDGES_ADMIT_NOBODY: Final = (
     "this node is an edge, and only hubs take others into the cluster. Name a hub's peer listener as the upstream."
@@ -36,8 +37,10 @@ class Membership:
         links: LinkTable,
         acks: Acks,
         kick: Callable[[], None],
+        subscriptions: Subscriptions,
     ) -> None:
         """``founder``, ``kick``: see `Replication`."""
+        self._subscriptions: Final = subscriptions
         self._engine: Final = engine
         self._members: Final = members
         self._leader: Final = leader
@@ -114,6 +117,7 @@ class Membership:
         """Meta may have moved: what this node may do, and with whom."""
         self.meta_moved = False
         self._members.refresh()
+        self._subscriptions.follow()
         engine, members = self._engine, self._members
         me = members.members.get(self._self.actor)
         if me is not None and me.state == "open" and engine.admission.read_only is None:

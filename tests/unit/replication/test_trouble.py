@@ -166,9 +166,9 @@ def test_a_clock_that_is_set_neither_ends_a_link_nor_keeps_a_dead_one(net: Net, 
     assert wire.number not in hub.replication.links
 
 
-def test_a_peer_that_sends_beyond_its_credit_is_refused(net: Net, make: Make) -> None:
+def test_a_peer_that_sends_beyond_its_credit_is_refused(net: Net, make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     hub, (edge,), (wire,) = cluster(net, make, edges=1)
-    hub.engine.admission.hold()
+    monkeypatch.setattr(hub.engine.flips, "holds", lambda runs: True)
     changes = Changes(DEFAULT_ID, edge.engine.actor, 1, hub.now_ms << 16, 0, 1, bytes((1 << 20) - 64))
     message = messages.pack_message(messages.Runs([changes]))
     for _ in range(8):

@@ -142,8 +142,30 @@ SCHEMAS: Final[Part] = {
                 "items": {"type": "string"},
                 "description": "Whose edges hold it; empty: those of every site.",
             },
+            "draining": {
+                "type": "array",
+                "items": {"type": "string"},
+                "description": "Sites that were taken off it, and have a copy still.",
+            },
+            "state": {
+                "enum": ["held", "draining", "elsewhere"],
+                "description": "Of this node's copy; draining: its site was taken off, and it is about to be deleted.",
+            },
         },
-        "required": ["name", "prefix", "consistency", "conflict", "durability", "ttl_s", "system", "sites"],
+        "required": [
+            *(
+                "name",
+                "prefix",
+                "consistency",
+                "conflict",
+                "durability",
+                "ttl_s",
+                "system",
+                "sites",
+                "draining",
+                "state",
+            ),
+        ],
         "additionalProperties": False,
     },
     "Vector": {
