@@ -160,6 +160,9 @@ PEER_ACK_BYTES: Final = 128 * KIB  # taken in, after which the peer is told alth
 PEER_HEARTBEAT_MS: Final = 1_000
 LINKS_LOOK_MS: Final = 1_000  # between two looks at who is a member, what is settled, and how far all are
 SEEN_INTERVAL_MS: Final = 5_000  # as often as the leader makes a STABLE of them
+SEEN_WAITING_ENTRIES_MAX: Final = (
+    1 << 16
+)  # that a peer named and this node knows nothing of; above it its link is closed
 SPOOL_KEEP_MS: Final = 600_000  # a spool that nobody asks for goes
 # Watches (node/watch.py, api/watch.py).
 WATCHES_MAX: Final = 512  # of one node; each may hold a frame, and a window of the log while it lags

@@ -48,6 +48,7 @@ from edgekv.replication.messages import (
 )
 from edgekv.replication.row_sync import RowSync
 from edgekv.replication.seen import SeenTable
+from edgekv.replication.seen_hearing import SeenHearing
 from edgekv.replication.seen_telling import SeenTelling
 from edgekv.replication.streams import OWN_TROUBLE, Streams
 from edgekv.store.lmdb_store import LmdbStore
@@ -153,6 +154,7 @@ class Replication:
             links=table,
             actor=myself.actor,
         )
+        self._hearing: Final = SeenHearing(engine=engine, table=self.seen, members=self.members)
         self._seen_at_ms = 0
         self._looked_at_ms = 0
         engine.judges_clocks = myself.role == "hub"
@@ -211,6 +213,8 @@ class Replication:
         if not 0 <= now - self._seen_at_ms < SEEN_INTERVAL_MS:
             self._seen_at_ms = now
             self._telling.tell()
+        else:
+            self._telling.pay()
         if not 0 <= now - self._looked_at_ms < LINKS_LOOK_MS:
             self._looked_at_ms = now
             self._look(now)
@@ -246,6 +250,11 @@ class Replication:
     def _look(self, now: int) -> None:
         try:
             self.membership.apply_all()
+            for link in self._table:
+                if link.is_up:
+                    self._hearing.take(link)
+            self._hearing.forget_settled()
+            self.seen.prove(self._holdings.vectors())
             if self._engine.admission.read_only is None:
                 self.leader.tick(now, self._holdings.vectors())
             self.membership.follow_meta()
@@ -273,8 +282,7 @@ class Replication:
         elif isinstance(message, SyncOffer | SyncWant | SyncPiece | SyncDone | SyncGone):
             self._sync(link, message)
         elif isinstance(message, SeenList):
-            for seen in message.members:
-                self.seen.hear(seen)
+            self._hearing.heard(link, message.members)
         elif isinstance(message, Admit):
             self._asked_to_admit(link, message)
         elif isinstance(message, Heartbeat):

@@ -1,6 +1,7 @@
 """What a node bears: peers that are wrong, disks that are full or damaged, clocks that are set, and all of it beside others' links."""
 
 import errno
+from dataclasses import replace
 from random import Random
 
 import pytest
@@ -9,7 +10,7 @@ from edgekv.config import KeyspaceConfig
 from edgekv.engine.keyspaces import DEFAULT_ID, META_ID
 from edgekv.engine.tail import LogCursor
 from edgekv.errors import ReadOnly
-from edgekv.ids import node_actor
+from edgekv.ids import Actor, node_actor
 from edgekv.replication import messages
 from edgekv.replication.sender import READS_AT_ONCE
 from edgekv.store.applied import sync_path
@@ -334,21 +335,28 @@ def run_one(net: Net, *peers: Peer) -> None:
     net.deliver()
 
 
-def test_what_all_members_have_seen_goes_out_in_messages_that_fit(net: Net, make: Make) -> None:
+@pytest.mark.parametrize("owed", [None, {}], ids=["to a new peer", "as news"])
+def test_what_all_members_have_seen_goes_out_in_messages_that_fit(
+    net: Net, make: Make, owed: dict[Actor, None] | None
+) -> None:
     hub = make("hub", founder=True)
     other = make("other")
     wire = net.connect(other, hub)
     run(net, [hub, other], rounds=10)
     actors = [node_actor(i.to_bytes(16, "big"), b"12345678") for i in range(100)]
+    me = hub.replication.members.members[hub.engine.actor]
     for actor in actors:
-        hub.replication.seen.hear(
-            messages.Seen(actor, 1, 1, 1, {DEFAULT_ID: dict.fromkeys(actors, 1), 7: dict.fromkeys(actors, 1)})
-        )
+        for peer in (hub, other):
+            peer.replication.members.members[actor] = replace(me, actor=actor)
+        vector = dict.fromkeys(actors, 1)
+        hub.replication.seen.hear(messages.Seen(actor, 1, 1, 1, {DEFAULT_ID: vector, META_ID: vector}))
     hub.replication._seen_at_ms = 0
+    hub.replication.links[wire.number].seen_owed = owed
     hub.replication.tick()
     assert max(map(len, wire.queues[other])) < 512 << 10
-    run(net, [hub, other], rounds=2)
-    assert all(other.replication.seen.by_actor[actor] == hub.replication.seen.by_actor[actor] for actor in actors)
+    run(net, [hub, other], rounds=4)
+    spoken = [[peer.replication.seen.spoken[actor].whole() for actor in actors] for peer in (hub, other)]
+    assert spoken[0] == spoken[1]
 
 
 def test_a_leader_whose_log_is_damaged_writes_no_meta(net: Net, make: Make) -> None:
