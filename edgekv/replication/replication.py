@@ -260,6 +260,8 @@ class Replication:
             self.membership.follow_meta()
         except OWN_TROUBLE as error:
             self._table.say(f"what the leader has to do waits: {error}")
+        if self.members.unreadable is not None:
+            self._table.say(f"it goes on with the members as they were: {self.members.unreadable}")
         self.figures.look(now)
 
     # -- messages

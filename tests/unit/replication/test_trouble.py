@@ -7,11 +7,14 @@ from random import Random
 import pytest
 
 from edgekv.config import KeyspaceConfig
+from edgekv.crdt.operation import PUT
 from edgekv.engine.keyspaces import DEFAULT_ID, META_ID
 from edgekv.engine.tail import LogCursor
 from edgekv.errors import ReadOnly
 from edgekv.ids import Actor, node_actor
 from edgekv.replication import messages
+from edgekv.replication.leader import Leader
+from edgekv.replication.members import MEMBER_PREFIX
 from edgekv.replication.sender import READS_AT_ONCE
 from edgekv.store.applied import sync_path
 from edgekv.wal.record import Changes, pack_columns
@@ -400,3 +403,32 @@ def test_an_edge_admits_nobody(net: Net, make: Make) -> None:
     stranger = messages.Applicant(b"n" * 16, node_actor(b"n" * 16, b"12345678"), "stranger", "s", "hub")
     hub.replication.received(wire.number, messages.pack_message(messages.Admit([stranger])))
     assert not hub.replication.members.is_open(stranger.actor)
+
+
+def test_a_row_of_meta_that_cannot_be_read_leaves_the_last_whole_view(net: Net, make: Make) -> None:
+    hub, (edge,), _ = cluster(net, make, edges=1)
+    before, revision = dict(hub.replication.members.members), hub.replication.members.revision
+    meta = hub.engine.keyspaces.by_id[META_ID]
+    hub.engine.commit.change(meta, [(PUT, MEMBER_PREFIX + edge.engine.actor.hex().encode(), b"\xc1", 0)])
+    hub.engine.barrier = None
+    run(net, [hub, edge], rounds=30)
+    for peer in (hub, edge):
+        assert peer.replication.members.members == before
+        assert peer.replication.members.revision == revision, "what cannot be read is not known"
+        assert "cannot be read" in str(peer.replication.status()["events"])
+    edge.operations.set(b"k", b"data goes on")
+    run(net, [hub, edge], rounds=5)
+    assert hub.operations.get(b"k") == b"data goes on"
+    hub.engine.commit.change(meta, [(PUT, *Leader._entry(before[edge.engine.actor]), 0)])
+    hub.engine.barrier = None
+    run(net, [hub, edge], rounds=30)
+    assert hub.replication.members.unreadable is None and hub.replication.members.revision >= revision + 2
+
+
+def test_of_members_only_those_that_moved_are_read_anew(net: Net, make: Make) -> None:
+    hub, (edge,), _ = cluster(net, make, edges=1)
+    members = hub.replication.members
+    before = dict(members.members)
+    hub.replication.membership.remove("edge-0")
+    assert members.members[edge.engine.actor].state == "closed"
+    assert members.members[hub.engine.actor] is before[hub.engine.actor]
