@@ -28,6 +28,8 @@ class Link:
         self.outgoing: Final = outgoing
         self.phase: Phase = "greeting"
         self.peer: Hello | None = None
+        self.name = ""
+        """Of the other node, as it says; empty before that."""
         self.sender: Sender | None = None
         self.since_ms: Final = wall_ms
         self.sent_ms = now_ms
@@ -52,6 +54,8 @@ class Link:
         """Members whose SEENs go out here whole; None: nothing was said yet."""
         self.seen_waiting: Final[list[Seen]] = []
         """SEENs that came and name what is not known here (replication/seen_hearing.py)."""
+        self.told: Final[set[int]] = set()
+        """The keyspaces of which the peer was told what this node has, by HELLO or HOLDS."""
         self.offered: Final[dict[int, bytes]] = {}
         """By keyspace the spool that was offered here (replication/row_sync.py)."""
         self.wanted: Final[dict[int, tuple[bytes, int]]] = {}
