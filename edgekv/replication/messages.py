@@ -22,6 +22,8 @@
                 the rows are in; the log from this vector on is wanted
     SYNC_GONE   [14, keyspace, spool]
                 this spool is not there any more; if the receiver still needs rows, another one is offered
+    HOLDS       [15, {keyspace: [[actor, seq, chain], ...]}]
+                what the sender holds besides, since a keyspace was created or its site was added to one
     JOIN        [12, name, site, role]              the only message of a node that has no cluster yet
     WELCOME     [13, cluster, [keyspace, ...]]      and its answer; keyspaces as in keyspaces.json
 
@@ -52,6 +54,7 @@ SYNC_DONE: Final = 11
 JOIN: Final = 12
 WELCOME: Final = 13
 SYNC_GONE: Final = 14
+HOLDS: Final = 15
 
 SPOOL_ID_BYTES: Final = 8
 ChainedVector = dict[Actor, tuple[int, int]]
@@ -174,6 +177,12 @@ class SyncGone(NamedTuple):
     spool: bytes
 
 
+class Holds(NamedTuple):
+    """What the peer has of keyspaces that its HELLO does not name."""
+
+    vectors: dict[int, ChainedVector]
+
+
 class Join(NamedTuple):
     """A node without a cluster."""
 
@@ -202,6 +211,7 @@ Message = (
     | SyncPiece
     | SyncDone
     | SyncGone
+    | Holds
     | Join
     | Welcome
 )
@@ -235,6 +245,8 @@ def pack_message(message: Message) -> bytes:  # noqa: PLR0912 - one arm for each
             return pack([SYNC_DONE, message.keyspace, _chained_list(message.vector)])
         case SyncGone():
             return pack([SYNC_GONE, *message])
+        case Holds(vectors):
+            return pack([HOLDS, {keyspace: _chained_list(vector) for keyspace, vector in vectors.items()}])
         case Join():
             return pack([JOIN, *message])
         case Welcome():
@@ -289,6 +301,8 @@ def _parse(fields: Any) -> Message | None:  # noqa: PLR0912 - one arm for each r
             return SyncDone(_number(keyspace), _chained(vector))
         case [14, int(keyspace), bytes(spool)]:
             return SyncGone(_number(keyspace), _spool(spool))
+        case [15, dict(vectors)]:
+            return Holds({_number(keyspace): _chained(vector) for keyspace, vector in vectors.items()})
         case [12, str(name), str(site), str(role)]:
             return Join(_text(name), _text(site), _role(role))
         case [13, bytes(cluster), list(keyspaces)] if all(isinstance(entry, dict) for entry in keyspaces):

@@ -11,6 +11,7 @@ from random import Random
 from typing import TYPE_CHECKING, Final
 
 from edgekv.config import KeyspaceConfig
+from edgekv.node import keyspace_file
 from edgekv.replication.log_source import LogSource
 from edgekv.replication.messages import Applicant
 from edgekv.replication.replication import Replication
@@ -91,7 +92,7 @@ class Machine:
                 identity.node, identity.actor, identity.name, identity.site, "hub" if self.is_hub else "edge"
             ),
             founder=self.number == 0,
-            keyspaces=[],
+            remember=partial(keyspace_file.write, self.node.config.data_dir),
             transport=self,
             now_ms=self.now_ms,
             monotonic_ms=lambda: self._cluster.now_us // 1000,
@@ -168,7 +169,7 @@ class Machine:
         """As `Transport`."""
         self._cluster.network.send(link, message)
 
-    def close(self, link: int, reason: str) -> None:
+    def close(self, link: int, reason: str, *, instead: int = 0) -> None:
         """As `Transport`."""
         self._note(f"link {link} closed: {reason}")
         self._cluster.network.close(link)
