@@ -106,7 +106,7 @@ class FleetNode:
             cluster=CLUSTER,
             myself=Applicant(who.node, who.actor, name, site, config.role),
             founder=not is_edge,
-            keyspaces=[],
+            remember=lambda entries: None,  # they do not change here
             transport=self,
             now_ms=lambda: self.now_ms,
             monotonic_ms=lambda: self.now_ms,

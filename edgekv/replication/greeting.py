@@ -66,15 +66,15 @@ class Greeting:
             )
         if hello.node == self._self.node:
             raise PeerFault("it is this node itself, or a copy of its directory that runs as the same incarnation.")
-        self._compare(hello)
+        self.compare(hello)
         return self._is_wanted(link, hello)
 
-    def _compare(self, hello: Hello) -> None:
+    def compare(self, hello: Hello) -> None:
         """Equal numbers mean equal histories, and nobody knows more of this node than itself."""
         for number, vector in hello.vectors.items():
             keyspace = self._engine.keyspaces.by_id.get(KeyspaceId(number))
-            if keyspace is None:
-                continue
+            if keyspace is None or not self._holdings.holds(keyspace):
+                continue  # what was deleted here with a keyspace that the site left is not missed
             own = vector.get(self._self.actor, (0, 0))[0]
             if own > keyspace.seq:
                 self._rolled_back()

@@ -13,10 +13,11 @@ from typing import Final
 
 from edgekv.crdt.operation import PUT, Operation
 from edgekv.engine.engine import Engine
-from edgekv.engine.keyspaces import META_ID, KeyspacePolicy
+from edgekv.engine.keyspaces import META_ID
 from edgekv.errors import Denied, NotFound
 from edgekv.ids import Actor, Vector, actor_text
 from edgekv.limits import RETURN_LEASE_MS
+from edgekv.replication.keyspace_orders import KeyspaceOrders
 from edgekv.replication.log_source import covers
 from edgekv.replication.members import (
     CLUSTER_KEY,
@@ -56,6 +57,9 @@ class Leader:
         self._seen: Final = seen
         self._self: Final = applicant
         self._silence: Final = silence
+        self.keyspaces: Final = KeyspaceOrders(
+            engine=engine, members=members, seen=seen, myself=applicant, write=self._write
+        )
         self._announced_at_ms = 0
         self._heard: Final[dict[bytes, Hello]] = {}
         """By node, what members said when they came, until this node leads again."""
@@ -78,6 +82,7 @@ class Leader:
             [
                 (CLUSTER_KEY, pack_cluster(self._self.node, {k: v for k, v in floors.items() if v and k != META_ID})),
                 self._entry(self._open(self._self)),
+                *self.keyspaces.rows(),
             ]
         )
 
@@ -137,7 +142,7 @@ class Leader:
         self._silence.heard(member.actor)
         if not message.whole:
             return False
-        self._write([self._entry(m) for m in opened(self._members, member, message.late, self._members.revision + 1)])
+        self._write([self._entry(m) for m in opened(self._members, member, message.late, self._members.next_revision)])
         return True
 
     def readmit(self, name: str) -> bool:
@@ -183,8 +188,10 @@ class Leader:
         else:
             self._park(own)
             is_calm = self._members.returning is None  # until a return is over nothing more is forgotten
-            if is_calm:
+            if is_calm and self._members.all_durable():
                 self._settle(own)
+            if self._members.all_durable():
+                self.keyspaces.settle(own)
             if is_calm and self._members.all_durable() and not 0 <= now_ms - self._announced_at_ms < STABLE_INTERVAL_MS:
                 self._announced_at_ms = now_ms
                 self._announce(own)
@@ -228,19 +235,18 @@ class Leader:
             self._write(entries)
 
     def _settle(self, own: Mapping[int, Vector]) -> None:
-        found = settled_heads(self._members.members.values(), self._seen.by_actor, own)
+        found = settled_heads(self._members.members.values(), self._seen, own)
         if found:
             members = self._members.members
             self._write([self._entry(self._changed(members[a], "settled", heads)) for a, heads in found.items()])
 
     def _announce(self, own: Mapping[int, Vector]) -> None:
         members = self._members
-        policies: dict[int, KeyspacePolicy] = {k.id: k.policy for k in self._engine.keyspaces.all}
         stable = compute_stable(
             members.members.values(),
-            self._seen.by_actor,
+            self._seen,
             own,
-            lambda member, keyspace: policies[keyspace].held_at(member.site, member.role),
+            members.counts,
         )
         last = members.announced
         if stable is not None and (last is None or _says_more(stable, last.stable)):
@@ -269,7 +275,7 @@ class Leader:
             site=applicant.site,
             role=applicant.role,
             state="open",
-            revision=self._members.revision + 1,
+            revision=self._members.next_revision,
             heads={},
             hlcs={keyspace.id: keyspace.hlc for keyspace in keyspaces},
             ttl_ms=self._engine.ttl_now_ms(),
@@ -278,7 +284,7 @@ class Leader:
 
     def _changed(self, member: Member, state: State, heads: dict[int, int], *, parked: bool | None = None) -> Member:
         """``parked`` None: as it was."""
-        revision, parked = self._members.revision + 1, member.parked if parked is None else parked
+        revision, parked = self._members.next_revision, member.parked if parked is None else parked
         return replace(member, state=state, revision=revision, heads=heads, parked=parked)
 
     @staticmethod

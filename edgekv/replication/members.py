@@ -13,6 +13,7 @@ keyspace's, so every node knows a prefix of them; the *revision* of a node is th
                            an operator who wants it back, and may come back; ``revision`` is the one that gave it this state;
                            ``hlcs`` and ``ttl_ms`` are the leader's when it was admitted: it stamps above them; ``need``: of one that
                            returns, what rows that it takes have to cover; ``late``: ranges of its changes that travel as rows only
+    _meta/keyspace/<id>    replication/keyspace_list.py
     _meta/stable           {"number", "wall_ms", "cuts": {keyspace: [cut, need, [parked actor, ...]]}}
                            the newest STABLE (replication/stability.py)
     _meta/silence          {"silent": {actor: [ms, number]}, "parked_ago_ms": [ms, ...]}
@@ -27,7 +28,8 @@ from edgekv.codec import pack, unpack
 from edgekv.engine.engine import Engine
 from edgekv.engine.keyspaces import META_ID, META_PREFIX, Keyspace
 from edgekv.errors import Corruption, InvalidRequest
-from edgekv.ids import Actor, Vector
+from edgekv.ids import Actor, KeyspaceId, Vector
+from edgekv.replication.keyspace_list import KEYSPACE_PREFIX, ListedKeyspace, parse_listed
 from edgekv.store.applied import Cut, Stable
 
 State = Literal["open", "closed", "settled", "returning"]
@@ -106,22 +108,32 @@ class Members:
         self._engine: Final = engine
         self._keyspace: Final[Keyspace] = engine.keyspaces.by_id[META_ID]
         self._read_at = -1
+        self._whole_at = -1
+        self._parsed: Final[dict[bytes, tuple[bytes, Member]]] = {}
+        """By key of a member's row what it was when it was read last, and says: of a thousand rows one has moved."""
+        self.unreadable: Corruption | None = None
+        """A row that came last cannot be read: all the rest here is as it was before, and so is `revision`."""
         self.leader = b""
         """The node that writes meta; empty: there is no meta yet."""
         self.floors: dict[int, Vector] = {}
         self.members: dict[Actor, Member] = {}
+        self.keyspaces: dict[int, ListedKeyspace] = {}
+        """The cluster's list, by id; meta itself is not in it."""
         self.announced: Announced | None = None
         self.silences = Silences({}, [])
 
     @property
     def revision(self) -> int:
-        """How much of meta is durable here."""
-        return sum(head.seq for head in self._keyspace.vector.values())
+        """How much of meta is durable here, and can be read."""
+        durable = sum(head.seq for head in self._keyspace.vector.values())
+        return durable if self.unreadable is None else min(durable, self._whole_at)
 
     def all_durable(self) -> bool:
-        """Whether all of meta that readers here see is durable."""
-        return not self._keyspace.observed and self._keyspace.vector.get(self._engine.actor, (0, 0))[0] == (
-            self._keyspace.seq
+        """Whether all of meta that readers here see is durable, and can be read."""
+        return (
+            self.unreadable is None
+            and not self._keyspace.observed
+            and self._keyspace.vector.get(self._engine.actor, (0, 0))[0] == self._keyspace.seq
         )
 
     @property
@@ -130,15 +142,37 @@ class Members:
         return bool(self.leader)
 
     def refresh(self) -> bool:
-        """Read meta again if it has moved, what is not durable yet included; whether it has."""
-        seen = sum(head.seq for head in {**self._keyspace.vector, **self._keyspace.observed}.values())
-        own = self._keyspace.vector.get(self._engine.actor, (0, 0))[0]
-        seen += self._keyspace.seq - own
+        """Read meta again if it has moved, what is not durable yet included; whether it has.
+
+        A row that cannot be read leaves the view that was whole, and `unreadable` says so. Corruption: there was none.
+        """
+        seen = self._seen
         if seen == self._read_at:
             return False
         self._read_at = seen
-        self._read()
+        whole = self.leader, self.floors, self.members, self.keyspaces, self.announced
+        try:
+            self._read()
+        except Corruption as error:
+            if self._whole_at < 0:
+                raise
+            self.leader, self.floors, self.members, self.keyspaces, self.announced = whole
+            self.unreadable = error
+            return False
+        self.unreadable, self._whole_at = None, seen
         return True
+
+    @property
+    def next_revision(self) -> int:
+        """The one of the next change, if this node makes it: what it has written and is not durable yet comes before."""
+        return self._seen + 1
+
+    @property
+    def _seen(self) -> int:
+        """How much of meta readers here see."""
+        seen = sum(head.seq for head in {**self._keyspace.vector, **self._keyspace.observed}.values())
+        own = self._keyspace.vector.get(self._engine.actor, (0, 0))[0]
+        return seen + self._keyspace.seq - own
 
     def is_open(self, actor: Actor) -> bool:
         """Whether data is exchanged with an actor."""
@@ -159,13 +193,20 @@ class Members:
         """All that take part, in the order of their names."""
         return sorted((m for m in self.members.values() if m.state == "open"), key=lambda m: m.name)
 
+    def counts(self, member: Member, keyspace: int) -> bool:
+        """Whether what a member has seen of a keyspace holds its stable cut."""
+        entry = self.keyspaces.get(keyspace)
+        if entry is not None:
+            return entry.counts(member.actor, member.site, member.role)
+        return self._engine.keyspaces.by_id[KeyspaceId(keyspace)].policy.held_at(member.site, member.role)
+
     def of_node(self, node: bytes) -> list[Member]:
         """All actors that a node has had."""
         return [member for member in self.members.values() if member.node == node]
 
     def _read(self) -> None:
         barrier = self._engine.barrier
-        self.members, low = {}, META_PREFIX
+        self.members, self.keyspaces, low = {}, {}, META_PREFIX
         while True:
             page = self._engine.reads.range(low, META_PREFIX[:-1] + b"0", _PAGE)
             for found in page.found:
@@ -178,6 +219,10 @@ class Members:
         self._engine.barrier = barrier
 
     def _take(self, key: bytes, value: bytes) -> None:
+        known = self._parsed.get(key)
+        if known is not None and known[0] == value:
+            self.members[known[1].actor] = known[1]
+            return
         try:
             entry = unpack(value)
             if key == CLUSTER_KEY:
@@ -188,9 +233,13 @@ class Members:
             elif key == SILENCE_KEY:
                 silent = {Actor(actor): (ms, number) for actor, (ms, number) in entry["silent"].items()}
                 self.silences = Silences(silent, entry["parked_ago_ms"])
+            elif key.startswith(KEYSPACE_PREFIX):
+                listed = parse_listed(entry)
+                self.keyspaces[listed.policy.id] = listed
             elif key.startswith(MEMBER_PREFIX):
                 actor = Actor(bytes.fromhex(key[len(MEMBER_PREFIX) :].decode()))
                 self.members[actor] = Member(actor=actor, **{**entry, "need": _vectors(entry["need"])})
+                self._parsed[key] = value, self.members[actor]
         except (InvalidRequest, ValueError, TypeError, KeyError) as error:
             raise Corruption(
                 f"the row {key!r} of meta cannot be read ({error}). Restore a backup of the leading hub.",

@@ -10,13 +10,18 @@ from typing import Final
 from edgekv.engine.engine import Engine
 from edgekv.errors import Denied, PeerFault, Unavailable
 from edgekv.ids import Actor, KeyspaceId, Vector, actor_text
-from edgekv.replication.acks import Acks
+from edgekv.replication.acks import HUB, Acks
 from edgekv.replication.leader import Leader, vector_of
 from edgekv.replication.link import Link
 from edgekv.replication.link_table import LinkTable
 from edgekv.replication.log_source import covers
 from edgekv.replication.members import Members
 from edgekv.replication.messages import Admit, Applicant, Hello, Return
+from edgekv.replication.subscriptions import Subscriptions
+
+EDGES_ADMIT_NOBODY: Final = (
+    "this node is an edge, and only hubs take others into the cluster. Name a hub's peer listener as the upstream."
+)
 
 
 class Membership:
@@ -33,8 +38,10 @@ class Membership:
         links: LinkTable,
         acks: Acks,
         kick: Callable[[], None],
+        subscriptions: Subscriptions,
     ) -> None:
         """``founder``, ``kick``: see `Replication`."""
+        self._subscriptions: Final = subscriptions
         self._engine: Final = engine
         self._members: Final = members
         self._leader: Final = leader
@@ -81,6 +88,10 @@ class Membership:
     def apply(self, link: Link, peer: Hello) -> None:
         """The node at the other end becomes a member, unless it may not be one."""
         member = self._members.members.get(peer.actor)
+        edges = HUB not in (peer.role, self._self.role)
+        if edges and self._members.is_open(self._self.actor) and not self._members.is_open(peer.actor):
+            self._links.refuse(link, PeerFault(EDGES_ADMIT_NOBODY))
+            return
         if member is not None and (member.site, member.role) != (peer.site, peer.role):
             # What is stable is computed by what meta says that it holds.
             sentence = (
@@ -101,7 +112,7 @@ class Membership:
 
     def admit(self, applicant: Applicant) -> None:
         """Make a node a member, or have the leader do it. Denied: it may not be one."""
-        if self._engine.admission.read_only is not None:
+        if self._engine.admission.read_only is not None or self._members.unreadable is not None:
             return
         if not self._members.founded and self._founder:
             self._leader.found()
@@ -118,6 +129,7 @@ class Membership:
         """Meta may have moved: what this node may do, and with whom."""
         self.meta_moved = False
         self._members.refresh()
+        self._subscriptions.follow()
         engine, members = self._engine, self._members
         me = members.members.get(self._self.actor)
         if me is not None and members.goes_on(me.actor) and engine.admission.read_only is None:

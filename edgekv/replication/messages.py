@@ -22,9 +22,11 @@
                 the rows are in; the log from this vector on is wanted
     SYNC_GONE   [14, keyspace, spool]
                 this spool is not there any more; if the receiver still needs rows, another one is offered
-    RETURN      [15, actor, whole, {keyspace: [[actor, seq], ...]}]
+    RETURN      [16, actor, whole, {keyspace: [[actor, seq], ...]}]
                 a parked member comes back (replication/returning.py): it wants rows, or has them all and says how far what is late
                 reaches. Hubs pass it on to the leader
+    HOLDS       [15, {keyspace: [[actor, seq, chain], ...]}]
+                what the sender holds besides, since a keyspace was created or its site was added to one
     JOIN        [12, name, site, role]              the only message of a node that has no cluster yet
     WELCOME     [13, cluster, [keyspace, ...]]      and its answer; keyspaces as in keyspaces.json
 
@@ -55,7 +57,8 @@ SYNC_DONE: Final = 11
 JOIN: Final = 12
 WELCOME: Final = 13
 SYNC_GONE: Final = 14
-RETURN: Final = 15
+RETURN: Final = 16
+HOLDS: Final = 15
 
 SPOOL_ID_BYTES: Final = 8
 ChainedVector = dict[Actor, tuple[int, int]]
@@ -188,6 +191,12 @@ class Return(NamedTuple):
     """By keyspace the last of the late changes that it has, by actor."""
 
 
+class Holds(NamedTuple):
+    """What the peer has of keyspaces that its HELLO does not name."""
+
+    vectors: dict[int, ChainedVector]
+
+
 class Join(NamedTuple):
     """A node without a cluster."""
 
@@ -217,6 +226,7 @@ Message = (
     | SyncDone
     | SyncGone
     | Return
+    | Holds
     | Join
     | Welcome
 )
@@ -252,6 +262,8 @@ def pack_message(message: Message) -> bytes:  # noqa: PLR0912 - one arm for each
             return pack([SYNC_GONE, *message])
         case Return():
             return pack([RETURN, message.actor, message.whole, _vector_lists(message.late)])
+        case Holds(vectors):
+            return pack([HOLDS, {keyspace: _chained_list(vector) for keyspace, vector in vectors.items()}])
         case Join():
             return pack([JOIN, *message])
         case Welcome():
@@ -306,8 +318,10 @@ def _parse(fields: Any) -> Message | None:  # noqa: PLR0912 - one arm for each r
             return SyncDone(_number(keyspace), _chained(vector))
         case [14, int(keyspace), bytes(spool)]:
             return SyncGone(_number(keyspace), _spool(spool))
-        case [15, bytes(actor), bool(whole), dict(late)]:
+        case [16, bytes(actor), bool(whole), dict(late)]:
             return Return(_actor(actor), whole, _vectors(late))
+        case [15, dict(vectors)]:
+            return Holds({_number(keyspace): _chained(vector) for keyspace, vector in vectors.items()})
         case [12, str(name), str(site), str(role)]:
             return Join(_text(name), _text(site), _role(role))
         case [13, bytes(cluster), list(keyspaces)] if all(isinstance(entry, dict) for entry in keyspaces):

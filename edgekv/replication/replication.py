@@ -13,26 +13,29 @@ from contextlib import suppress
 from typing import Final
 
 from edgekv.engine.engine import Engine
+from edgekv.engine.keyspace_entry import Entry
 from edgekv.engine.keyspaces import META_ID
 from edgekv.errors import Denied, PeerFault
 from edgekv.ids import KeyspaceId, actor_text
 from edgekv.limits import LINKS_LOOK_MS, PEER_DEAD_MS, PEER_HEARTBEAT_MS, SEEN_INTERVAL_MS
-from edgekv.replication.acks import Acks
+from edgekv.replication.acks import HUB, Acks
 from edgekv.replication.figures import Figures
 from edgekv.replication.greeting import Greeting
 from edgekv.replication.holdings import Holdings
+from edgekv.replication.keyspace_orders import KeyspaceOrders
 from edgekv.replication.leader import Leader
 from edgekv.replication.link import Link
 from edgekv.replication.link_table import LinkTable, Transport
 from edgekv.replication.log_source import LogSource
 from edgekv.replication.members import Members
-from edgekv.replication.membership import Membership
+from edgekv.replication.membership import EDGES_ADMIT_NOBODY, Membership
 from edgekv.replication.messages import (
     Ack,
     Admit,
     Applicant,
     Heartbeat,
     Hello,
+    Holds,
     Join,
     Message,
     Refused,
@@ -50,9 +53,11 @@ from edgekv.replication.messages import (
 from edgekv.replication.returning import Returning
 from edgekv.replication.row_sync import RowSync
 from edgekv.replication.seen import SeenTable
+from edgekv.replication.seen_hearing import SeenHearing
 from edgekv.replication.seen_telling import SeenTelling
 from edgekv.replication.silence import Silence
 from edgekv.replication.streams import OWN_TROUBLE, Streams
+from edgekv.replication.subscriptions import Subscriptions
 from edgekv.store.lmdb_store import LmdbStore
 from edgekv.store.spool_transfer import SpoolFolder
 
@@ -68,7 +73,7 @@ class Replication:
         cluster: bytes,
         myself: Applicant,
         founder: bool,
-        keyspaces: list[dict[str, object]],
+        remember: Callable[[list[Entry]], None],
         transport: Transport,
         now_ms: Callable[[], int],
         monotonic_ms: Callable[[], int],
@@ -80,19 +85,20 @@ class Replication:
         entropy: Callable[[int], bytes],
         max_offline_ms: int,
     ) -> None:
-        """``founder``: it has no upstream. ``keyspaces``: as WELCOME says them. ``kick``: flush soon. ``rolled_back``: a peer has
-        changes of this node that it does not remember; it must go on as another incarnation. ``max_offline_ms``: see `Silence`.
+        """``founder``: it has no upstream. ``remember``: write these keyspaces down durably. ``kick``: flush soon. ``rolled_back``: a
+        peer has changes of this node that it does not remember; it must go on as another incarnation. ``max_offline_ms``: see
+        `Silence`.
         """
         self._engine: Final = engine
         self._cluster: Final = cluster
-        self._keyspace_entries: Final = keyspaces
+        self._role: Final = myself.role
         self._now_ms: Final = now_ms
         self._monotonic_ms: Final = monotonic_ms
         self.links: Final[dict[int, Link]] = {}
         self.members: Final = Members(engine)
         self.seen: Final = SeenTable()
         self.silence: Final = Silence(
-            self.members, self.seen.by_actor, self.links, max_offline_ms=max_offline_ms, monotonic_ms=monotonic_ms
+            self.members, self.seen.spoken, self.links, max_offline_ms=max_offline_ms, monotonic_ms=monotonic_ms
         )
         self.leader: Final = Leader(engine, self.members, self.seen, myself, self.silence)
         self.figures: Final = Figures(
@@ -109,26 +115,6 @@ class Replication:
         table = LinkTable(self.links, transport, self.figures, now_ms=now_ms, monotonic_ms=monotonic_ms)
         self._table: Final = table
         self._holdings: Final = Holdings(engine, self.members, myself)
-        self.membership: Final = Membership(
-            engine=engine,
-            members=self.members,
-            leader=self.leader,
-            myself=myself,
-            founder=founder,
-            links=table,
-            acks=acks,
-            kick=kick,
-        )
-        self._greeting: Final = Greeting(
-            engine=engine,
-            cluster=cluster,
-            myself=myself,
-            members=self.members,
-            holdings=self._holdings,
-            links=table,
-            now_ms=now_ms,
-            rolled_back=rolled_back,
-        )
         self._returning: Final = Returning(
             engine=engine, members=self.members, holdings=self._holdings, links=table, actor=myself.actor
         )
@@ -145,6 +131,38 @@ class Replication:
             now_ms=monotonic_ms,
             took=self._returning.took_rows,
             unseen=self._returning.unseen,
+        )
+        self._subscriptions: Final = Subscriptions(
+            engine=engine,
+            members=self.members,
+            holdings=self._holdings,
+            myself=myself,
+            links=table,
+            row_sync=self.row_sync,
+            acks=acks,
+            remember=remember,
+        )
+        self.leader.keyspaces.install = self._subscriptions.install
+        self.membership: Final = Membership(
+            engine=engine,
+            members=self.members,
+            leader=self.leader,
+            myself=myself,
+            founder=founder,
+            links=table,
+            acks=acks,
+            kick=kick,
+            subscriptions=self._subscriptions,
+        )
+        self._greeting: Final = Greeting(
+            engine=engine,
+            cluster=cluster,
+            myself=myself,
+            members=self.members,
+            holdings=self._holdings,
+            links=table,
+            now_ms=now_ms,
+            rolled_back=rolled_back,
         )
         self._streams: Final = Streams(
             engine=engine,
@@ -166,17 +184,25 @@ class Replication:
             links=table,
             actor=myself.actor,
         )
+        self._hearing: Final = SeenHearing(engine=engine, table=self.seen, members=self.members)
         self._seen_at_ms = 0
         self._looked_at_ms = 0
         engine.judges_clocks = myself.role == "hub"
         self.members.refresh()
         self.membership.follow_meta()
 
+    @property
+    def keyspaces(self) -> KeyspaceOrders:
+        """What an operator may ask about keyspaces."""
+        return self.leader.keyspaces
+
     # -- what the shell tells
 
     def connected(self, link: int, *, outgoing: bool) -> None:
         """A connection is there; ``outgoing``: this node made it."""
-        self._table.send(self._table.open(link, outgoing=outgoing), self._greeting.hello())
+        opened, hello = self._table.open(link, outgoing=outgoing), self._greeting.hello()
+        opened.told.update(hello.vectors)
+        self._table.send(opened, hello)
 
     def disconnected(self, link: int) -> None:
         """A connection is gone."""
@@ -227,7 +253,9 @@ class Replication:
                 self._table.send(link, Heartbeat(now))
         if not 0 <= now - self._seen_at_ms < SEEN_INTERVAL_MS:
             self._seen_at_ms = now
-            self._telling.tell()
+            self._tell_seen()
+        else:
+            self._telling.pay()
         if not 0 <= now - self._looked_at_ms < LINKS_LOOK_MS:
             self._looked_at_ms = now
             self._look(now)
@@ -258,30 +286,44 @@ class Replication:
         """Figures for people and scripts."""
         return self.figures.status(self._now_ms(), self._monotonic_ms())
 
+    def _tell_seen(self) -> None:
+        """What is said of a revision is said by a node that follows it: it makes no change any more where its site was taken off."""
+        try:
+            self.membership.follow_meta()
+            self._telling.tell()
+        except OWN_TROUBLE as error:
+            self._table.say(f"what this node has seen is not said: {error}")
+
     # -- once a second
 
     def _look(self, now: int) -> None:
         try:
             self.membership.apply_all()
+            for link in self._table:
+                if link.is_up:
+                    self._hearing.take(link)
+            self._hearing.forget_settled()
+            self.seen.prove(self._holdings.vectors())
             if self._engine.admission.read_only is None:
                 self.leader.tick(now, self._holdings.vectors())
             self.membership.follow_meta()
             self._returning.tell()
         except OWN_TROUBLE as error:
             self._table.say(f"what the leader has to do waits: {error}")
+        if self.members.unreadable is not None:
+            self._table.say(f"it goes on with the members as they were: {self.members.unreadable}")
         self.figures.look(now)
 
     # -- messages
 
-    def _take(self, link: Link, message: Message) -> None:  # noqa: PLR0912 - one arm for each kind of message
+    def _take(self, link: Link, message: Message) -> None:
         if isinstance(message, Hello):
             self._greeted(link, message)
         elif isinstance(message, Refused):
             self._table.note(link, f"refused this node: {message.sentence}")
             self._table.close(link, message.sentence, told=True)
         elif isinstance(message, Join):
-            self._table.send(link, Welcome(self._cluster, self._keyspace_entries))
-            self._table.close(link, "", told=True)
+            self._asked_to_join(link)
         elif not link.is_up:
             raise PeerFault("it did not say HELLO first.")
         elif isinstance(message, Runs):
@@ -290,9 +332,8 @@ class Replication:
             self._streams.acknowledged(link, message)
         elif isinstance(message, SyncOffer | SyncWant | SyncPiece | SyncDone | SyncGone):
             self._sync(link, message)
-        elif isinstance(message, SeenList):
-            for seen in message.members:
-                self.seen.hear(seen)
+        elif isinstance(message, SeenList | Holds):
+            self._heard(link, message)
         elif isinstance(message, Admit):
             self._asked_to_admit(link, message)
         elif isinstance(message, Return):
@@ -302,14 +343,29 @@ class Replication:
         else:
             raise PeerFault(f"it sent {type(message).__name__}, which was not asked for.")
 
+    def _heard(self, link: Link, message: SeenList | Holds) -> None:
+        if isinstance(message, SeenList):
+            self._hearing.heard(link, message.members)
+            return
+        assert link.peer is not None
+        self._greeting.compare(link.peer._replace(vectors=message.vectors))
+        self._subscriptions.heard(link, message)
+
     def _greeted(self, link: Link, hello: Hello) -> None:
         if not self._greeting.accepts(link, hello):
             return
         link.peer, link.skew_ms = hello, hello.wall_ms - self._now_ms()
         self._streams.begin(link, hello)
+        self._subscriptions.tell(link)
         self.leader.heard_hello(hello)
         self.membership.apply(link, hello)
         self._streams.pump(link)
+
+    def _asked_to_join(self, link: Link) -> None:
+        if self._role != HUB:
+            raise PeerFault(EDGES_ADMIT_NOBODY)
+        self._table.send(link, Welcome(self._cluster, self._subscriptions.entries()))
+        self._table.close(link, "", told=True)
 
     def _asked_to_admit(self, link: Link, message: Admit) -> None:
         assert link.peer is not None
@@ -332,10 +388,14 @@ class Replication:
         """Rows instead of changes (row_sync.py)."""
         keyspace = self._engine.keyspaces.by_id.get(KeyspaceId(message.keyspace))
         assert link.peer is not None and link.sender is not None
-        if keyspace is None or not self._holdings.holds(keyspace):
-            raise PeerFault(f"it speaks of rows of keyspace {message.keyspace}, which this node does not hold.")
         # It may ask as whom this node sends changes to may: a restored leader, too.
         asks = isinstance(message, SyncWant | SyncDone)
+        if keyspace is not None and not asks and self._holdings.left(keyspace):
+            return  # it was offered when the site had not been taken off it
+        if keyspace is None or not self._holdings.holds(keyspace):
+            raise PeerFault(f"it speaks of rows of keyspace {message.keyspace}, which this node does not hold.")
+        if asks and message.keyspace not in self._holdings.shared(link.peer):
+            return  # its site was taken off it: no more rows go there
         known = self.membership.may_send(link) if asks else self.members.is_open(link.peer.actor)
         if message.keyspace != META_ID and not known:
             raise PeerFault(f"{actor_text(link.peer.actor)} speaks of rows, and is no member that this node knows of.")

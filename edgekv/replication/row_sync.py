@@ -16,9 +16,9 @@ from typing import Final
 
 from edgekv.engine.engine import Engine
 from edgekv.engine.keyspaces import Keyspace
-from edgekv.errors import Corruption, Denied, EdgeKVError, FormatUnknown, PeerFault, Unavailable
+from edgekv.errors import Corruption, EdgeKVError, FormatUnknown, PeerFault, Unavailable
 from edgekv.ids import Actor, KeyspaceId, Vector
-from edgekv.limits import PEER_MESSAGE_BYTES, PEER_MESSAGES_AT_ONCE, PEER_WINDOW_BYTES, SPOOL_KEEP_MS
+from edgekv.limits import PEER_MESSAGE_BYTES, PEER_MESSAGES_AT_ONCE, PEER_WINDOW_BYTES, SPOOL_KEEP_MS, SYNC_SILENCE_MS
 from edgekv.replication.link import Link
 from edgekv.replication.log_source import LogSource, covers
 from edgekv.replication.messages import (
@@ -112,6 +112,8 @@ class RowSync:
         self._incoming: Incoming | None = None
         self.syncs_total = 0
         """Spools that were taken in."""
+        self.again_total = 0
+        """Spools that were offered on a link on which the same keyspace's rows had just been sent."""
 
     # -- the side that has the rows
 
@@ -121,6 +123,8 @@ class RowSync:
         for keyspace in sorted(link.sender.beyond - link.offered.keys() - self._unreadable):
             spooled = self._spooled(keyspace, link.need.get(keyspace, {}))
             if spooled is not None and spooled.offer is not None:
+                if keyspace in link.synced:
+                    self._note_again(link, keyspace)
                 link.offered[keyspace] = spooled.spool
                 self._send(link, spooled.offer)
         for _ in range(PEER_MESSAGES_AT_ONCE):
@@ -146,6 +150,8 @@ class RowSync:
         if found is None:
             if self._engine.admission.disk_full:
                 return None  # what is left is for what was acknowledged
+            if self._engine.flips.keyspace is self._engine.keyspaces.by_id[KeyspaceId(keyspace)]:
+                return None  # the log could not go on from it: a BARRIER comes
             stored = self._store.applied().vectors.get(keyspace, {})
             vector = {actor: seq for actor, (seq, _) in stored.items()}
             if not covers(vector, self._floors().get(keyspace, {})) or not covers(vector, need):
@@ -158,6 +164,15 @@ class RowSync:
             found = self._outgoing[keyspace] = Outgoing(spool, writer, self._now_ms())
         found.used_ms = self._now_ms()
         return found
+
+    def _note_again(self, link: Link, keyspace: int) -> None:
+        """The peer got rows on this link, and when they were there the log did not go on from them any more: it may be so for ever."""
+        self.again_total += 1
+        peer = "a peer" if link.peer is None else link.peer.name
+        self._note(
+            f"{peer} needs the rows of keyspace {keyspace} again: while they were on their way the log has given up what comes behind "
+            "them. If this repeats, keep more of the log (wal.retain_bytes) than is written while a row sync lasts."
+        )
 
     def wanted(self, link: Link, want: SyncWant) -> None:
         """The peer asks for a spool from an offset on. One that is gone is offered anew."""
@@ -202,6 +217,7 @@ class RowSync:
         assert link.sender is not None
         link.offered.pop(done.keyspace, None)
         link.wanted.pop(done.keyspace, None)
+        link.synced.add(done.keyspace)
         link.sender.took_rows(done.keyspace, {actor: seq for actor, (seq, _) in done.vector.items()})
 
     # -- the side that lacks them
@@ -283,23 +299,19 @@ class RowSync:
     def _begin_check(self, incoming: Incoming) -> None:
         keyspace = self._engine.keyspaces.by_id[KeyspaceId(incoming.offer.keyspace)]
         try:
-            incoming.check = SpoolCheck(incoming.part.path, lambda key: self._owns(keyspace, key))
+            may_hold = self._engine.keyspaces.may_hold
+            incoming.check = SpoolCheck(incoming.part.path, lambda key: may_hold(keyspace, [key]))
         except (Corruption, FormatUnknown) as error:
             self._reject(incoming, error)
         except OSError as error:
             self._fail(incoming, error)
-
-    def _owns(self, keyspace: Keyspace, key: bytes) -> bool:
-        try:
-            return self._engine.keyspaces.of(key) is keyspace
-        except Denied:  # it is one of a keyspace that is not here
-            return False
 
     def _check(self, incoming: Incoming, check: SpoolCheck) -> None:
         """Look at some of what came; at its end, flip."""
         offer = incoming.offer
         try:
             if check.step():
+                incoming.part.write_back()
                 return
             if (check.head.keyspace, check.head.vector, check.head.hlc) != (offer.keyspace, offer.vector, offer.hlc):
                 raise Corruption("the spool is another than was offered.", path=incoming.part.path.name)
@@ -335,6 +347,23 @@ class RowSync:
         if incoming.link.is_up:
             self._send(incoming.link, SyncDone(keyspace.id, _chained(keyspace)))
 
+    def keep(self, link: Link, shared: set[int]) -> None:
+        """Nothing of other keyspaces goes out on a link."""
+        for keyspace in (link.offered.keys() | link.wanted.keys()) - shared:
+            link.offered.pop(keyspace, None)
+            link.wanted.pop(keyspace, None)
+
+    def give_up(self, keyspace: int) -> bool:
+        """Take no rows of a keyspace in; False: it is too late for that, as long as those of a whole spool are joined."""
+        incoming = self._incoming
+        if incoming is None or incoming.offer.keyspace != keyspace:
+            return True
+        if incoming.flipping:
+            return False
+        incoming.part.cut()
+        self._give_up(incoming)
+        return True
+
     def _reject(self, incoming: Incoming, error: Exception) -> None:
         """What came is no spool: drop it, and have nothing more to do with whom it came from until it comes back."""
         incoming.part.cut()
@@ -356,14 +385,20 @@ class RowSync:
 
     @property
     def busy(self) -> bool:
-        """Whether there is something to write or to check."""
+        """Whether there is something to write, to check or to merge."""
         incoming = self._incoming
         checking = incoming is not None and incoming.check is not None and not incoming.flipping
-        return checking or any(outgoing.offer is None for outgoing in self._outgoing.values())
+        return (
+            checking
+            or self._engine.flips.rebasing
+            or any(outgoing.offer is None for outgoing in self._outgoing.values())
+        )
 
     def work(self, links: list[Link]) -> bool:
         """Write, check and forget a little; whether a spool is finished, so that it can be offered."""
         finished = False
+        if self._engine.flips.rebasing:
+            self._engine.flips.advance()
         for keyspace, outgoing in list(self._outgoing.items()):
             if outgoing.offer is None:
                 finished |= self._write(keyspace, outgoing)
@@ -374,6 +409,8 @@ class RowSync:
             self._check(incoming, incoming.check)
         elif incoming is not None and incoming.check is None and not incoming.link.is_up:
             self._give_up(incoming)  # what has come stays, for when it is offered again
+        elif incoming is not None and incoming.check is None:
+            self._watch(incoming)
         if incoming is not None and incoming.waiting and not self._engine.admission.disk_full:
             self._take_waiting(incoming)
         admission = self._engine.admission
@@ -386,6 +423,20 @@ class RowSync:
                         self._refuse(link, error)
                     break
         return finished
+
+    def _watch(self, incoming: Incoming) -> None:
+        """End a sync that comes to nothing, with its link: others have their turn, or it goes on where it is on the next one."""
+        if incoming.waiting or self._engine.admission.disk_full:
+            incoming.heard_ms = self._now_ms()  # it is this node that waits
+        elif self._now_ms() - incoming.heard_ms > SYNC_SILENCE_MS:
+            self._give_up(incoming)
+            seconds, have, size = SYNC_SILENCE_MS // 1000, incoming.part.size, incoming.offer.bytes
+            self._refuse(
+                incoming.link,
+                Unavailable(
+                    f"no rows of a sync came for {seconds} s, after {have:,} of {size:,} bytes. They are asked for again."
+                ),
+            )
 
     def _take_waiting(self, incoming: Incoming) -> None:
         """There is room on the disk again."""

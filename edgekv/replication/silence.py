@@ -16,7 +16,7 @@ from edgekv.ids import Actor
 from edgekv.limits import DAY_MS
 from edgekv.replication.link import Link
 from edgekv.replication.members import Member, Members, Silences
-from edgekv.replication.messages import Seen
+from edgekv.replication.seen import Spoken
 
 STEP_MS: Final = 3_600_000
 _LOOK_MS_MAX: Final = 60_000
@@ -37,7 +37,7 @@ class Silence:
     def __init__(
         self,
         members: Members,
-        seen: Mapping[Actor, Seen],
+        spoken: Mapping[Actor, Spoken],
         links: Mapping[int, Link],
         *,
         max_offline_ms: int,
@@ -45,7 +45,7 @@ class Silence:
     ) -> None:
         """``max_offline_ms`` 0: nobody is parked."""
         self._members: Final = members
-        self._seen: Final = seen
+        self._spoken: Final = spoken
         self._links: Final = links
         self._max_offline_ms: Final = max_offline_ms
         self._monotonic_ms: Final = monotonic_ms
@@ -85,8 +85,8 @@ class Silence:
 
     def _counted(self, actor: Actor, passed_ms: int) -> tuple[int, int]:
         silent_ms, number = self._silent.get(actor, (0, -1))
-        seen = self._seen.get(actor)
-        newest = number if seen is None else max(number, seen.number)
+        spoken = self._spoken.get(actor)
+        newest = number if spoken is None else max(number, spoken.newest().number)
         linked = any(link.is_up and link.peer is not None and link.peer.actor == actor for link in self._links.values())
         return (0, newest) if linked or newest > number else (silent_ms + passed_ms, number)
 

@@ -168,8 +168,21 @@ class Membership(Protocol):
     def lead(self) -> bool: ...
 
 
+class KeyspaceOrders(Protocol):
+    """What an operator decides about keyspaces (edgekv/replication/keyspace_orders.py)."""
+
+    def create(self, name: str, prefix: bytes, sites: tuple[str, ...], /, *, siblings: bool) -> None: ...
+
+    def add_site(self, name: str, site: str, /) -> bool: ...
+
+    def remove_site(self, name: str, site: str, /) -> bool: ...
+
+
 class Replication(Protocol):
     """Other nodes (edgekv/replication/replication.py)."""
+
+    @property
+    def keyspaces(self) -> KeyspaceOrders: ...
 
     @property
     def membership(self) -> Membership: ...

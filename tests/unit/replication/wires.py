@@ -2,12 +2,14 @@
 
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 from edgekv.config import KeyspaceConfig
 from edgekv.config.settings import Role
 from edgekv.ids import ID_BYTES
+from edgekv.node import keyspace_file
 from edgekv.replication.log_source import LogSource
 from edgekv.replication.messages import Applicant
 from edgekv.replication.replication import Replication
@@ -122,7 +124,7 @@ class Peer(InlineNode):
             cluster=CLUSTER,
             myself=Applicant(identity.node, identity.actor, self.name, self.site, self.role),
             founder=self.founder,
-            keyspaces=[],
+            remember=partial(keyspace_file.write, self.config.data_dir),
             transport=self,
             now_ms=lambda: self.now_ms,
             monotonic_ms=lambda: self.now_ms - self.clock_set_ms,

@@ -42,6 +42,14 @@ def statuses() -> Iterator[tuple[str, str, int]]:
 
 
 MEMBERS = "/v1/admin/members"
+SITES = "/v1/admin/sites"
+KEYSPACES = "/v1/admin/keyspaces"
+QUERIES = {
+    (MEMBERS, "delete"): "?member=edge",
+    (KEYSPACES, "put"): "?keyspace=rooms&prefix=rooms%2F&sites=a,b",
+    (SITES, "put"): "?keyspace=rooms&site=a",
+    (SITES, "delete"): "?keyspace=rooms&site=a",
+}
 BODIES = {
     "/v1/counter/{key}": {"add": 1},
     "/v1/set/{key}": {"add": ["a"], "remove": ["b"]},
@@ -52,7 +60,7 @@ BODIES = {
 
 def good(path: str, method: str) -> Request:
     """A request that is answered with success once `stored` was called."""
-    target = path.replace("{key}", "k") + ("?member=edge" if path == MEMBERS else "")
+    target = path.replace("{key}", "k") + QUERIES.get((path, method), "")
     if method == "post":
         return Request("POST", target, JSON, json.dumps(BODIES[path]).encode())
     return Request(method.upper(), target, body=b"1" if method == "put" else b"")
@@ -64,7 +72,7 @@ def stored(node: FakeNode, path: str) -> None:
         node.operations.sets.add(b"k", [b"a"])
     elif path.startswith("/v1/map/"):
         node.operations.maps.put(b"k", [(b"f", b"1")])
-    elif path in (MEMBERS, "/v1/admin/leader"):
+    elif path in (MEMBERS, SITES, KEYSPACES, "/v1/admin/leader"):
         node.replication = FakeReplication()
     else:
         node.operations.set(b"k", b"1")
@@ -110,6 +118,9 @@ async def missing(site: Site, path: str, request: Request) -> Response:
     if path == MEMBERS:
         site.node.replication = FakeReplication()
         return await send(site, replace(request, target=f"{MEMBERS}?member=nobody"))
+    if path == SITES:
+        site.node.replication = FakeReplication()
+        return await send(site, replace(request, target=f"{SITES}?keyspace=none&site=a"))
     return await send(site, request)
 
 
