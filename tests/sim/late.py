@@ -65,7 +65,7 @@ class _LateKey(Key):
         rows = list(self._made.keys() - {_CLEAR})
         for chosen in product(*(self._choices(row) for row in rows)):
             key = copy(self)
-            key._fields = dict(self._fields)
+            key._fields, key._ends, key._shown = dict(self._fields), None, {}
             for row, version in zip(rows, chosen, strict=True):
                 if row == _REGISTER:
                     key._register = version
