@@ -12,6 +12,7 @@ import click
 
 from edgekv.cli.node_http import NodeHttp
 from edgekv.cli.options import Output, as_cell, http_option, output_option, print_json, print_table, timeout_option
+from edgekv.cli.repair import repair
 from edgekv.cli.verify import verify
 from edgekv.codec import from_json
 from edgekv.config import Address
@@ -40,10 +41,12 @@ def cluster() -> None:
     \b
     edgekv cluster status                        members, links, what is wrong
     edgekv cluster verify --http A --http B      whether nodes hold the same
+    edgekv cluster repair --http A --http B      mend where they do not
     """
 
 
 cluster.add_command(verify)
+cluster.add_command(repair)
 
 
 @cluster.command()
@@ -74,6 +77,11 @@ def status(output: Output, http: Address, timeout_s: float) -> None:
         click.echo()
     for sentence in advice(replication) or ["All is well."]:
         click.echo(sentence)
+    for each in replication["repairs"]["done"][-_EVENTS_SHOWN:]:
+        click.echo(
+            f"Repaired {_time(each['wall_ms'])}: {each['keyspace']} from {each['source']}{' (union)' if each['union'] else ''}, "
+            f"{each['replaced']} rows replaced, {each['added']} added, {each['dropped']} dropped."
+        )
     events = replication["events"][-_EVENTS_SHOWN:]
     if events:
         click.echo("\nWhat went wrong, the newest last:")

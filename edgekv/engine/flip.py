@@ -33,7 +33,7 @@ from edgekv.ids import Actor, Lsn, actor_text
 from edgekv.store.applied import ChainedVector, Progress
 from edgekv.store.lmdb_store import LmdbStore
 from edgekv.store.memtable import Memtable
-from edgekv.wal.record import Barrier, pack_barrier
+from edgekv.wal.record import Barrier, Repair, pack_barrier
 
 _NOT_YET: Final = 1 << 64
 """Above every LSN."""
@@ -45,6 +45,7 @@ class _Asked(NamedTuple):
     keyspace: Keyspace
     barrier: Barrier
     done: Callable[[], None]
+    failed: Callable[[str], None]
 
 
 class _Flip:
@@ -98,9 +99,20 @@ class Flips:
         return None if self._flip is None else self._flip.asked.keyspace
 
     def begin(
-        self, keyspace: Keyspace, spool_id: bytes, vector: ChainedVector, hlc: int, done: Callable[[], None]
+        self,
+        keyspace: Keyspace,
+        spool_id: bytes,
+        vector: ChainedVector,
+        hlc: int,
+        done: Callable[[], None],
+        *,
+        repair: Repair | None = None,
+        failed: Callable[[str], None] = lambda sentence: None,
     ) -> None:
         """Have the rows of a spool join the keyspace's own; ``vector`` and ``hlc`` are those of its head.
+
+        ``repair``: have them take the place of the own ones instead. That is right at one vector only: ``failed`` is called, and
+        nothing happens, when the keyspace has another one at the moment at which its changes wait.
 
         If it raises, nothing happened. Forked: the spool has another history of an actor than this node, or changes of this node's own
         that it does not know. ClockTooFarAhead: its stamps are not folded in.
@@ -108,7 +120,7 @@ class Flips:
         self._check(keyspace, vector, hlc)
         self._kept[spool_id] = _NOT_YET  # also if it lay there at the start, as something to remove
         entries = [(actor, seq, chain) for actor, (seq, chain) in sorted(vector.items())]
-        self._waiting.append(_Asked(keyspace, Barrier(keyspace.id, spool_id, entries, hlc), done))
+        self._waiting.append(_Asked(keyspace, Barrier(keyspace.id, spool_id, entries, hlc, repair), done, failed))
         self.advance()
 
     def found(self, spool_ids: Iterable[bytes], lsn: int) -> None:
@@ -130,7 +142,10 @@ class Flips:
             elif flip.frame is None:
                 if not self._is_drained(flip):
                     return
-                self._log(flip)
+                if flip.asked.barrier.repair is not None and not _is_even(flip.asked):
+                    self._cancel(flip)
+                else:
+                    self._log(flip)
             elif not flip.frame.done:
                 self._commit.kick()
                 return
@@ -190,6 +205,14 @@ class Flips:
         flip.frame = self._commit.filling
         self._commit.mark(pack_barrier(flip.asked.barrier))
 
+    def _cancel(self, flip: _Flip) -> None:
+        """Nothing of it is in the log: changes go on, and its spool may go."""
+        self._kept[flip.asked.barrier.spool_id] = 0
+        self._flip = None
+        flip.asked.keyspace.held = False
+        self._admission.release()
+        flip.asked.failed("the two nodes did not have the same changes any more when the rows were there")
+
     def _finish(self, flip: _Flip) -> None:
         keyspace, applied = flip.asked.keyspace, self._store.applied()
         assert flip.frame is not None and not keyspace.observed
@@ -204,3 +227,8 @@ class Flips:
         self._admission.release()
         flip.asked.done()
         self.finished()
+
+
+def _is_even(asked: _Asked) -> bool:
+    """Whether a keyspace whose changes wait stands where the spool does."""
+    return {(actor, *head) for actor, head in asked.keyspace.vector.items()} == set(asked.barrier.vector)

@@ -54,6 +54,8 @@ class Link:
         """By keyspace the spool that was offered here (replication/row_sync.py)."""
         self.wanted: Final[dict[int, tuple[bytes, int]]] = {}
         """By keyspace the spool that the peer wants, and from which offset on."""
+        self.asked: Final[set[int]] = set()
+        """Keyspaces whose rows the peer asked for although it has all changes (replication/repairs.py)."""
         self.deferred: Final[dict[int, SyncOffer]] = {}
         """By keyspace what the peer has offered and this node takes in later."""
         self.received_bytes = 0

@@ -22,6 +22,9 @@
                 the rows are in; the log from this vector on is wanted
     SYNC_GONE   [14, keyspace, spool]
                 this spool is not there any more; if the receiver still needs rows, another one is offered
+    SYNC_ASK    [15, keyspace]
+                a repair (replication/repairs.py): offer rows although the receiver has all changes. SYNC_GONE with a spool of zeros
+                says that the rows here are damaged
     JOIN        [12, name, site, role]              the only message of a node that has no cluster yet
     WELCOME     [13, cluster, [keyspace, ...]]      and its answer; keyspaces as in keyspaces.json
 
@@ -52,8 +55,10 @@ SYNC_DONE: Final = 11
 JOIN: Final = 12
 WELCOME: Final = 13
 SYNC_GONE: Final = 14
+SYNC_ASK: Final = 15
 
 SPOOL_ID_BYTES: Final = 8
+NO_SPOOL: Final = bytes(SPOOL_ID_BYTES)
 ChainedVector = dict[Actor, tuple[int, int]]
 """Per actor its highest seq and the chain value after it."""
 
@@ -174,6 +179,12 @@ class SyncGone(NamedTuple):
     spool: bytes
 
 
+class SyncAsk(NamedTuple):
+    """Offer the rows of a keyspace."""
+
+    keyspace: int
+
+
 class Join(NamedTuple):
     """A node without a cluster."""
 
@@ -202,6 +213,7 @@ Message = (
     | SyncPiece
     | SyncDone
     | SyncGone
+    | SyncAsk
     | Join
     | Welcome
 )
@@ -235,6 +247,8 @@ def pack_message(message: Message) -> bytes:  # noqa: PLR0912 - one arm for each
             return pack([SYNC_DONE, message.keyspace, _chained_list(message.vector)])
         case SyncGone():
             return pack([SYNC_GONE, *message])
+        case SyncAsk():
+            return pack([SYNC_ASK, *message])
         case Join():
             return pack([JOIN, *message])
         case Welcome():
@@ -289,6 +303,8 @@ def _parse(fields: Any) -> Message | None:  # noqa: PLR0912 - one arm for each r
             return SyncDone(_number(keyspace), _chained(vector))
         case [14, int(keyspace), bytes(spool)]:
             return SyncGone(_number(keyspace), _spool(spool))
+        case [15, int(keyspace)]:
+            return SyncAsk(_number(keyspace))
         case [12, str(name), str(site), str(role)]:
             return Join(_text(name), _text(site), _role(role))
         case [13, bytes(cluster), list(keyspaces)] if all(isinstance(entry, dict) for entry in keyspaces):

@@ -38,6 +38,7 @@ from edgekv.replication.messages import (
     Refused,
     Runs,
     SeenList,
+    SyncAsk,
     SyncDone,
     SyncGone,
     SyncOffer,
@@ -46,6 +47,7 @@ from edgekv.replication.messages import (
     Welcome,
     parse,
 )
+from edgekv.replication.repairs import Repairs
 from edgekv.replication.row_sync import RowSync
 from edgekv.replication.seen import SeenTable
 from edgekv.replication.seen_telling import SeenTelling
@@ -121,6 +123,7 @@ class Replication:
             now_ms=now_ms,
             rolled_back=rolled_back,
         )
+        self.repairs: Final = Repairs(engine=engine, store=store, links=table, now_ms=now_ms, monotonic_ms=monotonic_ms)
         self.row_sync: Final = RowSync(
             engine=engine,
             store=store,
@@ -130,6 +133,7 @@ class Replication:
             send=table.send,
             refuse=table.refuse,
             note=table.say,
+            repairs=self.repairs,
             entropy=entropy,
             now_ms=monotonic_ms,
         )
@@ -199,6 +203,7 @@ class Replication:
         """About ten times a second."""
         now, monotonic = self._now_ms(), self._monotonic_ms()
         self.work()
+        self.repairs.look()
         for link in self._table:
             if monotonic - link.heard_ms > PEER_DEAD_MS:
                 self._table.close(link, f"the peer has said nothing for {PEER_DEAD_MS // 1000} s")
@@ -239,7 +244,7 @@ class Replication:
 
     def status(self) -> dict[str, object]:
         """Figures for people and scripts."""
-        return self.figures.status(self._now_ms(), self._monotonic_ms())
+        return {**self.figures.status(self._now_ms(), self._monotonic_ms()), "repairs": self.repairs.status()}
 
     # -- once a second
 
@@ -270,7 +275,7 @@ class Replication:
             self._streams.came(link, message.runs)
         elif isinstance(message, Ack):
             self._streams.acknowledged(link, message)
-        elif isinstance(message, SyncOffer | SyncWant | SyncPiece | SyncDone | SyncGone):
+        elif isinstance(message, SyncOffer | SyncWant | SyncPiece | SyncDone | SyncGone | SyncAsk):
             self._sync(link, message)
         elif isinstance(message, SeenList):
             for seen in message.members:
@@ -299,14 +304,14 @@ class Replication:
             with suppress(Denied):  # the hub that asks hears nothing, and its peer waits
                 self.membership.admit(applicant)
 
-    def _sync(self, link: Link, message: SyncOffer | SyncWant | SyncPiece | SyncDone | SyncGone) -> None:
+    def _sync(self, link: Link, message: SyncOffer | SyncWant | SyncPiece | SyncDone | SyncGone | SyncAsk) -> None:
         """Rows instead of changes (row_sync.py)."""
         keyspace = self._engine.keyspaces.by_id.get(KeyspaceId(message.keyspace))
         assert link.peer is not None and link.sender is not None
         if keyspace is None or not self._holdings.holds(keyspace):
             raise PeerFault(f"it speaks of rows of keyspace {message.keyspace}, which this node does not hold.")
         # It may ask as whom this node sends changes to may: a restored leader, too.
-        asks = isinstance(message, SyncWant | SyncDone)
+        asks = isinstance(message, SyncWant | SyncDone | SyncAsk)
         known = self.membership.may_send(link.peer) if asks else self.members.is_open(link.peer.actor)
         if message.keyspace != META_ID and not known:
             raise PeerFault(f"{actor_text(link.peer.actor)} speaks of rows, and is no member that this node knows of.")
@@ -321,6 +326,9 @@ class Replication:
             self._streams.acknowledge(link)
         elif isinstance(message, SyncWant):
             self.row_sync.wanted(link, message)
+            self._streams.pump(link)
+        elif isinstance(message, SyncAsk):
+            self.row_sync.asked(link, message.keyspace)
             self._streams.pump(link)
         elif isinstance(message, SyncGone):
             self.row_sync.gone(link, message)

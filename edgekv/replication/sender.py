@@ -132,7 +132,12 @@ class Sender:
         return bool(records)
 
     def _pass(self, barrier: Barrier) -> None:
-        """Here rows came in whose changes this log does not have: who lacks any of them needs rows as well."""
+        """Here rows came in whose changes this log does not have: who lacks any of them needs rows as well.
+
+        A repair brought rows whose changes the log has.
+        """
+        if barrier.repair is not None:
+            return
         need = {actor: seq for actor, seq, _ in barrier.vector}
         if barrier.keyspace in self.keyspaces and not covers(self.has[barrier.keyspace], need):
             self.keyspaces.discard(barrier.keyspace)

@@ -56,6 +56,7 @@ from edgekv.store.fold import fold
 from edgekv.store.generation import Generation
 from edgekv.store.lmdb_store import LmdbStore, MapFull, WriteTransaction, disk_is_full, free_bytes
 from edgekv.store.purge import Cuts, Purge, Purged, index_entries
+from edgekv.store.repair import repair
 from edgekv.store.spool import SpoolReader, spool_file
 from edgekv.store.sweep import Sweep
 from edgekv.wal.disk import Disk, RealDisk
@@ -172,7 +173,8 @@ class Applier:
                 first_lsn=before.lsn,
             ) from None
         try:
-            applied = fold(transaction, before, barrier, spool, lambda: _poll(poll))
+            join = fold if barrier.repair is None else repair
+            applied = join(transaction, before, barrier, spool, lambda: _poll(poll))
         finally:
             spool.close()
         self.purge_more = True

@@ -72,13 +72,11 @@ def fold(
     ``poll`` is called every few thousand rows and may raise. Raises Corruption: the spool is not the one that was logged, or damaged.
     """
     keyspace, head = KeyspaceId(barrier.keyspace), spool.head
-    theirs = {actor: (seq, chain) for actor, seq, chain in barrier.vector}
-    if (head.keyspace, head.vector, head.hlc) != (keyspace, theirs, barrier.hlc):
-        raise Corruption(f"{spool.name} is another spool than the log speaks of. {_REMEDY}", path=spool.name)
+    theirs = spool_of(barrier, spool)
     mine = before.vectors.get(keyspace, {})
     vectors = {**before.vectors, keyspace: joined_vector(mine, theirs)}
     sweep_keyspace(transaction, keyspace, poll)
-    _Fold(transaction, keyspace, spool, mine, vectors[keyspace]).run(poll)
+    Fold(transaction, keyspace, spool, mine, vectors[keyspace]).run(poll)
     return Applied(
         before.lsn + 1,
         vectors,
@@ -88,8 +86,16 @@ def fold(
     )
 
 
-class _Fold:
-    """One fold under way."""
+def spool_of(barrier: Barrier, spool: SpoolReader) -> ChainedVector:
+    """The vector of the spool that a BARRIER names. Raises Corruption: this is another one."""
+    head, theirs = spool.head, {actor: (seq, chain) for actor, seq, chain in barrier.vector}
+    if (head.keyspace, head.vector, head.hlc) != (barrier.keyspace, theirs, barrier.hlc):
+        raise Corruption(f"{spool.name} is another spool than the log speaks of. {_REMEDY}", path=spool.name)
+    return theirs
+
+
+class Fold:
+    """One fold under way: what becomes of a row is decided in two methods, which a repair (store/repair.py) has of its own."""
 
     def __init__(
         self,

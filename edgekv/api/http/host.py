@@ -166,11 +166,20 @@ class Membership(Protocol):
     def lead(self) -> bool: ...
 
 
+class Repairs(Protocol):
+    """What operators have mended (edgekv/replication/repairs.py)."""
+
+    def begin(self, keyspace_name: str, prefixes: list[bytes], source: str, *, union: bool) -> int: ...
+
+
 class Replication(Protocol):
     """Other nodes (edgekv/replication/replication.py)."""
 
     @property
     def membership(self) -> Membership: ...
+
+    @property
+    def repairs(self) -> Repairs: ...
 
     def status(self) -> dict[str, object]: ...
 

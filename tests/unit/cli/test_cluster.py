@@ -40,6 +40,7 @@ REPLICATION: dict[str, Any] = {
     "links": [LINK],
     "unlinked": [],
     "events": [],
+    "repairs": {"under_way": None, "failure": None, "done": []},
 }
 
 

@@ -42,6 +42,7 @@ def statuses() -> Iterator[tuple[str, str, int]]:
 
 
 MEMBERS = "/v1/admin/members"
+REPAIR = "/v1/admin/repair"
 BODIES = {
     "/v1/counter/{key}": {"add": 1},
     "/v1/set/{key}": {"add": ["a"], "remove": ["b"]},
@@ -52,7 +53,7 @@ BODIES = {
 
 def good(path: str, method: str) -> Request:
     """A request that is answered with success once `stored` was called."""
-    target = path.replace("{key}", "k") + ("?member=edge" if path == MEMBERS else "")
+    target = path.replace("{key}", "k") + {MEMBERS: "?member=edge", REPAIR: "?from=hub"}.get(path, "")
     if method == "post":
         return Request("POST", target, JSON, json.dumps(BODIES[path]).encode())
     return Request(method.upper(), target, body=b"1" if method == "put" else b"")
@@ -64,7 +65,7 @@ def stored(node: FakeNode, path: str) -> None:
         node.operations.sets.add(b"k", [b"a"])
     elif path.startswith("/v1/map/"):
         node.operations.maps.put(b"k", [(b"f", b"1")])
-    elif path in (MEMBERS, "/v1/admin/leader"):
+    elif path in (MEMBERS, "/v1/admin/leader", REPAIR):
         node.replication = FakeReplication()
     else:
         node.operations.set(b"k", b"1")
