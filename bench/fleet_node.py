@@ -106,7 +106,7 @@ class FleetNode:
             cluster=CLUSTER,
             myself=Applicant(who.node, who.actor, name, site, config.role),
             founder=not is_edge,
-            keyspaces=[],
+            remember=lambda entries: None,  # they do not change here
             transport=self,
             now_ms=lambda: self.now_ms,
             monotonic_ms=lambda: self.now_ms,
@@ -123,7 +123,7 @@ class FleetNode:
     def send(self, link: int, message: bytes) -> None:
         self._wires.carry(self, link, message)
 
-    def close(self, link: int, reason: str) -> None:
+    def close(self, link: int, reason: str, *, instead: int = 0) -> None:  # noqa: ARG002 - its dialer is not here
         self._wires.closed(self, link, reason)
 
     # -- for clients

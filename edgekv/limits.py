@@ -161,6 +161,9 @@ PEER_HEARTBEAT_MS: Final = 1_000
 LINKS_LOOK_MS: Final = 1_000  # between two looks at who is a member, what is settled, and how far all are
 SEEN_INTERVAL_MS: Final = 5_000  # as often as the leader makes a STABLE of them
 SPOOL_KEEP_MS: Final = 600_000  # a spool that nobody asks for goes
+REBASE_STEP_OPERATIONS: Final = 200  # merged once more between two looks at the event loop: about 3 ms
+REBASE_AT_ONCE_MAX: Final = 500  # changes that are not durable yet, with which a flip comes to its end
+REBASE_STEPS_MAX: Final = 100  # for which it waits until they are no more than that
 # Watches (node/watch.py, api/watch.py).
 WATCHES_MAX: Final = 512  # of one node; each may hold a frame, and a window of the log while it lags
 WATCH_READ_BYTES: Final = 256 * KIB  # of the log, or of rows, per step; and the window in which a watch reads files

@@ -29,6 +29,7 @@ MEMORY_BYTES_SMALL_MIN: Final = 1 * limits.MIB
 OFFLINE_DAYS_MAX: Final = 3650
 OFFLINE_DAYS_DEFAULT: Final = 30
 TTL_S_MAX: Final = 100 * 365 * 86_400  # A century: beyond it lies a unit mistaken for seconds.
+_LABEL_CHARACTERS_MAX: Final = 63  # DNS's, and that of Python's codec for it.
 NAME: Final = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")  # Part of labels, and later of URIs.
 
 
@@ -49,6 +50,10 @@ class Address(NamedTuple):
         bracketed = host == f"[{bare}]"
         if not bare or not port.isascii() or not port.isdigit() or int(port) > 65_535 or (":" in bare) != bracketed:
             raise ConfigError(f'"{text}" is not an address: write HOST:PORT, such as 127.0.0.1:7480 or [::1]:7480')
+        if not _is_host(bare):
+            raise ConfigError(
+                f'"{text}" is not an address: between dots the name of a machine has 1 to 63 characters, and no spaces'
+            )
         return cls(bare, int(port))
 
     @property
@@ -60,6 +65,17 @@ class Address(NamedTuple):
             return ipaddress.ip_address(self.host).is_loopback
         except ValueError:
             return False
+
+
+def _is_host(name: str) -> bool:
+    """Whether a name can be looked up at all: Python raises UnicodeError for others, far from where they were given."""
+    if any(character.isspace() for character in name):
+        return False
+    try:
+        labels = [label if label.isascii() else label.encode("idna") for label in name.removesuffix(".").split(".")]
+    except UnicodeError:
+        return False
+    return all(0 < len(label) <= _LABEL_CHARACTERS_MAX for label in labels)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,11 +13,13 @@ from edgekv.engine.checkpoint import Checkpoints
 from edgekv.engine.collections import Collections
 from edgekv.engine.commit import Commit, LogState
 from edgekv.engine.conflicts import Conflicts
+from edgekv.engine.drop import Drops
 from edgekv.engine.expired_keys import ExpiredKeys
 from edgekv.engine.flip import Flips
 from edgekv.engine.frame import Frame, newer
 from edgekv.engine.intake import Intake
-from edgekv.engine.keyspaces import Keyspace, Keyspaces
+from edgekv.engine.keyspaces import Keyspace, KeyspacePolicy, Keyspaces, successor
+from edgekv.engine.misplaced import Misplaced
 from edgekv.engine.reads import Reads
 from edgekv.engine.recovery import Replay
 from edgekv.engine.runs import Runs
@@ -107,7 +109,7 @@ class Engine:
         )
         self.tail: Final = Tail()
         """The end of the log in memory, for those who follow it."""
-        self.commit.on_durable = self.tail.append
+        self.commit.on_durable = self._durable
         self.collections: Final = Collections(actor=actor, commit=self.commit, memtable=memtable, store=store)
         self.reads: Final = Reads(
             actor=actor,
@@ -154,10 +156,11 @@ class Engine:
             checkpoints=self.checkpoints,
             memtable=memtable,
             store=store,
-            admission=self.admission,
             hlc_max=self._hlc_max,
         )
         self.checkpoints.heads_joined = self.flips.heads_joined
+        self.drops: Final = Drops(commit=self.commit, checkpoints=self.checkpoints, memtable=memtable, store=store)
+        self.misplaced: Final = Misplaced(keyspaces, store)
 
     # -- what interfaces use
 
@@ -172,8 +175,8 @@ class Engine:
 
     @property
     def write_blocked(self) -> bool:
-        """A bound is met, or rows are synced: hold the write, stop reading from its connection, leave a callback in ``on_room``."""
-        return self.admission.waits
+        """A bound is met: hold the write, stop reading from its connection, leave a callback in ``on_room``."""
+        return self.admission.blocked
 
     @property
     def on_room(self) -> list[Callable[[], None]]:
@@ -224,6 +227,15 @@ class Engine:
         """Have the rows of a checked spool join those of a keyspace, or mend them, then call ``done``; see `Flips.begin`."""
         self.flips.begin(self.keyspaces.by_id[number], spool_id, vector, hlc, done, repair=repair, failed=failed)
 
+    def create(self, policy: KeyspacePolicy) -> Keyspace:
+        """One more keyspace. What was written below its prefix is misplaced from now on. ConfigError: see `Keyspaces.add`."""
+        keyspace = self.keyspaces.add(policy)
+        low, high = policy.prefix, successor(policy.prefix)
+        for frame in self.commit.overlays:
+            frame.layer.forget(low, high)
+        self.memtable.forget(low, high)
+        return keyspace
+
     def fold(self, hlcs: Mapping[KeyspaceId, int], ttl_ms: int) -> None:
         """Stamp above these, by keyspace, and judge expiries by no earlier time than this, also after a restart."""
         higher = [(number, hlc) for number, hlc in hlcs.items() if hlc > self.keyspaces.by_id[number].hlc]
@@ -253,6 +265,10 @@ class Engine:
 
     # -- events
 
+    def _durable(self, first_lsn: int, payload: bytes) -> None:
+        self.tail.append(first_lsn, payload)
+        self.flips.durable(payload)
+
     def written(self, frame: Frame) -> None:
         """The flusher finished a frame (see `Commit.written`)."""
         self.commit.written(frame)
@@ -276,6 +292,7 @@ class Engine:
         """The applier committed."""
         self.checkpoints.applied(progress)
         self.flips.applied(progress)
+        self.drops.advance()
         self._judge()
 
     def tick(self) -> None:
@@ -284,6 +301,7 @@ class Engine:
         self.memtable.sweep(_SWEEP_IDLE_ROWS)
         self.commit.kick()
         self.flips.advance()
+        self.drops.advance()
         self._judge()
 
     def disk(self, *, free_bytes: int, spares_failed: bool) -> None:
@@ -336,6 +354,7 @@ class Engine:
             "operation_sessions": len(self.commit.operation_ids),
             "operations_repeated": self.repeated_total,
             "conflicts": dict(sorted(self.conflicts.totals.items())),
+            "misplaced": self.misplaced.figures(),
             "keyspaces": [
                 {"name": k.name, "prefix": k.prefix.decode(errors="backslashreplace"), "seq": k.seq, "hlc": k.hlc}
                 for k in self.keyspaces.all

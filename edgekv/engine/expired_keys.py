@@ -75,7 +75,9 @@ class ExpiredKeys:
             return None
         number, key, suffix = layout.split(layout.row_key_of(lmdb_key, data))
         keyspace = self._keyspaces.by_id.get(KeyspaceId(number))
-        return None if keyspace is None or suffix != SUFFIX_EXPIRY else (keyspace, key)
+        if keyspace is None or suffix != SUFFIX_EXPIRY or self._keyspaces.owner(key) is not keyspace:
+            return None
+        return keyspace, key
 
     def _operations(self, keyspace: Keyspace, key: bytes, covers: Covers, wall_ms: int) -> list[Operation]:
         """The clear of a key, if the time of its x has passed for all and the cut covers x and what it hides; else nothing."""

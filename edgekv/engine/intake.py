@@ -6,7 +6,8 @@ they do for a client's (engine/commit.py).
 
 What is checked, since nothing about a peer is known: the run is the next of its actor and continues its chain (a hole, or another
 history under the same dots, is never skipped); its operations are ones that every applier can carry out and that the keyspace's
-conflict rule knows; its keys lie in the keyspace; its stamps are ones that may be folded in.
+conflict rule knows; its keys lie in the keyspace, or did when its maker had not heard of another one (engine/misplaced.py); its stamps
+are ones that may be folded in.
 """
 
 from collections.abc import Callable
@@ -25,6 +26,7 @@ from edgekv.engine.conflicts import Conflict, Conflicts
 from edgekv.engine.frame import Frame, ReceivedRun
 from edgekv.engine.keyspaces import Head, Keyspace, Keyspaces
 from edgekv.engine.merging import RegisterReader, RunMerger
+from edgekv.engine.misplaced import placed
 from edgekv.errors import ClockTooFarAhead, EdgeKVError, Forked, PeerFault
 from edgekv.ids import ACTOR_BYTES, Actor, KeyspaceId, actor_text
 from edgekv.limits import KEY_BYTES_MAX, VALUE_BYTES_MAX
@@ -86,7 +88,7 @@ class Intake:
                 f"a run has {len(run.body)} bytes, and this node's log takes {self._run_bytes_max}. "
                 "Give it segments as large as its peers' (wal.segment_bytes)."
             )
-        body = _checked(keyspace, self._keyspaces, run)
+        body = placed(self._keyspaces, keyspace, _checked(keyspace, self._keyspaces, run))
         self._commit.make_room(len(run.body))
         self._merge(keyspace, run, body)
         new_head = Head(last_seq, chain_next(run.chain, run.body))
@@ -166,7 +168,7 @@ def _check_columns(keyspace: Keyspace, keyspaces: Keyspaces, body: Columns) -> N
     lengths = list(map(len, keys))
     if not min(lengths) or max(lengths) > KEY_BYTES_MAX or max(map(len, values)) > VALUE_BYTES_MAX:
         raise PeerFault("a key or a value is too large, or a key is empty.")
-    if keyspaces.of_run(keys) is not keyspace:
+    if not keyspaces.may_hold(keyspace, keys):
         raise PeerFault(f"a key does not lie in keyspace {keyspace.name!r}.")
     if keyspace.siblings:
         raise PeerFault(f"keyspace {keyspace.name!r} keeps siblings, and a plain value came.")
@@ -180,5 +182,5 @@ def _check_change(keyspace: Keyspace, keyspaces: Keyspaces, actor: Actor, operat
     for operation in operations:
         if operation[0] in foreign:
             raise PeerFault(f"operation {operation[0]} does not go with the conflict rule of {keyspace.name!r}.")
-        if keyspaces.of(operation[1]) is not keyspace:
+        if not keyspaces.may_hold(keyspace, operation[1:2]):
             raise PeerFault(f"the key {operation[1]!r} does not lie in keyspace {keyspace.name!r}.")

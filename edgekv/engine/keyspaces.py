@@ -1,14 +1,15 @@
 """Keyspaces: the unit of policy, replication and causality, chosen by key prefix.
 
 Prefixes do not nest (only the default keyspace has the empty one), so keyspaces are disjoint intervals of the key order and the
-keyspace of a key is one bisection; that of a run of keys is two, of its least and greatest key.
+keyspace of a key is one bisection; that of a run of keys is two, of its least and greatest key. Keyspaces are created while a node
+runs: `Keyspaces.add` cuts another interval out of the default one's.
 
 A `Keyspace` also holds the state that its changes move: the HLC, the next sequence number of this node's own actor, and the durable
 vector with its chain values. Only engine/commit.py and engine/recovery.py change it.
 """
 
 from bisect import bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Final, NamedTuple
@@ -41,6 +42,8 @@ class KeyspacePolicy:
     consistency: str = "crdt"
     sites: tuple[str, ...] = ()
     """That hold it; none: every site does."""
+    draining: tuple[str, ...] = ()
+    """That were taken off it, and may still have a copy."""
 
     def held_at(self, site: str, role: str) -> bool:
         """Whether a node of this site and role has its data. Hubs have everything, and everybody has meta."""
@@ -57,6 +60,7 @@ class KeyspacePolicy:
             "ttl_s": self.ttl_ms // 1000,
             "system": self.system,
             "sites": list(self.sites),
+            "draining": list(self.draining),
         }
 
 
@@ -109,7 +113,7 @@ class Keyspace:
         self.absent = False
         """Its data is not at this site: a node of another one answers for it."""
         self.held = False
-        """It takes the rows of a spool over (engine/flip.py): no change is made or received."""
+        """It takes the rows of a spool over (engine/flip.py): no run of another actor is received, and no system clear made."""
         self.flips = 0
         """How often it has done so in this process: the vector moved then past the log."""
         self.vector: dict[Actor, Head] = {}
@@ -117,8 +121,15 @@ class Keyspace:
         self.observed: dict[Actor, Head] = {}
         """Of the other actors, what was received from peers: readers see it, the log may not have it yet."""
 
+    @property
+    def state(self) -> str:
+        """Of this node's copy: ``held``; ``draining`` when it is about to go; ``elsewhere`` when there is none."""
+        if not self.absent:
+            return "held"
+        return "draining" if self.vector else "elsewhere"
+
     def check_held(self) -> None:
-        """Raise what refuses a change of the keyspace while it is held, from whoever did not wait."""
+        """Raise what refuses a received run while the keyspace is held, from whoever did not wait."""
         if self.held:
             raise Overloaded(f"keyspace {self.name!r} takes over rows of another node just now. Try again in a moment.")
 
@@ -143,10 +154,25 @@ class Keyspaces:
     def __init__(self, policies: Iterable[KeyspacePolicy]) -> None:
         self.all: Final = [Keyspace(policy) for policy in policies]
         self.by_id: Final = {keyspace.id: keyspace for keyspace in self.all}
+        self._divide()
+
+    def add(self, policy: KeyspacePolicy) -> Keyspace:
+        """One more, in the place of which the default keyspace was. ConfigError: its prefix nests or repeats; nothing is added."""
+        keyspace = Keyspace(policy)
+        self.all.append(keyspace)
+        try:
+            self._divide()
+        except ConfigError:
+            self.all.pop()
+            raise
+        self.by_id[policy.id] = keyspace
+        return keyspace
+
+    def _divide(self) -> None:
         self._check()
         cuts = {cut for k in self.all for cut in (k.prefix, successor(k.prefix)) if cut is not None}
-        self._edges: Final = sorted(cuts | {b""})
-        self._owner: Final = [self._owner_of(edge) for edge in self._edges]
+        self._edges = sorted(cuts | {b""})
+        self._owner = [self._owner_of(edge) for edge in self._edges]
 
     def _check(self) -> None:
         prefixes = sorted(k.prefix for k in self.all)
@@ -167,6 +193,28 @@ class Keyspaces:
         if found.absent:
             raise _not_here(found)
         return found
+
+    def owner(self, key: bytes) -> Keyspace:
+        """The keyspace of a key, at this site or not."""
+        return self._owner[bisect_right(self._edges, key) - 1]
+
+    def lie_in(self, keyspace: Keyspace, keys: Collection[bytes]) -> bool:
+        """Whether all these keys are the keyspace's now."""
+        low, high = bisect_right(self._edges, min(keys)), bisect_right(self._edges, max(keys))
+        if low == high:
+            return self._owner[low - 1] is keyspace
+        return all(self.owner(key) is keyspace for key in keys)
+
+    def may_hold(self, keyspace: Keyspace, keys: Collection[bytes]) -> bool:
+        """Whether changes of these keys may belong to a keyspace: the keys lie in it, or did when its maker had not heard of another.
+
+        Of the latter only the default one has any: a key that another keyspace's prefix took from it is *misplaced* in it.
+        """
+        low, high = bisect_right(self._edges, min(keys)), bisect_right(self._edges, max(keys))
+        if low == high and self._owner[low - 1] is keyspace:
+            return True
+        owners = {id(owner): owner for owner in map(self.owner, keys)}.values()
+        return all(o is keyspace or (keyspace.id == DEFAULT_ID and not o.policy.system) for o in owners)
 
     def of_run(self, keys: Sequence[bytes]) -> Keyspace | None:
         """The one keyspace of all keys; None when they span several. Denied when it is not at this site."""

@@ -12,6 +12,7 @@ from edgekv.crdt.operation import SUFFIX_REGISTER, Row
 from edgekv.crdt.register import Cell, Register
 from edgekv.engine.keyspaces import Head, Keyspace, Keyspaces
 from edgekv.engine.merging import RunMerger
+from edgekv.engine.misplaced import placed
 from edgekv.engine.operation_ids import OperationIds
 from edgekv.errors import Corruption
 from edgekv.ids import Actor, KeyspaceId
@@ -92,7 +93,7 @@ class Replay:
             )
         body = unpack_body(run.body)
         count = len(body.keys) if isinstance(body, Columns) else len(body.changes)
-        self._merger.merge(keyspace, run, body, keyspace.vector)
+        self._merger.merge(keyspace, run, placed(self._keyspaces, keyspace, body), keyspace.vector)
         keyspace.vector[run.actor] = Head(run.first_seq + count - 1, chain_next(run.chain, run.body))
         keyspace.hlc = max(keyspace.hlc, run.base_hlc + count - 1)
         for _, session, number, reply in run.operation_ids or ():

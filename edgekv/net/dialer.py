@@ -3,7 +3,8 @@
 A *line* is a list of addresses of which one is to be connected. One task per line dials them in order, waits for the end of the link
 that came about, and dials again after a pause of growing length and chance, so that a thousand edges do not come back in the same
 instant. A link that lasted is followed by the first address again; one that ended soon (refused, or answered by nobody behind an open
-port) by the next one.
+port) by the next one. A link that ended because there is another one with the same node (two hubs that dial each other, one node under
+two names) is not missed: its line waits until that one has ended.
 """
 
 import asyncio
@@ -44,6 +45,8 @@ class Line:
         self.connected: Address | None = None
         self.trouble = ""
         """Why there is no link, or was none before; empty: it is as it should be."""
+        self._said: Final[dict[Address, str]] = {}
+        """What was said last of each address."""
 
     async def keep(self) -> None:
         """Until it is cancelled."""
@@ -62,25 +65,30 @@ class Line:
             try:
                 connection = await self._links.dial(address)
             except OSError as error:
-                self._say(f"cannot connect to {address}: {_reason(error)}")
+                self._say(address, f"cannot connect to {address}: {_reason(error)}")
+                self._links.host.trouble(self.trouble)
                 continue
             self.connected, since_s = address, loop.time()
             ended = await asyncio.shield(connection.ended)
+            other = connection.instead
+            while other is not None:
+                await asyncio.shield(other.ended)
+                ended, other = "the other link with that node ended", other.instead
             self.connected = None
             lasted = loop.time() - since_s >= PEER_LASTING_S
             self._next = 0 if lasted else (number + 1) % len(self._addresses)
             if lasted:
-                self.trouble = ""
-            self._say(f"the link to {address} ended: {ended}")
+                self._said.pop(address, None)
+            self._say(address, f"the link to {address} ended: {ended}")
             return lasted
         self._next = 0
         return False
 
-    def _say(self, trouble: str) -> None:
+    def _say(self, address: Address, trouble: str) -> None:
         """Once, while it stays the same."""
-        if trouble != self.trouble:
+        if trouble != self._said.get(address):
             _log.warning("%s; it is tried again", trouble)
-        self.trouble = trouble
+        self.trouble = self._said[address] = trouble
 
 
 class Dialer:

@@ -33,7 +33,9 @@ def prepare(transport: asyncio.BaseTransport) -> None:
         found.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
 
 
-def place(transport: asyncio.BaseTransport) -> str:
-    """The other end, for people."""
+def place(transport: asyncio.BaseTransport, *, outgoing: bool) -> str:
+    """The other end, for people: where it listens, or the machine that a connection came from, whose port says nothing."""
     name = transport.get_extra_info("peername")
-    return str(Address(name[0], name[1])) if isinstance(name, tuple) else "an unknown place"
+    if not isinstance(name, tuple):
+        return "an unknown place"
+    return str(Address(name[0], name[1])) if outgoing else str(name[0])

@@ -91,6 +91,9 @@ class Newcomer:
         """See `net.link.Host`."""
         self._answers.pop(link).cancel()
 
+    def trouble(self, sentence: str) -> None:
+        """See `net.link.Host`. It is in the log, and there is no status yet."""
+
     def _say_refusal(self, sentence: str) -> None:
         """Once, while it stays the same: what is refused today may be taken in tomorrow."""
         if sentence != self._refusal:

@@ -15,7 +15,6 @@ replication does:
 """
 
 import asyncio
-import logging
 from collections.abc import Callable
 from typing import Final, Protocol, cast
 
@@ -23,8 +22,6 @@ from edgekv.errors import FormatUnknown, PeerFault
 from edgekv.limits import PEER_DEAD_MS, PEER_OUTPUT_BYTES_MAX
 from edgekv.net.endpoint import place, prepare
 from edgekv.net.frame import PREFACE, Decoder, Framing
-
-_log: Final = logging.getLogger("edgekv.net")
 
 DEAD_S: Final = PEER_DEAD_MS / 1000
 _LOOK_S: Final = 0.5
@@ -46,6 +43,9 @@ class Host(Protocol):
     def disconnected(self, link: int) -> None:
         """It is over. Comes once for each `connected`, never from inside of `send` or `close`."""
 
+    def trouble(self, sentence: str) -> None:
+        """Something went wrong with a connection: who is at the other end is not a node, or cannot be reached."""
+
 
 class Registry(Protocol):
     """What a connection asks of `Links`."""
@@ -61,6 +61,8 @@ class Registry(Protocol):
     def greeted(self, connection: "Connection") -> int: ...
 
     def left(self, connection: "Connection") -> None: ...
+
+    def complain(self, sentence: str) -> None: ...
 
 
 class Connection(asyncio.Protocol):
@@ -78,6 +80,8 @@ class Connection(asyncio.Protocol):
         """Replication's name for it; 0: it has not heard of it."""
         self.place = ""
         """Of the other end."""
+        self.instead: Connection | None = None
+        """It ended because there is this one, with the same node."""
         self.ended: Final[asyncio.Future[str]] = self._loop.create_future()
         """Why nothing more is received or sent."""
         self.lost: Final[asyncio.Future[None]] = self._loop.create_future()
@@ -87,7 +91,7 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
-        self.place = place(transport)
+        self.place = place(transport, outgoing=self.outgoing)
         if not self._links.accepts(self):
             self._end("there are too many connections")
             self._transport.abort()
@@ -108,7 +112,7 @@ class Connection(asyncio.Protocol):
                 if self.ended.done():
                     return
         except (PeerFault, FormatUnknown) as error:
-            _log.warning("the link with %s ends: %s", self.place, error)
+            self._links.complain(f"the link with {self.place} ends: {error}")
             self.close(str(error))
             return
         if self._decoder.greeted:
@@ -176,7 +180,7 @@ class Connection(asyncio.Protocol):
     # -- inside
 
     def _cut_off(self, reason: str) -> None:
-        _log.warning("the link with %s is cut off: %s", self.place, reason)
+        self._links.complain(f"the link with {self.place} is cut off: {reason}")
         self._end(reason)
         self._transport.abort()
 

@@ -1,17 +1,16 @@
 """All connections of this node to others: replication's `Transport`, which knows them by number."""
 
 import asyncio
-import logging
+import time
 from collections.abc import Callable
 from typing import Final, Generic, Protocol, TypeVar
 
 from edgekv.config import Address
 from edgekv.limits import PEER_CLOSE_WAIT_S, PEER_CONNECTIONS_MAX
 from edgekv.net import endpoint
+from edgekv.net.complaints import Complaints
 from edgekv.net.frame import Framing
 from edgekv.net.link import Connection, Host
-
-_log: Final = logging.getLogger("edgekv.net")
 
 
 class Transport(Protocol):
@@ -20,8 +19,10 @@ class Transport(Protocol):
     def send(self, link: int, message: bytes) -> None:
         """Send one message; nothing, when the link has ended. Never blocks."""
 
-    def close(self, link: int, reason: str) -> None:
-        """End a link when what was sent has left."""
+    def close(self, link: int, reason: str, *, instead: int = 0) -> None:
+        """End a link when what was sent has left. ``reason``: empty when it is as it should be; ``instead``: the link that takes its
+        place, with the same node.
+        """
 
 
 HostT_co = TypeVar("HostT_co", bound=Host, covariant=True)
@@ -39,7 +40,7 @@ class Links(Generic[HostT_co]):
         self._by_number: Final[dict[int, Connection]] = {}
         self._numbers = 0
         self._incoming = 0
-        self._refusing = False
+        self._complaints: Final = Complaints(time.monotonic)
 
     # -- what replication asks
 
@@ -49,12 +50,15 @@ class Links(Generic[HostT_co]):
         if connection is not None:
             connection.send(message)
 
-    def close(self, link: int, reason: str) -> None:
+    def close(self, link: int, reason: str, *, instead: int = 0) -> None:
         """See `Transport`."""
         connection = self._by_number.get(link)
-        if connection is not None:
-            _log.info("the link with %s ends: %s", connection.place, reason)
-            connection.close(reason)
+        if connection is None:
+            return
+        connection.instead = self._by_number.get(instead)
+        if reason and not instead and not connection.outgoing:  # of its own ones the dialer speaks
+            self._complaints.say(f"the link with {connection.place} ends: {reason}")
+        connection.close(reason)
 
     # -- who makes connections
 
@@ -83,7 +87,7 @@ class Links(Generic[HostT_co]):
         """Whether there is room for one more; then it counts."""
         if not connection.outgoing:
             if self._incoming >= self._incoming_max:
-                self._say_full()
+                self.complain(f"{self._incoming} connections of other nodes are open; more are refused")
                 return False
             self._incoming += 1
         self._connections.add(connection)
@@ -95,6 +99,11 @@ class Links(Generic[HostT_co]):
         self._by_number[self._numbers] = connection
         return self._numbers
 
+    def complain(self, sentence: str) -> None:
+        """Tell people, in the log and by the host's status."""
+        self._complaints.say(sentence)
+        self.host.trouble(sentence)
+
     def left(self, connection: Connection) -> None:
         """It is closed."""
         self._by_number.pop(connection.number, None)
@@ -102,10 +111,3 @@ class Links(Generic[HostT_co]):
             self._connections.remove(connection)
             if not connection.outgoing:
                 self._incoming -= 1
-                self._refusing = False
-
-    def _say_full(self) -> None:
-        """Once, until there is room again."""
-        if not self._refusing:
-            _log.warning("%d connections of other nodes are open; more are refused", self._incoming)
-        self._refusing = True

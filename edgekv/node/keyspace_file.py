@@ -1,21 +1,25 @@
 """``keyspaces.json``: which keyspaces this directory holds, under which ids.
 
 Records of the log and rows of the store name keyspaces by id, so ids outlive any configuration file. ``[[keyspace]]`` entries of a
-configuration seed this file at the first start; later they may only repeat it (consistency and conflict rule are fixed at creation,
-and a prefix that changed its owner would hide the keys below it).
+configuration seed this file at the first start of a node that founds a cluster; later they may only repeat it (consistency and
+conflict rule are fixed at creation, and a prefix that changed its owner would hide the keys below it). Sites change while the cluster
+runs, so nothing is said of a configuration that still has other ones.
 
-A node that joins a cluster takes the keyspaces over from it (`take_over`): all of them, also those that it will not hold.
+A node that joins a cluster takes the keyspaces over from it (`take_over`): all of them, also those that it will not hold. From then on
+the file is this node's durable copy of the cluster's list (replication/subscriptions.py), which a start can read before meta: it is
+written before the log has the first record of a new keyspace.
 
-Format 1: ``{"format": 1, "keyspaces": [{"id", "name", "prefix" (hex), "durability", "consistency", "conflict", "ttl_s", "sites"}]}``.
-Without ``sites`` every site holds it. Id 0 is the default keyspace, id 1 is ``_meta/``, where EdgeKV keeps what belongs to itself.
+Format 1: ``{"format": 1, "keyspaces": [entry, ...]}``, entries as engine/keyspace_entry.py has them. Id 0 is the default keyspace,
+id 1 is ``_meta/``, where EdgeKV keeps what belongs to itself.
 """
 
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final, get_args
+from typing import Final
 
-from edgekv.config import Conflict, Consistency, Durability, KeyspaceConfig
+from edgekv.config import KeyspaceConfig
+from edgekv.engine.keyspace_entry import Entry, entry_of, policy_of
 from edgekv.engine.keyspaces import DEFAULT_ID, META_ID, META_NAME, META_PREFIX, KeyspacePolicy, Keyspaces
 from edgekv.errors import ConfigError, Corruption, FormatUnknown, PeerFault
 from edgekv.ids import KeyspaceId
@@ -24,25 +28,6 @@ from edgekv.node.json_file import replace_file
 
 FORMAT: Final = 1
 FILE: Final = "keyspaces.json"
-
-Entry = dict[str, Any]
-"""A keyspace as this file, and a cluster that welcomes a node, writes it."""
-
-_FIELDS: Final = {
-    "id": int,
-    "name": str,
-    "prefix": str,
-    "durability": str,
-    "consistency": str,
-    "conflict": str,
-    "ttl_s": int,
-}
-
-_CHOICES: Final = {
-    "durability": get_args(Durability),
-    "consistency": get_args(Consistency),
-    "conflict": get_args(Conflict),
-}
 
 
 def load_or_seed(directory: Path, configured: Sequence[KeyspaceConfig]) -> list[KeyspacePolicy]:
@@ -53,7 +38,7 @@ def load_or_seed(directory: Path, configured: Sequence[KeyspaceConfig]) -> list[
     """
     path = directory / FILE
     if not path.exists() and not has_log(directory) and not has_store(directory):
-        _write(directory, _seed(configured))
+        write(directory, _seed(configured))
     return load(directory, configured)
 
 
@@ -77,7 +62,7 @@ def load(directory: Path, configured: Sequence[KeyspaceConfig]) -> list[Keyspace
 
 def entries(policies: Sequence[KeyspacePolicy]) -> list[Entry]:
     """The keyspaces as a node that is welcomed takes them over."""
-    return [_entry(policy) for policy in policies]
+    return [entry_of(policy) for policy in policies]
 
 
 def take_over(directory: Path, welcomed: Sequence[Entry]) -> None:
@@ -88,10 +73,11 @@ def take_over(directory: Path, welcomed: Sequence[Entry]) -> None:
         raise PeerFault(
             f"the keyspaces of the cluster cannot be used ({type(error).__name__}: {error}). Upgrade the older of the two nodes."
         ) from error
-    _write(directory, list(welcomed))
+    write(directory, list(welcomed))
 
 
-def _write(directory: Path, keyspaces: list[Entry]) -> None:
+def write(directory: Path, keyspaces: list[Entry]) -> None:
+    """Write the keyspaces down as the cluster has them now: fsynced on return."""
     replace_file(directory / FILE, lambda _: {"format": FORMAT, "keyspaces": keyspaces})
 
 
@@ -116,21 +102,8 @@ def _configured(number: KeyspaceId, keyspace: KeyspaceConfig) -> KeyspacePolicy:
     )
 
 
-def _entry(policy: KeyspacePolicy) -> Entry:
-    return {
-        "id": policy.id,
-        "name": policy.name,
-        "prefix": policy.prefix.hex(),
-        "durability": "fsync" if policy.fsync else "buffered",
-        "consistency": policy.consistency,
-        "conflict": "siblings" if policy.siblings else "lww",
-        "ttl_s": policy.ttl_ms // 1000,
-        "sites": list(policy.sites),
-    }
-
-
 def _compare(path: Path, policies: Sequence[KeyspacePolicy], configured: Sequence[KeyspaceConfig]) -> None:
-    held = {policy.name: _entry(policy) for policy in policies}
+    held = {policy.name: entry_of(policy) for policy in policies}
     for keyspace in configured:
         mine = held.get(keyspace.name)
         if mine is None:
@@ -138,8 +111,8 @@ def _compare(path: Path, policies: Sequence[KeyspacePolicy], configured: Sequenc
                 f"the configuration names the keyspace {keyspace.name!r}, which {path} does not have: "
                 "[[keyspace]] entries only seed a new data directory. Take the entry out, or start with an empty --data-dir."
             )
-        wanted = _entry(_configured(KeyspaceId(0), keyspace))
-        for field in ("prefix", "consistency", "conflict", "durability", "ttl_s", "sites"):
+        wanted = entry_of(_configured(KeyspaceId(0), keyspace))
+        for field in ("prefix", "consistency", "conflict", "durability", "ttl_s"):
             if wanted[field] != mine[field] and not (field == "durability" and keyspace.durability is None):
                 raise ConfigError(
                     f"keyspace {keyspace.name!r}: the configuration says {field} = {_shown(field, wanted)}, this directory was "
@@ -155,33 +128,9 @@ def _shown(field: str, entry: Entry) -> str:
     return json.dumps(value)
 
 
-def _policy(entry: Entry) -> KeyspacePolicy:
-    """KeyError, TypeError or ValueError when a field is missing or is none that `_entry` makes."""
-    for field, kind in _FIELDS.items():
-        if not isinstance(entry[field], kind):
-            raise TypeError(f"{field} = {entry[field]!r}")
-    for field, known in _CHOICES.items():
-        if entry[field] not in known:
-            raise ValueError(f"{field} = {entry[field]!r}")
-    sites = entry.get("sites", [])
-    if not isinstance(sites, list) or not all(isinstance(site, str) for site in sites):
-        raise TypeError(f"sites = {sites!r}")
-    return KeyspacePolicy(
-        id=KeyspaceId(entry["id"]),
-        name=entry["name"],
-        prefix=bytes.fromhex(entry["prefix"]),
-        fsync=entry["durability"] != "buffered",
-        system=entry["id"] == META_ID,
-        ttl_ms=entry["ttl_s"] * 1000,
-        siblings=entry["conflict"] == "siblings",
-        consistency=entry["consistency"],
-        sites=tuple(sites),
-    )
-
-
 def _policies(keyspaces: Sequence[Entry]) -> list[KeyspacePolicy]:
-    """Raises as `_policy`."""
-    policies = [_policy(entry) for entry in keyspaces]
+    """Raises as `policy_of`."""
+    policies = [policy_of(entry) for entry in keyspaces]
     ids = {policy.id for policy in policies}
     if not {DEFAULT_ID, META_ID} <= ids:
         raise ValueError(f"ids {DEFAULT_ID} and {META_ID} are not both there")

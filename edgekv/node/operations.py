@@ -59,7 +59,8 @@ class Operations(Keys):
 
     def keyspaces(self) -> list[dict[str, object]]:
         """The keyspaces in the order of their prefixes: name, prefix (bytes), consistency, conflict, durability, ttl_s, system."""
-        return [keyspace.policy.figures() for keyspace in sorted(self.engine.keyspaces.all, key=lambda k: k.prefix)]
+        ordered = sorted(self.engine.keyspaces.all, key=lambda keyspace: keyspace.prefix)
+        return [{**keyspace.policy.figures(), "state": keyspace.state} for keyspace in ordered]
 
     def digest(self, keyspace: str, ttl_ms: int | None = None, prefix: bytes = b"") -> Digest:
         """Begin to digest what readers are shown of a keyspace (node/digest.py). InvalidRequest: there is none of that name."""

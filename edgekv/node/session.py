@@ -80,8 +80,10 @@ class Sessions:
         """By arrival."""
         self._arrivals = 0
         self._closed = False
-        self._newest: tuple[int, int, frozenset[KeyspaceId], str] | None = None
+        self._newest: tuple[tuple[int, int, int, frozenset[KeyspaceId]], str] | None = None
         """The last token made, and of what."""
+        self.joining: Callable[[Keyspace], Mapping[Actor, Head]] = lambda keyspace: {}
+        """Set once by the node: of what rows are that readers may see before the keyspace's own vector says so (engine/flip.py)."""
         self.announced: Callable[[], Announced | None] = lambda: None
         """Set once by who has a view of meta: the newest STABLE in it. Numbers and cuts never decrease."""
         self._stable = Cuts(0, {})
@@ -110,19 +112,21 @@ class Sessions:
         """What a session that has looked at these keyspaces has seen at most, now that its reply leaves."""
         wanted = frozenset(keyspaces) & self._keyspaces.by_id.keys()
         lsn, stable = self._commit.written_lsn, self.stable
-        if self._newest is not None and self._newest[:3] == (lsn, stable.number, wanted):
-            return self._newest[3]
-        entries = {
-            number: self._entries(self._keyspaces.by_id[number], stable.cuts.get(number, {}))
-            for number in sorted(wanted)
-        }
+        looked = [self._keyspaces.by_id[number] for number in sorted(wanted)]
+        # Rows that are taken over as a whole move what is seen, and not the LSN.
+        moment = lsn, stable.number, sum(keyspace.flips for keyspace in looked), wanted
+        if self._newest is not None and self._newest[0] == moment:
+            return self._newest[1]
+        entries = {keyspace.id: self._entries(keyspace, stable.cuts.get(keyspace.id, {})) for keyspace in looked}
         text = token_text(Token(self._name, lsn, stable.number, entries))
-        self._newest = (lsn, stable.number, wanted, text)
+        self._newest = None if any(keyspace.held for keyspace in looked) else (moment, text)
         return text
 
     def _entries(self, keyspace: Keyspace, cut: Vector) -> dict[bytes, int]:
-        heads = self._commit.heads_written(keyspace)
-        return {name_of(actor): head.seq for actor, head in heads.items() if head.seq > cut.get(actor, 0)}
+        seen = {actor: head.seq for actor, head in self._commit.heads_written(keyspace).items()}
+        for actor, head in self.joining(keyspace).items():
+            seen[actor] = max(head.seq, seen.get(actor, 0))
+        return {name_of(actor): seq for actor, seq in seen.items() if seq > cut.get(actor, 0)}
 
     def lacks(self, token: Token) -> Lack | None:
         """Something that the token names and this node does not have; None: it covers the token. SessionBehind: it never will."""

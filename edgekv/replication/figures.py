@@ -77,10 +77,8 @@ class Figures:
     def note(self, now_ms: int, who: str, sentence: str) -> None:
         """Something went wrong. What goes wrong again and again is one event, the time that of the last."""
         event = Event(now_ms, f"{who}: {sentence}" if who else sentence)
-        if self.events and self.events[-1].sentence == event.sentence:
-            self.events.pop()
-        self.events.append(event)
-        del self.events[:-EVENTS_MAX]
+        others = [each for each in self.events if each.sentence != event.sentence]
+        self.events[:] = [*others[-(EVENTS_MAX - 1) :], event]
 
     def gone(self, link: Link) -> None:
         """A link is over; called once."""

@@ -58,6 +58,7 @@ class Greeting:
         """Whether the link goes on. PeerFault, Forked: the peer is told why it does not."""
         if link.peer is not None:
             raise PeerFault("it said HELLO twice.")
+        link.name = hello.name
         if hello.cluster != self._cluster:
             raise PeerFault(
                 f"it belongs to cluster {hello.cluster.hex()[:8]}, this node to {self._cluster.hex()[:8]}. "
@@ -65,15 +66,15 @@ class Greeting:
             )
         if hello.node == self._self.node:
             raise PeerFault("it is this node itself, or a copy of its directory that runs as the same incarnation.")
-        self._compare(hello)
+        self.compare(hello)
         return self._is_wanted(link, hello)
 
-    def _compare(self, hello: Hello) -> None:
+    def compare(self, hello: Hello) -> None:
         """Equal numbers mean equal histories, and nobody knows more of this node than itself."""
         for number, vector in hello.vectors.items():
             keyspace = self._engine.keyspaces.by_id.get(KeyspaceId(number))
-            if keyspace is None:
-                continue
+            if keyspace is None or not self._holdings.holds(keyspace):
+                continue  # what was deleted here with a keyspace that the site left is not missed
             own = vector.get(self._self.actor, (0, 0))[0]
             if own > keyspace.seq:
                 self._rolled_back()
@@ -90,14 +91,14 @@ class Greeting:
                     )
 
     def _is_wanted(self, link: Link, hello: Hello) -> bool:
-        """Of two links with one node one goes: the older of one direction, which is dead, or the one that the higher node made."""
+        """Of two links with one node one goes: the older of one direction, or the one that the higher node made."""
         for other in self._links:
             if other is link or other.peer is None or other.peer.node != hello.node:
                 continue
             keep_mine = self._self.node < hello.node
             if other.outgoing == link.outgoing or other.outgoing != keep_mine:
-                self._links.close(other, "another link with the same node took its place")
+                self._links.replace(other, link)
             else:
-                self._links.close(link, "there is a link with the same node already")
+                self._links.replace(link, other)
                 return False
         return True

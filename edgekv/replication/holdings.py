@@ -18,15 +18,29 @@ class Holdings:
         self._self: Final = myself
 
     def all(self) -> list[Keyspace]:
-        """The keyspaces that this node subscribes to, meta among them."""
+        """The keyspaces that this node has a copy of and answers for, meta among them."""
         return [keyspace for keyspace in self._engine.keyspaces.all if self.holds(keyspace)]
 
-    def holds(self, keyspace: Keyspace) -> bool:
-        """Whether this node subscribes to one."""
+    def takes(self, keyspace: Keyspace) -> bool:
+        """Whether this node subscribes to one: clients write to it here, and peers send it."""
         return keyspace.policy.held_at(self._self.site, self._self.role)
 
+    def holds(self, keyspace: Keyspace) -> bool:
+        """Whether this node has a copy that the cluster counts on: it subscribes to it, or its site drains it."""
+        return self.takes(keyspace) or self.drains(keyspace)
+
+    def drains(self, keyspace: Keyspace) -> bool:
+        """Whether its site was taken off it, and the leader may lack what was made here before this node knew."""
+        entry = self._members.keyspaces.get(keyspace.id)
+        return entry is not None and self._self.site in entry.draining and self._self.actor not in entry.left
+
+    def left(self, keyspace: Keyspace) -> bool:
+        """Whether its site was taken off it. What peers sent before they knew is passed by."""
+        entry = self._members.keyspaces.get(keyspace.id)
+        return entry is not None and self._self.site in entry.draining and not self.takes(keyspace)
+
     def shared(self, peer: Hello) -> set[int]:
-        """What this node and a peer both hold."""
+        """What this node has and a peer subscribes to."""
         return {k.id for k in self.all() if k.id in peer.vectors and k.policy.held_at(peer.site, peer.role)}
 
     def vectors(self) -> dict[int, Vector]:

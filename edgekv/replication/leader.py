@@ -12,9 +12,10 @@ from typing import Final
 
 from edgekv.crdt.operation import PUT, Operation
 from edgekv.engine.engine import Engine
-from edgekv.engine.keyspaces import META_ID, KeyspacePolicy
+from edgekv.engine.keyspaces import META_ID
 from edgekv.errors import Denied, NotFound
 from edgekv.ids import Actor, Vector, actor_text
+from edgekv.replication.keyspace_orders import KeyspaceOrders
 from edgekv.replication.log_source import covers
 from edgekv.replication.members import CLUSTER_KEY, STABLE_KEY, Announced, Member, Members, pack_announced, pack_cluster
 from edgekv.replication.messages import Applicant, Hello
@@ -38,6 +39,9 @@ class Leader:
         self._members: Final = members
         self._seen: Final = seen
         self._self: Final = applicant
+        self.keyspaces: Final = KeyspaceOrders(
+            engine=engine, members=members, seen=seen, myself=applicant, write=self._write
+        )
         self._announced_at_ms = 0
         self._heard: Final[dict[bytes, Hello]] = {}
         """By node, what members said when they came, until this node leads again."""
@@ -60,6 +64,7 @@ class Leader:
             [
                 (CLUSTER_KEY, pack_cluster(self._self.node, {k: v for k, v in floors.items() if v and k != META_ID})),
                 self._entry(self._open(self._self)),
+                *self.keyspaces.rows(),
             ]
         )
 
@@ -117,6 +122,8 @@ class Leader:
                 self._return(own)
         else:
             self._settle(own)
+            if self._members.all_durable():
+                self.keyspaces.settle(own)
             if self._members.all_durable() and not 0 <= now_ms - self._announced_at_ms < STABLE_INTERVAL_MS:
                 self._announced_at_ms = now_ms
                 self._announce(own)
@@ -151,12 +158,11 @@ class Leader:
 
     def _announce(self, own: Mapping[int, Vector]) -> None:
         members = self._members
-        policies: dict[int, KeyspacePolicy] = {k.id: k.policy for k in self._engine.keyspaces.all}
         stable = compute_stable(
             members.members.values(),
             self._seen.by_actor,
             own,
-            lambda member, keyspace: policies[keyspace].held_at(member.site, member.role),
+            members.counts,
         )
         last = members.announced
         if stable is not None and (last is None or _says_more(stable, last.stable)):
@@ -185,7 +191,7 @@ class Leader:
             site=applicant.site,
             role=applicant.role,
             state="open",
-            revision=self._members.revision + 1,
+            revision=self._members.next_revision,
             heads={},
             hlcs={keyspace.id: keyspace.hlc for keyspace in keyspaces},
             ttl_ms=self._engine.ttl_now_ms(),
@@ -200,7 +206,7 @@ class Leader:
             site=member.site,
             role=member.role,
             state="closed" if state == "closed" else "settled",
-            revision=self._members.revision + 1,
+            revision=self._members.next_revision,
             heads=heads,
             hlcs=member.hlcs,
             ttl_ms=member.ttl_ms,

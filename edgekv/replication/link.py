@@ -28,6 +28,8 @@ class Link:
         self.outgoing: Final = outgoing
         self.phase: Phase = "greeting"
         self.peer: Hello | None = None
+        self.name = ""
+        """Of the other node, as it says; empty before that."""
         self.sender: Sender | None = None
         self.since_ms: Final = wall_ms
         self.sent_ms = now_ms
@@ -48,6 +50,8 @@ class Link:
         """By keyspace and actor the last seq that came here and is not acknowledged yet."""
         self.acknowledged: Final[dict[int, dict[Actor, int]]] = {}
         """By keyspace what the peer said it has durably, in its HELLO and since."""
+        self.told: Final[set[int]] = set()
+        """The keyspaces of which the peer was told what this node has, by HELLO or HOLDS."""
         self.said_seen: Final[dict[Actor, Seen]] = {}
         """The newest SEEN of each actor that went out here."""
         self.offered: Final[dict[int, bytes]] = {}

@@ -19,8 +19,11 @@ class Transport(Protocol):
     def send(self, link: int, message: bytes) -> None:
         """Send one message. Never blocks."""
 
-    def close(self, link: int, reason: str) -> None:
-        """End a connection when what was sent has left; `Replication.disconnected` need not follow."""
+    def close(self, link: int, reason: str, *, instead: int = 0) -> None:
+        """End a connection when what was sent has left; `Replication.disconnected` need not follow.
+
+        ``reason``: empty when it is as it should be; ``instead``: the link with the same node that takes its place.
+        """
 
 
 class LinkTable:
@@ -79,10 +82,15 @@ class LinkTable:
         if link is not None:
             self._end(link)
 
+    def replace(self, link: Link, by: Link) -> None:
+        """End a link because there is another one with the same node: nothing is wrong."""
+        if self.by_number.pop(link.number, None) is not None:
+            self._end(link)
+            self._transport.close(link.number, "there is another link with the same node", instead=by.number)
+
     def note(self, link: Link, sentence: str) -> None:
         """Something went wrong on a link."""
-        name = link.peer.name if link.peer is not None else f"link {link.number}"
-        self._figures.note(self._now_ms(), name, sentence)
+        self._figures.note(self._now_ms(), link.name or "an unknown node", sentence)
 
     def say(self, sentence: str) -> None:
         """Something went wrong here."""

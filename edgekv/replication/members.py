@@ -11,6 +11,7 @@ keyspace's, so every node knows a prefix of them; the *revision* of a node is th
                            ``state`` is open, closed (its node goes on under another actor) or settled (nothing of it can turn up any
                            more); ``revision`` is the one that gave it this state; ``hlcs`` and ``ttl_ms`` are the leader's when it
                            was admitted: it stamps above them
+    _meta/keyspace/<id>    replication/keyspace_list.py
     _meta/stable           {"number", "wall_ms", "cuts": {keyspace: [cut, need, [parked actor, ...]]}}
                            the newest STABLE (replication/stability.py)
 """
@@ -23,7 +24,8 @@ from edgekv.codec import pack, unpack
 from edgekv.engine.engine import Engine
 from edgekv.engine.keyspaces import META_ID, META_PREFIX, Keyspace
 from edgekv.errors import Corruption, InvalidRequest
-from edgekv.ids import Actor, Vector
+from edgekv.ids import Actor, KeyspaceId, Vector
+from edgekv.replication.keyspace_list import KEYSPACE_PREFIX, ListedKeyspace, parse_listed
 from edgekv.store.applied import Cut, Stable
 
 State = Literal["open", "closed", "settled"]
@@ -90,6 +92,8 @@ class Members:
         """The node that writes meta; empty: there is no meta yet."""
         self.floors: dict[int, Vector] = {}
         self.members: dict[Actor, Member] = {}
+        self.keyspaces: dict[int, ListedKeyspace] = {}
+        """The cluster's list, by id; meta itself is not in it."""
         self.announced: Announced | None = None
 
     @property
@@ -110,14 +114,24 @@ class Members:
 
     def refresh(self) -> bool:
         """Read meta again if it has moved, what is not durable yet included; whether it has."""
-        seen = sum(head.seq for head in {**self._keyspace.vector, **self._keyspace.observed}.values())
-        own = self._keyspace.vector.get(self._engine.actor, (0, 0))[0]
-        seen += self._keyspace.seq - own
+        seen = self._seen
         if seen == self._read_at:
             return False
         self._read_at = seen
         self._read()
         return True
+
+    @property
+    def next_revision(self) -> int:
+        """The one of the next change, if this node makes it: what it has written and is not durable yet comes before."""
+        return self._seen + 1
+
+    @property
+    def _seen(self) -> int:
+        """How much of meta readers here see."""
+        seen = sum(head.seq for head in {**self._keyspace.vector, **self._keyspace.observed}.values())
+        own = self._keyspace.vector.get(self._engine.actor, (0, 0))[0]
+        return seen + self._keyspace.seq - own
 
     def is_open(self, actor: Actor) -> bool:
         """Whether data is exchanged with an actor."""
@@ -128,13 +142,20 @@ class Members:
         """All that take part, in the order of their names."""
         return sorted((m for m in self.members.values() if m.state == "open"), key=lambda m: m.name)
 
+    def counts(self, member: Member, keyspace: int) -> bool:
+        """Whether what a member has seen of a keyspace holds its stable cut."""
+        entry = self.keyspaces.get(keyspace)
+        if entry is not None:
+            return entry.counts(member.actor, member.site, member.role)
+        return self._engine.keyspaces.by_id[KeyspaceId(keyspace)].policy.held_at(member.site, member.role)
+
     def of_node(self, node: bytes) -> list[Member]:
         """All actors that a node has had."""
         return [member for member in self.members.values() if member.node == node]
 
     def _read(self) -> None:
         barrier = self._engine.barrier
-        self.members, low = {}, META_PREFIX
+        self.members, self.keyspaces, low = {}, {}, META_PREFIX
         while True:
             page = self._engine.reads.range(low, META_PREFIX[:-1] + b"0", _PAGE)
             for found in page.found:
@@ -154,6 +175,9 @@ class Members:
                 self.floors = _vectors(entry["floors"])
             elif key == STABLE_KEY:
                 self.announced = _announced(entry)
+            elif key.startswith(KEYSPACE_PREFIX):
+                listed = parse_listed(entry)
+                self.keyspaces[listed.policy.id] = listed
             elif key.startswith(MEMBER_PREFIX):
                 actor = Actor(bytes.fromhex(key[len(MEMBER_PREFIX) :].decode()))
                 self.members[actor] = Member(actor=actor, **entry)

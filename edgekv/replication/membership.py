@@ -16,6 +16,7 @@ from edgekv.replication.link import Link
 from edgekv.replication.link_table import LinkTable
 from edgekv.replication.members import Members
 from edgekv.replication.messages import Admit, Applicant, Hello
+from edgekv.replication.subscriptions import Subscriptions
 
 
 class Membership:
@@ -32,8 +33,10 @@ class Membership:
         links: LinkTable,
         acks: Acks,
         kick: Callable[[], None],
+        subscriptions: Subscriptions,
     ) -> None:
         """``founder``, ``kick``: see `Replication`."""
+        self._subscriptions: Final = subscriptions
         self._engine: Final = engine
         self._members: Final = members
         self._leader: Final = leader
@@ -106,6 +109,7 @@ class Membership:
         """Meta may have moved: what this node may do, and with whom."""
         self.meta_moved = False
         self._members.refresh()
+        self._subscriptions.follow()
         engine, members = self._engine, self._members
         me = members.members.get(self._self.actor)
         if me is not None and me.state == "open" and engine.admission.read_only is None:
@@ -119,17 +123,22 @@ class Membership:
             )
         engine.checkpoints.lone = self._founder and all(m.node == self._self.node for m in members.members.values())
         engine.checkpoints.stable = None if members.announced is None else members.announced.stable
+        self._forget_acks()
         for link in self._links:
             actor = link.peer.actor if link.peer is not None else None
             member = members.members.get(actor) if actor is not None else None
             if member is not None and link.peer is not None and member.state == "open" and link.phase == "meta":
                 self.apply(link, link.peer)  # it may not be what it says
             elif member is not None and member.state != "open":
-                if not any(other.state == "open" for other in members.of_node(member.node)):
-                    self._acks.forget(member.node)
                 self._links.close(
                     link, f"{actor_text(member.actor)} is closed: it was removed, or goes on as another incarnation"
                 )
+
+    def _forget_acks(self) -> None:
+        """Of nodes that are no members any more, linked or not."""
+        members = self._members.members.values()
+        for node in {m.node for m in members if m.state != "open"} - {m.node for m in members if m.state == "open"}:
+            self._acks.forget(node)
 
     def may_send(self, peer: Hello) -> bool:
         """To members; and to the leader that was restored, which has to learn what it has forgotten."""

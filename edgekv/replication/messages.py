@@ -22,9 +22,11 @@
                 the rows are in; the log from this vector on is wanted
     SYNC_GONE   [14, keyspace, spool]
                 this spool is not there any more; if the receiver still needs rows, another one is offered
-    SYNC_ASK    [15, keyspace]
+    SYNC_ASK    [16, keyspace]
                 a repair (replication/repairs.py): offer rows although the receiver has all changes. SYNC_GONE with a spool of zeros
                 says that the rows here are damaged
+    HOLDS       [15, {keyspace: [[actor, seq, chain], ...]}]
+                what the sender holds besides, since a keyspace was created or its site was added to one
     JOIN        [12, name, site, role]              the only message of a node that has no cluster yet
     WELCOME     [13, cluster, [keyspace, ...]]      and its answer; keyspaces as in keyspaces.json
 
@@ -55,7 +57,8 @@ SYNC_DONE: Final = 11
 JOIN: Final = 12
 WELCOME: Final = 13
 SYNC_GONE: Final = 14
-SYNC_ASK: Final = 15
+SYNC_ASK: Final = 16
+HOLDS: Final = 15
 
 SPOOL_ID_BYTES: Final = 8
 NO_SPOOL: Final = bytes(SPOOL_ID_BYTES)
@@ -185,6 +188,12 @@ class SyncAsk(NamedTuple):
     keyspace: int
 
 
+class Holds(NamedTuple):
+    """What the peer has of keyspaces that its HELLO does not name."""
+
+    vectors: dict[int, ChainedVector]
+
+
 class Join(NamedTuple):
     """A node without a cluster."""
 
@@ -214,6 +223,7 @@ Message = (
     | SyncDone
     | SyncGone
     | SyncAsk
+    | Holds
     | Join
     | Welcome
 )
@@ -249,6 +259,8 @@ def pack_message(message: Message) -> bytes:  # noqa: PLR0912 - one arm for each
             return pack([SYNC_GONE, *message])
         case SyncAsk():
             return pack([SYNC_ASK, *message])
+        case Holds(vectors):
+            return pack([HOLDS, {keyspace: _chained_list(vector) for keyspace, vector in vectors.items()}])
         case Join():
             return pack([JOIN, *message])
         case Welcome():
@@ -303,8 +315,10 @@ def _parse(fields: Any) -> Message | None:  # noqa: PLR0912 - one arm for each r
             return SyncDone(_number(keyspace), _chained(vector))
         case [14, int(keyspace), bytes(spool)]:
             return SyncGone(_number(keyspace), _spool(spool))
-        case [15, int(keyspace)]:
+        case [16, int(keyspace)]:
             return SyncAsk(_number(keyspace))
+        case [15, dict(vectors)]:
+            return Holds({_number(keyspace): _chained(vector) for keyspace, vector in vectors.items()})
         case [12, str(name), str(site), str(role)]:
             return Join(_text(name), _text(site), _role(role))
         case [13, bytes(cluster), list(keyspaces)] if all(isinstance(entry, dict) for entry in keyspaces):

@@ -13,6 +13,7 @@ from contextlib import suppress
 from typing import Final
 
 from edgekv.engine.engine import Engine
+from edgekv.engine.keyspace_entry import Entry
 from edgekv.engine.keyspaces import META_ID
 from edgekv.errors import Denied, PeerFault
 from edgekv.ids import KeyspaceId, actor_text
@@ -21,6 +22,7 @@ from edgekv.replication.acks import Acks
 from edgekv.replication.figures import Figures
 from edgekv.replication.greeting import Greeting
 from edgekv.replication.holdings import Holdings
+from edgekv.replication.keyspace_orders import KeyspaceOrders
 from edgekv.replication.leader import Leader
 from edgekv.replication.link import Link
 from edgekv.replication.link_table import LinkTable, Transport
@@ -33,6 +35,7 @@ from edgekv.replication.messages import (
     Applicant,
     Heartbeat,
     Hello,
+    Holds,
     Join,
     Message,
     Refused,
@@ -52,6 +55,7 @@ from edgekv.replication.row_sync import RowSync
 from edgekv.replication.seen import SeenTable
 from edgekv.replication.seen_telling import SeenTelling
 from edgekv.replication.streams import OWN_TROUBLE, Streams
+from edgekv.replication.subscriptions import Subscriptions
 from edgekv.store.lmdb_store import LmdbStore
 from edgekv.store.spool_transfer import SpoolFolder
 
@@ -67,7 +71,7 @@ class Replication:
         cluster: bytes,
         myself: Applicant,
         founder: bool,
-        keyspaces: list[dict[str, object]],
+        remember: Callable[[list[Entry]], None],
         transport: Transport,
         now_ms: Callable[[], int],
         monotonic_ms: Callable[[], int],
@@ -78,12 +82,11 @@ class Replication:
         folder: SpoolFolder,
         entropy: Callable[[int], bytes],
     ) -> None:
-        """``founder``: it has no upstream. ``keyspaces``: as WELCOME says them. ``kick``: flush soon. ``rolled_back``: a peer has
-        changes of this node that it does not remember; it must go on as another incarnation.
+        """``founder``: it has no upstream. ``remember``: write these keyspaces down durably. ``kick``: flush soon. ``rolled_back``: a
+        peer has changes of this node that it does not remember; it must go on as another incarnation.
         """
         self._engine: Final = engine
         self._cluster: Final = cluster
-        self._keyspace_entries: Final = keyspaces
         self._now_ms: Final = now_ms
         self._monotonic_ms: Final = monotonic_ms
         self.links: Final[dict[int, Link]] = {}
@@ -103,26 +106,6 @@ class Replication:
         table = LinkTable(self.links, transport, self.figures, now_ms=now_ms, monotonic_ms=monotonic_ms)
         self._table: Final = table
         self._holdings: Final = Holdings(engine, self.members, myself)
-        self.membership: Final = Membership(
-            engine=engine,
-            members=self.members,
-            leader=self.leader,
-            myself=myself,
-            founder=founder,
-            links=table,
-            acks=acks,
-            kick=kick,
-        )
-        self._greeting: Final = Greeting(
-            engine=engine,
-            cluster=cluster,
-            myself=myself,
-            members=self.members,
-            holdings=self._holdings,
-            links=table,
-            now_ms=now_ms,
-            rolled_back=rolled_back,
-        )
         self.repairs: Final = Repairs(engine=engine, store=store, links=table, now_ms=now_ms, monotonic_ms=monotonic_ms)
         self.row_sync: Final = RowSync(
             engine=engine,
@@ -136,6 +119,38 @@ class Replication:
             repairs=self.repairs,
             entropy=entropy,
             now_ms=monotonic_ms,
+        )
+        self._subscriptions: Final = Subscriptions(
+            engine=engine,
+            members=self.members,
+            holdings=self._holdings,
+            myself=myself,
+            links=table,
+            row_sync=self.row_sync,
+            acks=acks,
+            remember=remember,
+        )
+        self.leader.keyspaces.install = self._subscriptions.install
+        self.membership: Final = Membership(
+            engine=engine,
+            members=self.members,
+            leader=self.leader,
+            myself=myself,
+            founder=founder,
+            links=table,
+            acks=acks,
+            kick=kick,
+            subscriptions=self._subscriptions,
+        )
+        self._greeting: Final = Greeting(
+            engine=engine,
+            cluster=cluster,
+            myself=myself,
+            members=self.members,
+            holdings=self._holdings,
+            links=table,
+            now_ms=now_ms,
+            rolled_back=rolled_back,
         )
         self._streams: Final = Streams(
             engine=engine,
@@ -163,11 +178,18 @@ class Replication:
         self.members.refresh()
         self.membership.follow_meta()
 
+    @property
+    def keyspaces(self) -> KeyspaceOrders:
+        """What an operator may ask about keyspaces."""
+        return self.leader.keyspaces
+
     # -- what the shell tells
 
     def connected(self, link: int, *, outgoing: bool) -> None:
         """A connection is there; ``outgoing``: this node made it."""
-        self._table.send(self._table.open(link, outgoing=outgoing), self._greeting.hello())
+        opened, hello = self._table.open(link, outgoing=outgoing), self._greeting.hello()
+        opened.told.update(hello.vectors)
+        self._table.send(opened, hello)
 
     def disconnected(self, link: int) -> None:
         """A connection is gone."""
@@ -186,6 +208,10 @@ class Replication:
             self._table.refuse(from_link, error)
         except OWN_TROUBLE as error:  # the peer will come back
             self._table.close(from_link, str(error))
+
+    def trouble(self, sentence: str) -> None:
+        """Something went wrong with a connection that is no link."""
+        self._table.say(sentence)
 
     def heard(self, link: int) -> None:
         """A part of a message came: its peer is alive, and the line slow."""
@@ -215,7 +241,7 @@ class Replication:
                 self._table.send(link, Heartbeat(now))
         if not 0 <= now - self._seen_at_ms < SEEN_INTERVAL_MS:
             self._seen_at_ms = now
-            self._telling.tell()
+            self._tell_seen()
         if not 0 <= now - self._looked_at_ms < LINKS_LOOK_MS:
             self._looked_at_ms = now
             self._look(now)
@@ -246,6 +272,14 @@ class Replication:
         """Figures for people and scripts."""
         return {**self.figures.status(self._now_ms(), self._monotonic_ms()), "repairs": self.repairs.status()}
 
+    def _tell_seen(self) -> None:
+        """What is said of a revision is said by a node that follows it: it makes no change any more where its site was taken off."""
+        try:
+            self.membership.follow_meta()
+            self._telling.tell()
+        except OWN_TROUBLE as error:
+            self._table.say(f"what this node has seen is not said: {error}")
+
     # -- once a second
 
     def _look(self, now: int) -> None:
@@ -267,8 +301,8 @@ class Replication:
             self._table.note(link, f"refused this node: {message.sentence}")
             self._table.close(link, message.sentence, told=True)
         elif isinstance(message, Join):
-            self._table.send(link, Welcome(self._cluster, self._keyspace_entries))
-            self._table.close(link, "it was told which cluster this is", told=True)
+            self._table.send(link, Welcome(self._cluster, self._subscriptions.entries()))
+            self._table.close(link, "", told=True)
         elif not link.is_up:
             raise PeerFault("it did not say HELLO first.")
         elif isinstance(message, Runs):
@@ -277,9 +311,8 @@ class Replication:
             self._streams.acknowledged(link, message)
         elif isinstance(message, SyncOffer | SyncWant | SyncPiece | SyncDone | SyncGone | SyncAsk):
             self._sync(link, message)
-        elif isinstance(message, SeenList):
-            for seen in message.members:
-                self.seen.hear(seen)
+        elif isinstance(message, SeenList | Holds):
+            self._heard(link, message)
         elif isinstance(message, Admit):
             self._asked_to_admit(link, message)
         elif isinstance(message, Heartbeat):
@@ -287,11 +320,21 @@ class Replication:
         else:
             raise PeerFault(f"it sent {type(message).__name__}, which was not asked for.")
 
+    def _heard(self, link: Link, message: SeenList | Holds) -> None:
+        if isinstance(message, SeenList):
+            for seen in message.members:
+                self.seen.hear(seen)
+            return
+        assert link.peer is not None
+        self._greeting.compare(link.peer._replace(vectors=message.vectors))
+        self._subscriptions.heard(link, message)
+
     def _greeted(self, link: Link, hello: Hello) -> None:
         if not self._greeting.accepts(link, hello):
             return
         link.peer, link.skew_ms = hello, hello.wall_ms - self._now_ms()
         self._streams.begin(link, hello)
+        self._subscriptions.tell(link)
         self.leader.heard_hello(hello)
         self.membership.apply(link, hello)
         self._streams.pump(link)
@@ -308,10 +351,14 @@ class Replication:
         """Rows instead of changes (row_sync.py)."""
         keyspace = self._engine.keyspaces.by_id.get(KeyspaceId(message.keyspace))
         assert link.peer is not None and link.sender is not None
-        if keyspace is None or not self._holdings.holds(keyspace):
-            raise PeerFault(f"it speaks of rows of keyspace {message.keyspace}, which this node does not hold.")
         # It may ask as whom this node sends changes to may: a restored leader, too.
         asks = isinstance(message, SyncWant | SyncDone | SyncAsk)
+        if keyspace is not None and not asks and self._holdings.left(keyspace):
+            return  # it was offered when the site had not been taken off it
+        if keyspace is None or not self._holdings.holds(keyspace):
+            raise PeerFault(f"it speaks of rows of keyspace {message.keyspace}, which this node does not hold.")
+        if asks and message.keyspace not in self._holdings.shared(link.peer):
+            return  # its site was taken off it: no more rows go there
         known = self.membership.may_send(link.peer) if asks else self.members.is_open(link.peer.actor)
         if message.keyspace != META_ID and not known:
             raise PeerFault(f"{actor_text(link.peer.actor)} speaks of rows, and is no member that this node knows of.")

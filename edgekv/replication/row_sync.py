@@ -16,7 +16,7 @@ from typing import Final
 
 from edgekv.engine.engine import Engine
 from edgekv.engine.keyspaces import Keyspace
-from edgekv.errors import Corruption, Denied, EdgeKVError, FormatUnknown, PeerFault, Unavailable
+from edgekv.errors import Corruption, EdgeKVError, FormatUnknown, PeerFault, Unavailable
 from edgekv.ids import Actor, KeyspaceId, Vector
 from edgekv.limits import PEER_MESSAGE_BYTES, PEER_MESSAGES_AT_ONCE, PEER_WINDOW_BYTES, SPOOL_KEEP_MS
 from edgekv.replication.link import Link
@@ -161,6 +161,8 @@ class RowSync:
         if found is None:
             if self._engine.admission.disk_full:
                 return None  # what is left is for what was acknowledged
+            if self._engine.flips.keyspace is self._engine.keyspaces.by_id[KeyspaceId(keyspace)]:
+                return None  # the log could not go on from it: a BARRIER comes
             stored = self._store.applied().vectors.get(keyspace, {})
             if not covers({actor: seq for actor, (seq, _) in stored.items()}, self._floors().get(keyspace, {})):
                 return None  # the applier is on its way there
@@ -300,17 +302,12 @@ class RowSync:
     def _begin_check(self, incoming: Incoming) -> None:
         keyspace = self._engine.keyspaces.by_id[KeyspaceId(incoming.offer.keyspace)]
         try:
-            incoming.check = SpoolCheck(incoming.part.path, lambda key: self._owns(keyspace, key))
+            may_hold = self._engine.keyspaces.may_hold
+            incoming.check = SpoolCheck(incoming.part.path, lambda key: may_hold(keyspace, [key]))
         except (Corruption, FormatUnknown) as error:
             self._reject(incoming, error)
         except OSError as error:
             self._fail(incoming, error)
-
-    def _owns(self, keyspace: Keyspace, key: bytes) -> bool:
-        try:
-            return self._engine.keyspaces.of(key) is keyspace
-        except Denied:  # it is one of a keyspace that is not here
-            return False
 
     def _check(self, incoming: Incoming, check: SpoolCheck) -> None:
         """Look at some of what came; at its end, flip."""
@@ -363,6 +360,23 @@ class RowSync:
         if incoming.link.is_up:
             self._send(incoming.link, SyncDone(keyspace.id, _chained(keyspace)))
 
+    def keep(self, link: Link, shared: set[int]) -> None:
+        """Nothing of other keyspaces goes out on a link."""
+        for keyspace in (link.offered.keys() | link.wanted.keys()) - shared:
+            link.offered.pop(keyspace, None)
+            link.wanted.pop(keyspace, None)
+
+    def give_up(self, keyspace: int) -> bool:
+        """Take no rows of a keyspace in; False: it is too late for that, as long as those of a whole spool are joined."""
+        incoming = self._incoming
+        if incoming is None or incoming.offer.keyspace != keyspace:
+            return True
+        if incoming.flipping:
+            return False
+        incoming.part.cut()
+        self._give_up(incoming)
+        return True
+
     def _reject(self, incoming: Incoming, error: Exception) -> None:
         """What came is no spool: drop it, and have nothing more to do with whom it came from until it comes back."""
         incoming.part.cut()
@@ -386,14 +400,20 @@ class RowSync:
 
     @property
     def busy(self) -> bool:
-        """Whether there is something to write or to check."""
+        """Whether there is something to write, to check or to merge."""
         incoming = self._incoming
         checking = incoming is not None and incoming.check is not None and not incoming.flipping
-        return checking or any(outgoing.offer is None for outgoing in self._outgoing.values())
+        return (
+            checking
+            or self._engine.flips.rebasing
+            or any(outgoing.offer is None for outgoing in self._outgoing.values())
+        )
 
     def work(self, links: list[Link]) -> bool:
         """Write, check and forget a little; whether a spool is finished, so that it can be offered."""
         finished = False
+        if self._engine.flips.rebasing:
+            self._engine.flips.advance()
         for keyspace, outgoing in list(self._outgoing.items()):
             if outgoing.offer is None:
                 finished |= self._write(keyspace, outgoing)

@@ -167,11 +167,13 @@ class Streams:
 
     def drain(self, link: Link) -> None:
         """Take in what came, as long as the engine has room."""
-        admission = self._engine.admission
+        admission, flips = self._engine.admission, self._engine.flips
         if not link.inbox:
             return
         try:
-            while link.inbox and not (admission.waits or admission.disk_full or admission.read_only):
+            while link.inbox and not (admission.blocked or admission.disk_full or admission.read_only):
+                if flips.holds(link.inbox[0][0]):
+                    break
                 runs, size = link.inbox.popleft()
                 link.inbox_bytes -= size
                 for run in runs:
@@ -205,6 +207,9 @@ class Streams:
         assert link.peer is not None and link.sender is not None
         if self._membership.meta_moved and run.keyspace != META_ID:
             self._membership.follow_meta()
+        keyspace = self._engine.keyspaces.by_id.get(KeyspaceId(run.keyspace))
+        if keyspace is not None and self._holdings.left(keyspace):
+            return  # it was on its way when the site was taken off: no copy of it is kept, and none acknowledged
         self._check(link.peer.actor, run)
         if self._engine.receive(run):
             link.received_changes += run.changes

@@ -4,6 +4,7 @@ import logging
 import os
 import random
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -45,14 +46,13 @@ class Peers:
 
         def replication(transport: Transport) -> Replication:
             who = node.identity
-            policies = [keyspace.policy for keyspace in node.engine.keyspaces.all]
             return Replication(
                 engine=node.engine,
                 source=LogSource(node.engine.tail, disk),
                 cluster=who.cluster,
                 myself=Applicant(who.node, who.actor, who.name, who.site, config.role),
                 founder=not config.upstreams,
-                keyspaces=keyspace_file.entries(policies),
+                remember=partial(keyspace_file.write, Path(config.data_dir)),
                 transport=transport,
                 now_ms=now_ms,
                 monotonic_ms=monotonic_ms,

@@ -46,6 +46,8 @@ class Stable(NamedTuple):
 
     wall_ms: int
     cuts: dict[int, Cut] | None  # by keyspace
+    dropped: frozenset[int] = frozenset()
+    """Keyspaces that are not held here any more: all that LMDB has of them goes. Their runs are all below the requested LSN."""
 
 
 class Opened(NamedTuple):

@@ -9,7 +9,8 @@ One transaction
 2. reads the log from there, frame by frame, into a ``Generation``: the merged rows are in memory, never the frames;
 3. writes the rows sorted, blind where their stamps dominate; leaves out what the stable cut lets it forget at once; and the
    operation ids of the same changes;
-4. if it reached the requested LSN: purges by the indexes, and sweeps what cleared sets and maps left behind;
+4. if it reached the requested LSN: purges by the indexes, sweeps what cleared sets and maps left behind, and deletes some rows of
+   keyspaces that are not held any more (``store.drop``);
    A BARRIER ends the stretch before it, and is a transaction of its own in which nothing is purged (``store.fold``);
 5. stores LSN, vectors with chain values, HLCs and flags, and commits with one fdatasync.
 
@@ -52,6 +53,7 @@ from edgekv.store import layout, operation_rows
 from edgekv.store.applied import Applied, Failed, Opened, Progress, Stable, store_path, sync_path, wal_path
 from edgekv.store.applier_messages import frame_message, pack_response, parse_request, take_messages
 from edgekv.store.collection_rows import StoredRows
+from edgekv.store.drop import drop
 from edgekv.store.fold import fold
 from edgekv.store.generation import Generation
 from edgekv.store.lmdb_store import LmdbStore, MapFull, WriteTransaction, disk_is_full, free_bytes
@@ -119,7 +121,11 @@ class Applier:
     def progress(self) -> Progress:
         """Where the store stands."""
         self._store.renew()
-        return self._report(self._store.applied().lsn, cleared=False)
+        reading = self._store.read()
+        try:
+            return self._report(reading.applied().lsn, cleared=False)
+        finally:
+            reading.close()
 
     def _apply(self, upto_lsn: int, stable: Stable | None, rows_max: int, poll: Callable[[], bool]) -> Progress:
         rows_max, bytes_max = self._bounds(rows_max)
@@ -157,6 +163,9 @@ class Applier:
         self.purge_more = purged.more
         if reached:
             self.purge_more |= self._sweep.run(transaction, min(PURGE_ROWS_MAX, rows_max))
+        if reached and stable is not None and stable.dropped:
+            applied, more = drop(transaction, applied, stable.dropped, min(PURGE_ROWS_MAX, rows_max))
+            self.purge_more |= more
         return applied, purged
 
     def _fold(

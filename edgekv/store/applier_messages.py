@@ -2,7 +2,7 @@
 
 Both ways msgpack behind a u32 length (little-endian):
 
-    request    [lsn, nil | [wall_ms, nil | {keyspace: [cut, need, parked]}]]
+    request    [lsn, nil | [wall_ms, nil | {keyspace: [cut, need, parked]}, [keyspace that is dropped, ...]]]
     response   ["opened"]
                ["applied", lsn, previous_lsn, reusable_bytes, reserved, cleared]
                ["failed", text, disk_full]
@@ -46,9 +46,9 @@ def pack_request(lsn: int, stable: Stable | None) -> list[object]:
     if stable is None:
         return [lsn, None]
     if stable.cuts is None:
-        return [lsn, [stable.wall_ms, None]]
+        return [lsn, [stable.wall_ms, None, sorted(stable.dropped)]]
     cuts = {keyspace: [cut.cut, cut.need, sorted(cut.parked)] for keyspace, cut in stable.cuts.items()}
-    return [lsn, [stable.wall_ms, cuts]]
+    return [lsn, [stable.wall_ms, cuts, sorted(stable.dropped)]]
 
 
 def parse_request(message: list[object]) -> tuple[int, Stable | None]:
@@ -56,11 +56,11 @@ def parse_request(message: list[object]) -> tuple[int, Stable | None]:
     match message:
         case [int(lsn), None]:
             return lsn, None
-        case [int(lsn), [int(wall_ms), None]]:
-            return lsn, Stable(wall_ms, None)
-        case [int(lsn), [int(wall_ms), dict(cuts)]]:
+        case [int(lsn), [int(wall_ms), None, list(dropped)]]:
+            return lsn, Stable(wall_ms, None, frozenset(dropped))
+        case [int(lsn), [int(wall_ms), dict(cuts), list(dropped)]]:
             parsed = {keyspace: Cut(cut, need, frozenset(parked)) for keyspace, (cut, need, parked) in cuts.items()}
-            return lsn, Stable(wall_ms, parsed)
+            return lsn, Stable(wall_ms, parsed, frozenset(dropped))
     raise FormatUnknown(f"a request that the applier does not know: {message!r}. Use one release for both.")
 
 

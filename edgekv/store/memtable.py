@@ -12,7 +12,8 @@ Invariants
   LMDB's version). Elements and fields, of which there may be a million, are in ``collections`` (store.collection); those rows have
   LMDB's version in them as well.
 - Rows that are not durable are never in the memtable, and nothing is removed from a layer but, in the cache, elements
-  without dots, of which LMDB has no row: expiry hides, purging is LMDB's.
+  without dots, of which LMDB has no row: expiry hides, purging is LMDB's. And all rows of the keys that a keyspace takes over from
+  the default one when it is created (``forget``).
 - Only the active layer grows. A frozen layer leaves the read path only when its commit was reported AND a reader transaction that
   began after that commit is in use; otherwise its rows would be nowhere for a moment.
 - Layers that left stay *cached* below the frozen ones and above LMDB, in the memory that generations do not need. The oldest goes
@@ -160,6 +161,47 @@ class Layer:
             mine.merge_from(collection)
             self.collection_rows += mine.row_count - before
 
+    def replace(self, keys: Iterable[bytes], newer: "Layer") -> None:
+        """Of these keys, have what ``newer`` has, registers apart: whatever else is here of them goes."""
+        before = self._overhead_bytes
+        gone = False
+        for key in keys:
+            rows, mine = newer.composites.get(key), self.composites.get(key)
+            self.composite_rows += len(rows or ()) - len(mine or ())
+            if rows is not None:
+                self.composites[key] = rows
+            elif mine is not None:
+                del self.composites[key]
+                gone = True
+            collection, own = newer.collections.get(key), self.collections.get(key)
+            self.collection_rows += _row_count(collection) - _row_count(own)
+            if collection is not None:
+                self.collections[key] = collection
+            elif own is not None:
+                del self.collections[key]
+                gone = True
+        if gone:
+            self._composite_keys.shrunk()
+            self._collection_keys.shrunk()
+        self.size_bytes += self._overhead_bytes - before
+
+    def forget(self, low: bytes, high: bytes | None) -> None:
+        """Leave out every row of the keys in [low, high): they belong to another keyspace from now on."""
+        before, size_bytes = self._overhead_bytes, self.size_bytes
+        for rows, order in (
+            (self.registers, self._register_keys),
+            (self.composites, self._composite_keys),
+            (self.collections, self._collection_keys),
+        ):
+            keys = order.between(low, high, len(rows))
+            for key in keys:
+                del rows[key]
+            if keys:
+                order.shrunk()
+        self.composite_rows = sum(map(len, self.composites.values()))
+        self.collection_rows = sum(collection.row_count for collection in self.collections.values())
+        self.size_bytes = size_bytes - (before - self._overhead_bytes)
+
     def drop_dead(self) -> None:
         """In the cache, which says nothing else than LMDB does: leave out elements that are not there."""
         for collection in self.collections.values():
@@ -286,6 +328,11 @@ class Memtable:
             self._shrink_cache(self.memory_bytes - unapplied_bytes)
             self._order()
 
+    def forget(self, low: bytes, high: bytes | None) -> None:
+        """Leave out every row of the keys in [low, high); the log has them, and the applier takes what it stores from there."""
+        for layer in self.layers:
+            layer.forget(low, high)
+
     def drop_cache(self) -> None:
         """Take all cached layers out of the read path."""
         if self.cached:
@@ -315,6 +362,10 @@ def rows_in_layers(layers: Iterable[Layer], key: bytes) -> tuple[Register | None
         if rows:
             composites = {**rows, **composites}
     return register, composites
+
+
+def _row_count(collection: Collection | None) -> int:
+    return 0 if collection is None else collection.row_count
 
 
 def _content_bytes(row: Row) -> int:

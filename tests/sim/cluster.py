@@ -25,7 +25,7 @@ from typing import Final, NamedTuple
 from edgekv.config import KeyspaceConfig
 from edgekv.ids import Actor
 from tests.sim.faults import Faults
-from tests.sim.hurry import hurried
+from tests.sim.hurry import hurried, unburdened
 from tests.sim.machine import Machine
 from tests.sim.network import Network
 from tests.sim.oracle import Change
@@ -60,6 +60,25 @@ class Outcome(NamedTuple):
     faults: dict[str, int]
 
 
+class Keys(NamedTuple):
+    """What clients use for a while."""
+
+    era: int
+    plain: list[bytes]
+    """Those of this time, and a few that were used before."""
+    siblings: list[bytes]
+    """In the keyspace that keeps concurrent values."""
+    all: list[bytes]
+
+
+def keys_of(era: int, count: int) -> Keys:
+    """The keys of one time; ``count``: how many names they have."""
+    names = [f"{e}.{i}" for e in range(max(0, era - 1), era + 1) for i in range(count)]
+    plain = [prefix + name.encode() for name in names for prefix in (b"", b"fast/")][-3 * count :]
+    siblings = [f"many/{era}".encode()]
+    return Keys(era, plain, siblings, [*plain, *siblings])
+
+
 class Cluster:
     """One seed's cluster, from its first start to its end. ``trace`` gets every event as a line."""
 
@@ -80,6 +99,7 @@ class Cluster:
         self.calls = 0
         self.row_syncs = 0
         self.calling = True
+        self._keys = keys_of(0, plan.keys)
         self.machines: Final = [
             Machine(self, number, directory / f"node-{number}", KEYSPACES) for number in range(plan.nodes)
         ]
@@ -122,15 +142,13 @@ class Cluster:
         """Of all events so far."""
         return self._digest.hexdigest()
 
-    def keys(self) -> list[bytes]:
-        """What clients use now, and a few that they used before."""
+    @property
+    def keys(self) -> Keys:
+        """Of this time."""
         era = self.calls // KEYS_LIVE_CALLS
-        names = [f"{e}.{i}" for e in range(max(0, era - 1), era + 1) for i in range(self.plan.keys)]
-        return [prefix + name.encode() for name in names for prefix in (b"", b"fast/")][-3 * self.plan.keys :]
-
-    def sibling_keys(self) -> list[bytes]:
-        """Keys of the keyspace that keeps concurrent values."""
-        return [f"many/{self.calls // KEYS_LIVE_CALLS}".encode()]
+        if era != self._keys.era:
+            self._keys = keys_of(era, self.plan.keys)
+        return self._keys
 
     def all_keys(self) -> list[bytes]:
         """Every key that was ever written to."""
@@ -187,7 +205,7 @@ def run(
     broken, cluster = "", None
     try:
         plan = plan or draw(seed)
-        with hurried(plan.hurry):
+        with hurried(plan.hurry), unburdened():
             cluster = Cluster(seed, plan, directory, trace=trace, check_ms=check_ms)
             cluster.live()
     except Violation as violation:

@@ -17,6 +17,7 @@ from edgekv.engine.expired_keys import ExpiredKeys
 from edgekv.engine.flip import Flips
 from edgekv.engine.intake import Intake
 from edgekv.engine.merging import RunMerger
+from edgekv.engine.rebase import Rebase
 from edgekv.node import identity
 from edgekv.replication import stability
 from edgekv.replication.holdings import Holdings
@@ -340,7 +341,7 @@ MUTANTS: Final[dict[str, Mutant]] = {
     ),
     "sync_does_not_fold_hlc": Mutant(
         "a node does not stamp above the rows that it took in",
-        ((Flips._finish, "keyspace.hlc = max(keyspace.hlc, applied.hlcs.get(keyspace.id, 0))", "pass"),),
+        ((Flips._log, "keyspace.hlc = max(keyspace.hlc, barrier.hlc)", "pass"),),
         seeds_max=400,
         first=38,
     ),
@@ -348,26 +349,26 @@ MUTANTS: Final[dict[str, Mutant]] = {
         "after a row sync the vector is the sender's",
         ((fold.joined_vector, "joined = dict(mine)", "joined: ChainedVector = {}"),),
     ),
-    "sync_before_drained": Mutant(
-        "rows are joined with what LMDB has, while newer ones are in memory",
-        (
-            (
-                Flips._is_drained,
-                "if any(frame.number <= flip.through.number and not frame.empty for frame in commit.overlays):",
-                "if False:",
-            ),
-            (Flips._is_drained, "if self._checkpoints.applied_lsn >= flip.drained_lsn or", "if True or"),
-        ),
+    "sync_shows_rows_too_early": Mutant(
+        "joined rows are read below the layers of those before them",
+        ((Flips._close, "self._store.pin()", "pass"),),
         seeds_max=400,
-        first=10,
-        rare=True,
     ),
-    "changes_during_a_flip": Mutant(
-        "clients write and runs come in while rows are joined",
+    "rebase_is_left_out": Mutant(
+        "what was written while rows were joined hides what came with them",
+        ((Rebase.put, "active.replace(self._made.keys, self._made.layer)", "pass"),),
+        seeds_max=400,
+    ),
+    "rebase_leaves_out_the_undurable": Mutant(
+        "what was written a moment before the joined rows were shown hides what came with them",
+        ((Rebase.put, "frame.layer.replace(made.keys, made.layer)", "pass"),),
+        seeds_max=400,
+    ),
+    "runs_during_a_flip": Mutant(
+        "runs of others come in while rows are joined",
         (
             (Flips._hold, "asked.keyspace.held = True", "pass"),
-            (Flips._hold, "self._admission.hold()", "self._admission.hold(); self._admission.release()"),
-            (Flips._finish, "self._admission.release()", "pass"),
+            (Flips.holds, "keyspace is not None and any(run.keyspace == keyspace.id for run in runs)", "False"),
         ),
         seeds_max=400,
     ),

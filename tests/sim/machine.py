@@ -11,6 +11,7 @@ from random import Random
 from typing import TYPE_CHECKING, Final
 
 from edgekv.config import KeyspaceConfig
+from edgekv.node import keyspace_file
 from edgekv.replication.log_source import LogSource
 from edgekv.replication.messages import Applicant
 from edgekv.replication.replication import Replication
@@ -91,7 +92,7 @@ class Machine:
                 identity.node, identity.actor, identity.name, identity.site, "hub" if self.is_hub else "edge"
             ),
             founder=self.number == 0,
-            keyspaces=[],
+            remember=partial(keyspace_file.write, self.node.config.data_dir),
             transport=self,
             now_ms=self.now_ms,
             monotonic_ms=lambda: self._cluster.now_us // 1000,
@@ -168,7 +169,7 @@ class Machine:
         """As `Transport`."""
         self._cluster.network.send(link, message)
 
-    def close(self, link: int, reason: str) -> None:
+    def close(self, link: int, reason: str, *, instead: int = 0) -> None:
         """As `Transport`."""
         self._note(f"link {link} closed: {reason}")
         self._cluster.network.close(link)
@@ -211,17 +212,17 @@ class Machine:
         if engine.write_blocked or not (founded or self.number == 0):
             return
         engine.barrier = None
-        keys, sibling_keys = self._cluster.keys(), self._cluster.sibling_keys()
+        keys = self._cluster.keys
         witness, before = self._cluster.witness, self._cluster.witness.seqs(self.node)
         self._clients.lasting = not founded
-        done = self._clients.call(self.node.operations, keys, sibling_keys)
+        done = self._clients.call(self.node.operations, keys.plain, keys.siblings)
         witness.made(self.node)
         self._note(done)
         self._reply(witness.promise(self.node, (), before))
         if not self._cluster.check_ms:
-            key = self._rng.choice(keys)
+            key = self._rng.choice(keys.plain)
             engine.barrier = None
-            witness.check(self.node, [key])
+            witness.check(self.node, [key], anew=True)
             self._reply(witness.promise(self.node, (key,), witness.seqs(self.node)))
         self._turn()
 
@@ -250,8 +251,7 @@ class Machine:
             self._note("has the rows of another node")
             whole = True
         cluster.witness.made(node, system=True)
-        if not cluster.check_ms:
-            cluster.witness.check_acks(node)
+        cluster.witness.check_durable(node)
         node.engine.kick()
         if node.jobs and not self._flushing:
             self._flushing = True
@@ -267,15 +267,14 @@ class Machine:
         cluster = self._cluster
         if self._rng.random() < CACHE_DROPPED:
             self.node.engine.memtable.drop_cache()  # as when memory is short: it hides what is wrong in LMDB
-        keys = cluster.witness.touched(self.node)
-        in_use = [*cluster.keys(), *cluster.sibling_keys()]
+        touched, in_use = cluster.witness.touched(self.node), cluster.keys.all
         if cluster.check_ms:
             whole |= cluster.now_us - self._checked_us >= cluster.check_ms * 1000
-            keys = []
         if whole:
             self._checked_us = cluster.now_us
-        if whole or not cluster.check_ms:
-            cluster.witness.check(self.node, in_use if whole else dict.fromkeys([*keys, self._rng.choice(in_use)]))
+            cluster.witness.check(self.node, in_use)
+        elif not cluster.check_ms:
+            cluster.witness.check(self.node, dict.fromkeys([*touched, self._rng.choice(in_use)]))
 
     def _flush(self) -> None:
         self._flushing = False

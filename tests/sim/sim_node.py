@@ -5,7 +5,6 @@ LMDB is the real one, on tmpfs when there is one; a power cut may take its last 
 which the file as it was before that commit is kept. What a shell does is a method here, as in tests/unit/node/inline_node.py.
 """
 
-import shutil
 import tempfile
 from collections import deque
 from collections.abc import Callable
@@ -19,7 +18,7 @@ from edgekv.engine.engine import Engine
 from edgekv.engine.frame import Frame
 from edgekv.engine.keyspaces import Keyspace
 from edgekv.errors import EdgeKVError
-from edgekv.ids import Actor, Lsn
+from edgekv.ids import Actor, KeyspaceId, Lsn
 from edgekv.limits import SPARE_SEGMENTS
 from edgekv.node import identity, keyspace_file
 from edgekv.node.node import Node
@@ -104,26 +103,20 @@ class SimNode:
         self.up = False
         self.jobs: deque[Job] = deque()
         self._backup: tuple[dict[str, bytes], bytes, bytes] | None = None
+        self._before_commit: bytes | None = None
+        """LMDB's file as it was before its last commit, which a power cut may take back."""
         self.commits = 0
         """Of LMDB, in all lives."""
         self.open()
 
     # -- what others look at
 
-    @property
-    def engine(self) -> Engine:
-        return self.node.engine
-
-    @property
-    def operations(self) -> Operations:
-        return self.node.operations
-
-    @property
-    def actor(self) -> Actor:
-        return self.node.identity.actor
+    engine: Engine
+    operations: Operations
+    actor: Actor
 
     def keyspace(self, keyspace_id: int = 0) -> Keyspace:
-        return next(keyspace for keyspace in self.engine.keyspaces.all if keyspace.id == keyspace_id)
+        return self.engine.keyspaces.by_id[KeyspaceId(keyspace_id)]
 
     def durable(self, keyspace_id: int = 0) -> dict[Actor, int]:
         """The vector that the node calls durable."""
@@ -157,6 +150,7 @@ class SimNode:
             now_ms=self.now_ms,
             entropy=self.rng.randbytes,
         )
+        self.engine, self.operations, self.actor = self.node.engine, self.node.operations, self.node.identity.actor
         assert self.node.log is not None, self.engine.admission.read_only
         self.engine.checkpoints.lone = False
         (directory / "wal").mkdir(exist_ok=True)
@@ -184,8 +178,8 @@ class SimNode:
         self.store.close()
         if power:
             self.disk.power()
-            if self._before_commit.exists() and self.rng.random() < 0.5:
-                shutil.copyfile(self._before_commit, self._data)
+            if self._before_commit is not None and self.rng.random() < 0.5:
+                self._data.write_bytes(self._before_commit)
 
     def back_up(self) -> None:
         """Copy the directory as it is at this moment, unless it holds what a power cut may take: those dots are issued again then.
@@ -212,7 +206,7 @@ class SimNode:
         files, data, who = self._backup
         self.disk.replace(files)
         self._data.write_bytes(data)
-        self._before_commit.unlink(missing_ok=True)
+        self._before_commit = None
         file = self.config.data_dir / identity.FILE
         copy = file.with_suffix(".copy")
         copy.write_bytes(who)
@@ -260,7 +254,7 @@ class SimNode:
         progress = self._applier.step()
         if progress is None:
             return False
-        self._before_commit.write_bytes(before)
+        self._before_commit = before
         self.commits += 1
         self.engine.applied(progress)
         return True
@@ -284,10 +278,6 @@ class SimNode:
     @property
     def _data(self) -> Path:
         return self.config.data_dir / "store" / "data.mdb"
-
-    @property
-    def _before_commit(self) -> Path:
-        return self.config.data_dir / "store.before"
 
     def _make_spares(self) -> None:
         while self._log.spares < SPARE_SEGMENTS:

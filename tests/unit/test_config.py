@@ -382,6 +382,8 @@ def test_what_this_release_cannot_do_is_refused_and_not_ignored(settings: dict[s
         ("127.0.0.1:7480", Address("127.0.0.1", 7480)),
         ("[::1]:0", Address("::1", 0)),
         ("localhost:65535", Address("localhost", 65535)),
+        ("hub.example.org.:1", Address("hub.example.org.", 1)),
+        ("bücher.example:1", Address("bücher.example", 1)),
     ],
 )
 def test_an_address_reads_back_as_it_is_written(text: str, address: Address) -> None:
@@ -390,7 +392,12 @@ def test_an_address_reads_back_as_it_is_written(text: str, address: Address) -> 
 
 
 @pytest.mark.parametrize(
-    "text", ["", ":1", "host", "host:", "host:65536", "host:-1", "host:x", "::1:5", "[host]:5", "a:b:1"]
+    "text",
+    [
+        *("", ":1", "host", "host:", "host:65536", "host:-1", "host:x", "::1:5", "[host]:5", "a:b:1"),
+        # A lookup of these raises UnicodeError, which ended the dialer's task without a word.
+        *("hub..example.org:1", ".org:1", f"{'x' * 64}.org:1", "ä..org:1", f"{'ä' * 63}.org:1", "my hub:1"),
+    ],
 )
 def test_what_is_no_address_is_refused(text: str) -> None:
     with pytest.raises(ConfigError, match="is not an address"):

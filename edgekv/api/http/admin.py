@@ -1,7 +1,7 @@
 """``/v1/admin/...``: what the command line asks of a node about itself. Only a digest takes its time."""
 
 from collections.abc import Callable
-from typing import Final
+from typing import Final, get_args
 
 from aiohttp import web
 
@@ -10,6 +10,7 @@ from edgekv.api.http.door import Door
 from edgekv.api.http.host import Replication
 from edgekv.api.http.reply import Reply
 from edgekv.api.http.target import bytes_parameter, integer_parameter, parameters
+from edgekv.config import Conflict
 from edgekv.engine.keyspaces import DEFAULT_NAME
 from edgekv.errors import Denied, InvalidRequest
 from edgekv.node.operations import EXPIRY_MS_MAX
@@ -27,6 +28,32 @@ class AdminCalls:
         assert not key
         return _shown(request, query, lambda: {"keyspaces": self._operations.keyspaces()})
 
+    async def create_keyspace(self, request: web.BaseRequest, key: bytes, query: str) -> Reply:  # noqa: ARG002 - a call like the others
+        """A new keyspace of the cluster."""
+        assert not key
+        given = parameters(query, ("keyspace", "prefix", "sites", "conflict"))
+        conflict = _text(given, "conflict") or "lww"
+        if conflict not in get_args(Conflict):
+            raise InvalidRequest(f"conflict={conflict!r:.40} is not usable. Write lww or siblings.")
+        sites = tuple(filter(None, _text(given, "sites").split(",")))
+        prefix = bytes_parameter(given, "prefix")
+        self._replication().keyspaces.create(_text(given, "keyspace"), prefix, sites, siblings=conflict == "siblings")
+        return Reply(204, b"", b"")
+
+    async def add_site(self, request: web.BaseRequest, key: bytes, query: str) -> Reply:  # noqa: ARG002 - a call like the others
+        """Have a site hold a keyspace; 204 also when it does."""
+        assert not key
+        given = parameters(query, ("keyspace", "site"))
+        self._replication().keyspaces.add_site(_text(given, "keyspace"), _text(given, "site"))
+        return Reply(204, b"", b"")
+
+    async def remove_site(self, request: web.BaseRequest, key: bytes, query: str) -> Reply:  # noqa: ARG002 - a call like the others
+        """Take a site off a keyspace; 204 also when it was."""
+        assert not key
+        given = parameters(query, ("keyspace", "site"))
+        self._replication().keyspaces.remove_site(_text(given, "keyspace"), _text(given, "site"))
+        return Reply(204, b"", b"")
+
     async def conflicts(self, request: web.BaseRequest, key: bytes, query: str) -> Reply:
         """Values that were lost to concurrent writes: how many, and the newest of them."""
         assert not key
@@ -42,7 +69,7 @@ class AdminCalls:
     async def remove_member(self, request: web.BaseRequest, key: bytes, query: str) -> Reply:  # noqa: ARG002 - a call like the others
         """Take a member out of the cluster; 204 also when it was out."""
         assert not key
-        name = bytes_parameter(parameters(query, ("member",)), "member").decode(errors="backslashreplace")
+        name = _text(parameters(query, ("member",)), "member")
         self._replication().membership.remove(name)
         return Reply(204, b"", b"")
 
@@ -79,12 +106,16 @@ class AdminCalls:
         """Of what readers are shown of one keyspace; the loop is given back meanwhile."""
         assert not key
         given = parameters(query, ("keyspace", "ttl_ms", "prefix"))
-        name = bytes_parameter(given, "keyspace").decode(errors="backslashreplace") or DEFAULT_NAME
+        name = _text(given, "keyspace") or DEFAULT_NAME
         ttl_ms = integer_parameter(given, "ttl_ms", low=0, high=EXPIRY_MS_MAX)
         media_type = wanted_type(request)
         digest = self._operations.digest(name, ttl_ms, bytes_parameter(given, "prefix"))
         await self._door.read_in_slices(lambda _: digest.step())
         return _reply(digest.figures(), media_type)
+
+
+def _text(given: dict[str, str], name: str) -> str:
+    return bytes_parameter(given, name).decode(errors="backslashreplace")
 
 
 def _shown(request: web.BaseRequest, query: str, figures: Callable[[], dict[str, object]]) -> Reply:

@@ -172,8 +172,21 @@ class Repairs(Protocol):
     def begin(self, keyspace_name: str, prefixes: list[bytes], source: str, *, union: bool) -> int: ...
 
 
+class KeyspaceOrders(Protocol):
+    """What an operator decides about keyspaces (edgekv/replication/keyspace_orders.py)."""
+
+    def create(self, name: str, prefix: bytes, sites: tuple[str, ...], /, *, siblings: bool) -> None: ...
+
+    def add_site(self, name: str, site: str, /) -> bool: ...
+
+    def remove_site(self, name: str, site: str, /) -> bool: ...
+
+
 class Replication(Protocol):
     """Other nodes (edgekv/replication/replication.py)."""
+
+    @property
+    def keyspaces(self) -> KeyspaceOrders: ...
 
     @property
     def membership(self) -> Membership: ...

@@ -1,4 +1,4 @@
-"""keyspace list, and get of a key with several values, against a fake node."""
+"""keyspace, and get of a key with several values, against a fake node."""
 
 import json
 
@@ -15,8 +15,8 @@ FIGURES = {
     "sites": ["shop-7", "cloud"],
 }
 KEYSPACES = [
-    {"name": "default", "prefix": "", "ttl_s": 0, **FIGURES},
-    {"name": "odd", "prefix": {"base64": "/wo="}, "ttl_s": 60, **FIGURES},
+    {"name": "default", "prefix": "", "ttl_s": 0, **FIGURES, "draining": [], "state": "held"},
+    {"name": "odd", "prefix": {"base64": "/wo="}, "ttl_s": 60, **FIGURES, "draining": ["old"], "state": "draining"},
 ]
 
 
@@ -30,9 +30,22 @@ def test_a_table_shows_prefixes_as_keys_are_shown(listed: FakeNode, edgekv: Prog
     ended = edgekv("keyspace", "list")
     assert ended.exit_code == 0
     assert [line.split() for line in ended.text.splitlines()] == [
-        ["NAME", "PREFIX", "CONSISTENCY", "CONFLICT", "DURABILITY", "TTL", "SITES"],
-        ["default", "(empty)", "crdt", "siblings", "fsync", "none", "shop-7,", "cloud"],
-        ["odd", "\\xff\\x0a", "crdt", "siblings", "fsync", "60", "s", "shop-7,", "cloud"],
+        ["NAME", "PREFIX", "CONSISTENCY", "CONFLICT", "DURABILITY", "TTL", "SITES", "HERE"],
+        ["default", "(empty)", "crdt", "siblings", "fsync", "none", "shop-7,", "cloud", "yes"],
+        [
+            "odd",
+            "\\xff\\x0a",
+            "crdt",
+            "siblings",
+            "fsync",
+            "60",
+            "s",
+            "shop-7,",
+            "cloud,",
+            "old",
+            "(draining)",
+            "draining",
+        ],
     ]
     assert listed.requests == ["GET /v1/admin/keyspaces HTTP/1.1"]
 
@@ -48,6 +61,37 @@ def test_a_server_that_is_no_node_is_said(listed: FakeNode, edgekv: Program) -> 
     listed.foreign = (200, b"{}")
     ended = edgekv("keyspace", "list")
     assert (ended.exit_code, ended.out) == (5, b"") and "is this the HTTP listener" in ended.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "request_line", "said"),
+    [
+        (
+            ("create", "rooms", "--prefix", "r m/", "--sites", "a,b", "--conflict", "siblings"),
+            "PUT /v1/admin/keyspaces?keyspace=rooms&prefix=r%20m%2F&sites=a%2Cb&conflict=siblings HTTP/1.1",
+            "created: rooms",
+        ),
+        (("add-site", "rooms", "c"), "PUT /v1/admin/sites?keyspace=rooms&site=c HTTP/1.1", "added: rooms is at c"),
+        (
+            ("remove-site", "rooms", "a"),
+            "DELETE /v1/admin/sites?keyspace=rooms&site=a HTTP/1.1",
+            "removed: rooms drains at a",
+        ),
+    ],
+)
+def test_an_order_is_one_request_and_one_line(
+    node: FakeNode, edgekv: Program, arguments: tuple[str, ...], request_line: str, said: str
+) -> None:
+    node.foreign = (204, b"")
+    ended = edgekv("keyspace", *arguments)
+    assert (ended.exit_code, ended.text.strip()) == (0, said)
+    assert node.requests == [request_line]
+
+
+def test_what_the_node_refuses_is_said(node: FakeNode, edgekv: Program) -> None:
+    node.problem = (403, {"code": "denied", "detail": "this node does not lead the cluster. Ask 'hub-1'."})
+    ended = edgekv("keyspace", "create", "rooms", "--prefix", "rooms/")
+    assert ended.exit_code and "Ask 'hub-1'" in ended.err
 
 
 def test_a_page_of_a_server_that_offers_choices_is_no_value(listed: FakeNode, edgekv: Program) -> None:

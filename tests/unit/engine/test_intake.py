@@ -96,9 +96,29 @@ def test_a_run_may_have_keys_on_both_sides_of_another_keyspace(node: InlineNode)
     assert node.engine.receive(run)
     node.settle()
     assert [node.operations.get(key) for key in keys] == [b"1", b"2", b"3"]
-    foreign = run_of([b"4", b"5"])._replace(body=pack_columns([b"EWR", b"s/x"], [b"4", b"5"]))
+    foreign = run_of([b"4", b"5"])._replace(body=pack_columns([b"EWR", b"_meta/x"], [b"4", b"5"]))
     with pytest.raises(PeerFault, match="does not lie in keyspace"):
         node.engine.receive(foreign._replace(first_seq=4, chain=chain_next(0, run.body)))
+
+
+def test_a_key_that_another_keyspace_took_from_the_default_one_is_taken_in_and_shown_to_nobody(
+    node: InlineNode,
+) -> None:
+    """Its maker had not heard of the other keyspace; refused it would be lost, and all that comes after it."""
+    node.operations.set(b"s/j", b"of the other keyspace")
+    bodies = pack_columns([b"a", b"s/x"], [b"1", b"2"]), pack_operations([[[6, b"s/j", [b"e"]], [1, b"b", b"3", 0]]])
+    first = run_of([b"", b""])._replace(body=bodies[0])
+    assert node.engine.receive(first)
+    assert node.engine.receive(first._replace(first_seq=3, changes=1, chain=chain_next(0, bodies[0]), body=bodies[1]))
+    for _ in range(2):
+        assert [node.operations.get(key) for key in (b"a", b"b", b"s/x")] == [b"1", b"3", None]
+        assert node.operations.siblings.get(b"s/j").values == [b"of the other keyspace"]
+        node.settle()
+        node.kill()
+        node.open()
+    node.checkpoint()
+    assert node.engine.status()["misplaced"] == {"keys": 2, "first": ["s/j", "s/x"]}
+    assert node.engine.keyspaces.of(b"k").vector[PEER].seq == 3
 
 
 def test_a_run_that_was_taken_in_before_changes_nothing(node: InlineNode) -> None:
@@ -146,7 +166,8 @@ def test_a_clear_covers_what_was_received_and_is_not_durable(node: InlineNode) -
         ("a hole", run_of([b"v"], first_seq=2), PeerFault),
         ("another chain", run_of([b"v"], chain=7), Forked),
         ("an unknown keyspace", run_of([b"v"], keyspace=9), PeerFault),
-        ("a key of another keyspace", run_of([b"v"], key=b"s/x"), PeerFault),
+        ("a key of another keyspace", run_of([b"v"], key=b"_meta/x"), PeerFault),
+        ("a key of no keyspace in another", run_of([b"v"], keyspace=2), PeerFault),
         ("a plain value among siblings", run_of([b"v"], key=b"s/x", keyspace=2), PeerFault),
         ("an empty key", run_of([b"v"], key=b""), PeerFault),
         ("no changes", run_of([]), PeerFault),

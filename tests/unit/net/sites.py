@@ -24,6 +24,7 @@ class FakeHost:
         self.on_message: Callable[[int, bytes], None] = lambda link, message: None
         self.on_connected: Callable[[int], None] = lambda link: None
         self.parts = 0
+        self.troubles: Final[list[str]] = []
 
     def connected(self, link: int, *, outgoing: bool) -> None:
         self.events.append(("connected", link, outgoing))
@@ -40,6 +41,9 @@ class FakeHost:
 
     def disconnected(self, link: int) -> None:
         self.events.append(("disconnected", link))
+
+    def trouble(self, sentence: str) -> None:
+        self.troubles.append(sentence)
 
     @property
     def open(self) -> list[int]:

@@ -1,5 +1,7 @@
 """Upstreams: one for an edge, in order; each for a hub; and patience in between."""
 
+import asyncio
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -88,6 +90,45 @@ def test_an_upstream_that_comes_back_is_found_and_its_absence_is_said_once(caplo
         await hub.listen()
         await until(lambda: hub.host.open)
         assert tried == 1
+
+    run(scenario)
+
+
+def test_of_several_upstreams_that_are_away_each_is_said_once_in_the_log_and_shown_in_the_status(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def scenario(edge: Site, hub: Site) -> None:
+        edge.dial([NOBODY, Address(LOOPBACK, 2)])
+        await until(lambda: len(edge.host.troubles) >= 8)
+        assert sum("cannot connect" in line for line in caplog.messages) == 2
+        assert len(set(edge.host.troubles)) == 2
+
+    run(scenario)
+
+
+def test_two_hubs_that_dial_each_other_keep_one_link_and_dial_again_when_it_ends(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def scenario(one: Site, two: Site) -> None:
+        await one.links.dial(two.address)
+        await until(lambda: one.host.open and two.host.open)
+        dialed: list[int] = []
+
+        def is_there_already(number: int) -> None:
+            dialed.append(number)
+            if number == 2:
+                two.links.close(number, "there is another link with the same node", instead=1)
+
+        two.host.on_connected = is_there_already
+        line = two.dial([one.address]).lines[0]
+        await until(lambda: one.host.events[-1:] == [("disconnected", 2)] and two.host.open == [1])
+        for _ in range(20):
+            await asyncio.sleep(0.005)  # the pause before another attempt is 1 ms here
+        assert dialed == [2] and line.connected == one.address
+        assert caplog.messages == [], "nothing is wrong"
+        one.links.close(1, "over")
+        await until(lambda: two.host.open == [3])
+        assert dialed == [2, 3]
 
     run(scenario)
 

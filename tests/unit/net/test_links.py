@@ -4,10 +4,12 @@ import asyncio
 import random
 import socket
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import pytest
 
 from edgekv.net import link
+from edgekv.net.complaints import LINES_MAX, Complaints
 from edgekv.net.frame import FORMAT, MAGIC, PREFACE, Framing
 from tests.unit.net.sites import LOOPBACK, Site, run, until
 
@@ -91,6 +93,7 @@ def test_what_is_no_node_hears_the_preface_and_nothing_else(caplog: pytest.LogCa
         writer.close()
         assert one.host.events == []
         assert "does not speak as a node" in caplog.text
+        assert [f"the link with {LOOPBACK} ends: what" in sentence for sentence in one.host.troubles] == [True]
 
     run(scenario, 1)
 
@@ -107,6 +110,40 @@ def test_a_node_of_another_format_is_hung_up_on_with_both_versions_in_the_log(
         assert f"speaks format 9 of the peer protocol, this one format {FORMAT}" in caplog.text
 
     run(scenario, 1)
+
+
+def test_who_tries_a_port_again_and_again_fills_no_log(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now_s = 0.0
+    monkeypatch.setattr("edgekv.net.links.time", SimpleNamespace(monotonic=lambda: now_s))
+
+    async def scenario(one: Site) -> None:
+        nonlocal now_s
+        for minute in (1, 2):
+            for _ in range(5):
+                reader, writer = await stranger(one)
+                writer.write(b"GET / HTTP/1.1\r\n\r\n")
+                await reader.read()
+                writer.close()
+            assert len(caplog.messages) == minute
+            now_s += 60
+        assert len(one.host.troubles) == 10, "the status knows when it was last"
+
+    run(scenario, 1)
+
+
+def test_the_log_has_so_many_lines_about_connections_a_minute_and_the_number_of_the_others(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    now_s = 0.0
+    complaints = Complaints(lambda: now_s)
+    for i in range(LINES_MAX + 7):
+        complaints.say(f"machine {i}")
+    assert caplog.messages == [f"machine {i}" for i in range(LINES_MAX)]
+    now_s = 60.0
+    complaints.say("machine 0")
+    assert caplog.messages[LINES_MAX:] == ["7 more lines about other connections were left out", "machine 0"]
 
 
 def test_who_does_not_greet_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:

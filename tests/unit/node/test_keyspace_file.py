@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from edgekv.config import KeyspaceConfig
+from edgekv.engine.keyspace_entry import Entry
 from edgekv.engine.keyspaces import DEFAULT_ID, META_ID
 from edgekv.errors import ConfigError, Corruption, PeerFault
-from edgekv.node.keyspace_file import FILE, Entry, entries, load, load_or_seed, take_over
+from edgekv.node.keyspace_file import FILE, entries, load, load_or_seed, take_over
 from edgekv.wal.segment import segment_name
 
 DEFAULT = KeyspaceConfig(prefix=b"", name="default", durability="fsync")
@@ -34,7 +35,6 @@ def test_the_first_start_gives_ids_that_later_starts_find(tmp_path: Path) -> Non
         {"ttl_s": 61},
         {"conflict": "siblings"},
         {"consistency": "strong"},
-        {"sites": ["shop-7"]},
     ],
 )
 def test_a_keyspace_that_differs_from_the_directory_is_a_start_up_error(
@@ -166,3 +166,8 @@ def test_keyspaces_of_a_cluster_that_cannot_be_used_are_not_written_down(tmp_pat
     with pytest.raises(PeerFault, match="Upgrade the older"):
         take_over(tmp_path, welcomed[:1])
     assert not (tmp_path / FILE).exists()
+
+
+def test_sites_may_have_changed_since_the_configuration_was_written(tmp_path: Path) -> None:
+    load_or_seed(tmp_path, [DEFAULT, replace(ROOMS, sites=("shop-7",))])
+    assert load_or_seed(tmp_path, [DEFAULT, replace(ROOMS, sites=("shop-8",))])[2].sites == ("shop-7",)

@@ -19,7 +19,8 @@ from edgekv.limits import SESSION_TOKEN_CHARS_MAX
 from edgekv.node import session as session_module
 from edgekv.node.token import NAME_BYTES, Token, name_of, token_of, token_text
 from edgekv.replication.members import Announced
-from edgekv.store.applied import Cut, Stable
+from edgekv.store.applied import Cut, Stable, sync_path
+from edgekv.store.spool import spool_file
 from tests.unit.node.inline_node import InlineNode
 
 ROOMS = KeyspaceConfig(name="rooms", prefix=b"room/")
@@ -356,3 +357,35 @@ def test_a_member_that_knows_the_stable_and_lacks_its_rows_waits_for_them(here: 
     vector[actor] = Head(10**9, 0)
     there.node.durable()
     assert told.answers == [None]
+
+
+# -- rows that are taken over as a whole
+
+
+def test_a_token_covers_rows_that_were_taken_over_from_the_first_moment_on_that_they_show(tmp_path: Path) -> None:
+    source = InlineNode(tmp_path / "source", retain_bytes=1 << 30)
+    target = InlineNode(tmp_path / "target", seed=1, lone=False)
+    put(source, b"k")
+    source.checkpoint_at(source.now_ms + 5_000)
+    spool = source.spool(DEFAULT, spool_file(sync_path(target.config.data_dir), b"spool id"))
+    done: list[bool] = []
+    target.engine.flip(DEFAULT, b"spool id", spool.head.vector, spool.head.hlc, lambda: done.append(True))
+
+    def shows() -> bool:
+        seen = token_of(token(target, b"k")).entries
+        assert seen is not None
+        shown = target.operations.get(b"k") == b"x"
+        assert not shown or seen[DEFAULT] == {name_of(source.engine.actor): 1}
+        return shown
+
+    while not shows():
+        assert not done
+        if not target.flush():
+            target.tick()
+            target.apply_unheard()
+    assert not done, "the applier has committed, and the node does not know it yet"
+    while not done:
+        target.apply()
+    assert shows()
+    for node in (source, target):
+        node.kill()

@@ -181,3 +181,17 @@ def test_what_every_member_has_is_left_out_of_tokens(cluster: Cluster) -> None:
         cluster.edges[1].node.sessions.check(newer)
     cluster.run()
     cluster.edges[1].node.sessions.check(newer)
+
+
+def test_a_member_that_was_removed_while_it_was_away_acknowledges_nothing_any_more(cluster: Cluster) -> None:
+    hub, (gone, stays) = cluster.hub, cluster.edges
+    hub.operations.set(b"k", b"v")
+    cluster.run()
+    positions = hub.node.sessions.positions([DEFAULT])
+    assert len(hub.node.acks.covered_by(positions)) == 2
+    cluster.net.cut(cluster.wires[0])
+    cluster.run()
+    assert len(hub.node.acks.covered_by(positions)) == 2, "being away takes nothing back"
+    hub.replication.membership.remove(gone.name)
+    cluster.run()
+    assert [peer.name for peer in hub.node.acks.covered_by(positions)] == [stays.name]

@@ -165,9 +165,9 @@ def test_a_clock_that_is_set_neither_ends_a_link_nor_keeps_a_dead_one(net: Net, 
     assert wire.number not in hub.replication.links
 
 
-def test_a_peer_that_sends_beyond_its_credit_is_refused(net: Net, make: Make) -> None:
+def test_a_peer_that_sends_beyond_its_credit_is_refused(net: Net, make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     hub, (edge,), (wire,) = cluster(net, make, edges=1)
-    hub.engine.admission.hold()
+    monkeypatch.setattr(hub.engine.flips, "holds", lambda runs: True)
     changes = Changes(DEFAULT_ID, edge.engine.actor, 1, hub.now_ms << 16, 0, 1, bytes((1 << 20) - 64))
     message = messages.pack_message(messages.Runs([changes]))
     for _ in range(8):
@@ -392,3 +392,36 @@ def test_an_edge_admits_nobody(net: Net, make: Make) -> None:
     stranger = messages.Applicant(b"n" * 16, node_actor(b"n" * 16, b"12345678"), "stranger", "s", "hub")
     hub.replication.received(wire.number, messages.pack_message(messages.Admit([stranger])))
     assert not hub.replication.members.is_open(stranger.actor)
+
+
+@pytest.mark.parametrize("first_dials", [True, False])
+def test_of_two_links_between_two_hubs_one_goes_and_who_dials_it_again_hears_which_one_stays(
+    net: Net, make: Make, first_dials: bool
+) -> None:
+    hubs = [make("first", founder=True), make("second")]
+    ends = hubs if first_dials else hubs[::-1]
+    wires = [net.connect(*ends), net.connect(*ends[::-1])]
+    run(net, hubs, rounds=5)
+    (kept,) = (wire for wire in wires if wire.up)
+    dialer, listener = kept.ends[::-1]
+    again = net.connect(dialer, listener)
+    run(net, hubs, rounds=5)
+    assert kept.up and dialer.replaced[again.number] == kept.number
+    for hub in hubs:
+        assert list(hub.replication.links) == [kept.number]
+        assert hub.replication.figures.events == [], "nothing is wrong"
+
+
+def test_a_node_that_is_refused_again_and_again_is_one_event_with_its_name(
+    net: Net, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub = make("hub", founder=True)
+    monkeypatch.setattr("tests.unit.replication.wires.CLUSTER", b"d" * 16)
+    strangers = [make("one", role="edge"), make("two", role="edge")]
+    for stranger in strangers * 3:
+        net.connect(stranger, hub)
+        run(net, [hub, stranger], rounds=1)
+    assert [event.sentence.split(",")[0] for event in hub.replication.figures.events] == [
+        "one: it belongs to cluster 64646464",
+        "two: it belongs to cluster 64646464",
+    ]

@@ -2,12 +2,14 @@
 
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 from edgekv.config import KeyspaceConfig
 from edgekv.config.settings import Role
 from edgekv.ids import ID_BYTES
+from edgekv.node import keyspace_file
 from edgekv.replication.log_source import LogSource
 from edgekv.replication.messages import Applicant
 from edgekv.replication.replication import Replication
@@ -103,6 +105,8 @@ class Peer(InlineNode):
         self.role: Final = role
         self.founder: Final = founder
         self.rolled_back = False
+        self.replaced: Final[dict[int, int]] = {}
+        """By link that was given up the one, with the same node, that took its place."""
         self.clock_set_ms = 0
         """How far the wall clock was set, in sum."""
         super().__init__(
@@ -118,7 +122,7 @@ class Peer(InlineNode):
             cluster=CLUSTER,
             myself=Applicant(identity.node, identity.actor, self.name, self.site, self.role),
             founder=self.founder,
-            keyspaces=[],
+            remember=partial(keyspace_file.write, self.config.data_dir),
             transport=self,
             now_ms=lambda: self.now_ms,
             monotonic_ms=lambda: self.now_ms - self.clock_set_ms,
@@ -137,7 +141,9 @@ class Peer(InlineNode):
     def send(self, link: int, message: bytes) -> None:
         self.net.send(self, link, message)
 
-    def close(self, link: int, _reason: str) -> None:
+    def close(self, link: int, _reason: str, *, instead: int = 0) -> None:
+        if instead:
+            self.replaced[link] = instead
         self.net.close(self, link)
 
     def _roll_back(self) -> None:

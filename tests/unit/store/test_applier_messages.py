@@ -22,7 +22,8 @@ VECTORS = st.dictionaries(ACTORS, U63, max_size=3)
 CUTS = st.dictionaries(
     st.integers(0, 2**32 - 1), st.builds(Cut, VECTORS, VECTORS, st.frozensets(ACTORS, max_size=2)), max_size=2
 )
-REQUESTS = st.tuples(U63, st.none() | st.builds(Stable, U63, st.none() | CUTS))
+DROPPED = st.frozensets(st.integers(0, 2**32 - 1), max_size=2)
+REQUESTS = st.tuples(U63, st.none() | st.builds(Stable, U63, st.none() | CUTS, DROPPED))
 RESPONSES = st.one_of(
     st.just(Opened()),
     st.builds(Progress, U63, U63, U63, st.booleans(), st.booleans()),

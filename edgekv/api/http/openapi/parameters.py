@@ -6,7 +6,7 @@ from edgekv.api.http.cursors import POSITION
 from edgekv.api.http.openapi.reference import Part, ref
 from edgekv.api.http.promises import ACK, ACK_TIMEOUT, CONSISTENCY, SESSION, SESSION_TIMEOUT
 from edgekv.api.http.scan import TYPES
-from edgekv.config import TTL_S_MAX
+from edgekv.config import NAME, TTL_S_MAX
 from edgekv.engine.keyspaces import DEFAULT_NAME
 from edgekv.limits import (
     ACK_TIMEOUT_MS,
@@ -19,6 +19,7 @@ from edgekv.limits import (
 from edgekv.node.operations import EXPIRY_MS_MAX
 from edgekv.replication.acks import LEVELS
 
+_NAME: Final[Part] = {"type": "string", "pattern": f"^{NAME.pattern}$"}
 _QUERY_BYTES: Final[Part] = {"type": "string", "pattern": "^[^ ]*$"}
 _QUERY_BYTES_NOTE: Final = (
     "Bytes, percent-encoded. A bare + is refused: form encoders mean a space by it, URLs a plus. Write %20 or %2B."
@@ -134,6 +135,24 @@ PARAMETERS: Final[Part] = {
         "description": "1: keep what only this node has.",
         "schema": {"type": "integer", "enum": [0, 1], "default": 0},
     },
+    "NewKeyspace": _exploded(
+        "created",
+        "Its name and its prefix; the sites whose edges hold it, by commas (absent: all); how concurrent values conflict, for ever.",
+        {
+            "properties": {
+                "keyspace": _NAME,
+                "prefix": {"type": "string", "minLength": 1, "pattern": "^[^+]*$"},
+                "sites": {"type": "string", "pattern": "^[^+]*$"},
+                "conflict": {"enum": ["lww", "siblings"], "default": "lww"},
+            },
+            "required": ["keyspace", "prefix"],
+        },
+    ),
+    "KeyspaceSite": _exploded(
+        "place",
+        "A keyspace, and a site whose edges are to hold it or not.",
+        {"properties": {"keyspace": _NAME, "site": _NAME}, "required": ["keyspace", "site"]},
+    ),
     "Scan": _exploded(
         "range",
         "Where to begin: below a prefix at a key, or where the page before ended.",

@@ -221,14 +221,39 @@ PATHS: Final[Part] = {
     "/v1/status": _with_head(
         _operation("getStatus", "The node's figures", {"200": shown("Status", "Now.")}, (400, 406, *_EVERY))
     ),
-    "/v1/admin/keyspaces": _with_head(
-        _operation(
-            "getKeyspaces",
-            "The node's keyspaces, in the order of their prefixes",
-            {"200": shown("Keyspaces", "As they were created.")},
-            (400, 406, *_EVERY),
-        )
-    ),
+    "/v1/admin/keyspaces": {
+        **_with_head(
+            _operation(
+                "getKeyspaces",
+                "The node's keyspaces, in the order of their prefixes",
+                {"200": shown("Keyspaces", "As the node knows them.")},
+                (400, 406, *_EVERY),
+            )
+        ),
+        "put": _operation(
+            "putKeyspace",
+            "Create a keyspace; asked of the hub that leads",
+            {"204": {"description": "It is created; the other nodes hear of it."}},
+            (400, 403, *_EVERY),
+            parameters=[ref("parameters", "NewKeyspace")],
+        ),
+    },
+    "/v1/admin/sites": {
+        "put": _operation(
+            "putSite",
+            "Have the edges of a site hold a keyspace; asked of the hub that leads",
+            {"204": {"description": "They fetch it when they hear of it."}},
+            (400, 403, 404, *_EVERY),
+            parameters=[ref("parameters", "KeyspaceSite")],
+        ),
+        "delete": _operation(
+            "deleteSite",
+            "Take a site off a keyspace: its edges drain, and then delete their copies; asked of the hub that leads",
+            {"204": {"description": "It is taken off; the list of keyspaces says as long as it drains."}},
+            (400, 403, 404, *_EVERY),
+            parameters=[ref("parameters", "KeyspaceSite")],
+        ),
+    },
     "/v1/admin/vectors": _with_head(
         _operation(
             "getVectors",

@@ -142,8 +142,30 @@ SCHEMAS: Final[Part] = {
                 "items": {"type": "string"},
                 "description": "Whose edges hold it; empty: those of every site.",
             },
+            "draining": {
+                "type": "array",
+                "items": {"type": "string"},
+                "description": "Sites that were taken off it, and have a copy still.",
+            },
+            "state": {
+                "enum": ["held", "draining", "elsewhere"],
+                "description": "Of this node's copy; draining: its site was taken off, and it is about to be deleted.",
+            },
         },
-        "required": ["name", "prefix", "consistency", "conflict", "durability", "ttl_s", "system", "sites"],
+        "required": [
+            *(
+                "name",
+                "prefix",
+                "consistency",
+                "conflict",
+                "durability",
+                "ttl_s",
+                "system",
+                "sites",
+                "draining",
+                "state",
+            ),
+        ],
         "additionalProperties": False,
     },
     "Vector": {
@@ -176,7 +198,10 @@ SCHEMAS: Final[Part] = {
         "properties": {
             "keyspace": {"type": "string"},
             "ttl_ms": {"type": "integer", "description": "The TTL time, by which expiries were judged."},
-            "moved": {"type": "boolean", "description": "Whether what readers see changed meanwhile."},
+            "moved": {
+                "type": "boolean",
+                "description": "Whether what readers see changed meanwhile, or was purged beyond `ttl_ms`.",
+            },
             "vector": ref("schemas", "Vector"),
             "vector_after": ref("schemas", "Vector"),
             "keys": {"type": "integer", "minimum": 0},

@@ -18,7 +18,7 @@ from edgekv.crdt.decimals import text_of
 from edgekv.engine.conflicts import Conflicts
 from edgekv.engine.frame import Frame
 from edgekv.engine.keyspaces import Head, Keyspace, KeyspacePolicy, Keyspaces
-from edgekv.errors import EdgeKVError, InvalidRequest, NotANumber, NotFound, ReadOnly, TooLarge, WrongType
+from edgekv.errors import Denied, EdgeKVError, InvalidRequest, NotANumber, NotFound, ReadOnly, TooLarge, WrongType
 from edgekv.ids import Actor, KeyspaceId, node_actor
 from edgekv.limits import KEY_BYTES_MAX
 from edgekv.metrics import Metrics
@@ -236,6 +236,8 @@ class FakeOperations:
             "ttl_s": 0,
             "system": False,
             "sites": [],
+            "draining": [],
+            "state": "held",
         }
         return [{"name": "default", "prefix": b"", **figures}, {"name": "odd", "prefix": b"\xff", **figures}]
 
@@ -280,12 +282,33 @@ class FakeCommit:
 
 
 class FakeReplication:
+    def __init__(self) -> None:
+        self.orders: list[object] = []
+        """What an operator asked about keyspaces."""
+
     def remove(self, name: str, /) -> bool:
         if name != "edge":
             raise NotFound(f"there is no member {name!r}.")
         return True
 
     def lead(self) -> bool:
+        return True
+
+    def create(self, name: str, prefix: bytes, sites: tuple[str, ...], /, *, siblings: bool) -> None:
+        if name == "default":
+            raise Denied(f"there is a keyspace {name!r} already.")
+        self.orders.append((name, prefix, sites, siblings))
+
+    def add_site(self, name: str, site: str, /) -> bool:
+        if name == "none":
+            raise NotFound(f"there is no keyspace {name!r}.")
+        self.orders.append((name, "+", site))
+        return True
+
+    def remove_site(self, name: str, site: str, /) -> bool:
+        if name == "none":
+            raise NotFound(f"there is no keyspace {name!r}.")
+        self.orders.append((name, "-", site))
         return True
 
     @property
@@ -299,6 +322,10 @@ class FakeReplication:
 
     @property
     def repairs(self) -> "FakeReplication":
+        return self
+
+    @property
+    def keyspaces(self) -> "FakeReplication":
         return self
 
     def status(self) -> dict[str, object]:

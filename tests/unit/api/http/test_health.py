@@ -82,3 +82,28 @@ async def test_a_member_is_taken_out_by_its_name(site: Site) -> None:
     site.node.replication = FakeReplication()
     assert (await site.call("DELETE", "/v1/admin/members?member=edge")).status == 204
     assert (await site.call("DELETE", "/v1/admin/members?member=none")).status == 404
+
+
+@served()
+async def test_an_operator_creates_keyspaces_and_moves_them_among_sites(site: Site) -> None:
+    assert (await site.call("PUT", "/v1/admin/keyspaces?keyspace=a&prefix=a%2F")).status == 403, (
+        "nobody replicates here"
+    )
+    site.node.replication = replication = FakeReplication()
+    calls = [
+        ("PUT", "/v1/admin/keyspaces?keyspace=rooms&prefix=r%ff&sites=shop-1,shop-2&conflict=siblings", 204),
+        ("PUT", "/v1/admin/keyspaces?keyspace=all&prefix=a%2F", 204),
+        ("PUT", "/v1/admin/keyspaces?keyspace=all&prefix=a%2F&conflict=both", 400),
+        ("PUT", "/v1/admin/keyspaces?keyspace=default&prefix=a%2F", 403),
+        ("PUT", "/v1/admin/sites?keyspace=rooms&site=shop-3", 204),
+        ("DELETE", "/v1/admin/sites?keyspace=rooms&site=shop-1", 204),
+        ("DELETE", "/v1/admin/sites?keyspace=none&site=shop-1", 404),
+    ]
+    for method, target, status in calls:
+        assert (await site.call(method, target)).status == status
+    assert replication.orders == [
+        ("rooms", b"r\xff", ("shop-1", "shop-2"), True),
+        ("all", b"a/", (), False),
+        ("rooms", "+", "shop-3"),
+        ("rooms", "-", "shop-1"),
+    ]

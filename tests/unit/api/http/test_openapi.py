@@ -43,6 +43,15 @@ def statuses() -> Iterator[tuple[str, str, int]]:
 
 MEMBERS = "/v1/admin/members"
 REPAIR = "/v1/admin/repair"
+SITES = "/v1/admin/sites"
+KEYSPACES = "/v1/admin/keyspaces"
+QUERIES = {
+    (REPAIR, "put"): "?from=hub",
+    (MEMBERS, "delete"): "?member=edge",
+    (KEYSPACES, "put"): "?keyspace=rooms&prefix=rooms%2F&sites=a,b",
+    (SITES, "put"): "?keyspace=rooms&site=a",
+    (SITES, "delete"): "?keyspace=rooms&site=a",
+}
 BODIES = {
     "/v1/counter/{key}": {"add": 1},
     "/v1/set/{key}": {"add": ["a"], "remove": ["b"]},
@@ -53,7 +62,7 @@ BODIES = {
 
 def good(path: str, method: str) -> Request:
     """A request that is answered with success once `stored` was called."""
-    target = path.replace("{key}", "k") + {MEMBERS: "?member=edge", REPAIR: "?from=hub"}.get(path, "")
+    target = path.replace("{key}", "k") + QUERIES.get((path, method), "")
     if method == "post":
         return Request("POST", target, JSON, json.dumps(BODIES[path]).encode())
     return Request(method.upper(), target, body=b"1" if method == "put" else b"")
@@ -65,7 +74,7 @@ def stored(node: FakeNode, path: str) -> None:
         node.operations.sets.add(b"k", [b"a"])
     elif path.startswith("/v1/map/"):
         node.operations.maps.put(b"k", [(b"f", b"1")])
-    elif path in (MEMBERS, "/v1/admin/leader", REPAIR):
+    elif path in (MEMBERS, SITES, REPAIR, KEYSPACES, "/v1/admin/leader"):
         node.replication = FakeReplication()
     else:
         node.operations.set(b"k", b"1")
@@ -111,6 +120,9 @@ async def missing(site: Site, path: str, request: Request) -> Response:
     if path == MEMBERS:
         site.node.replication = FakeReplication()
         return await send(site, replace(request, target=f"{MEMBERS}?member=nobody"))
+    if path == SITES:
+        site.node.replication = FakeReplication()
+        return await send(site, replace(request, target=f"{SITES}?keyspace=none&site=a"))
     return await send(site, request)
 
 

@@ -1,0 +1,75 @@
+"""A keyspace as keyspaces.json, WELCOME and meta write it: a dict of plain values.
+
+    {"id", "name", "prefix" (hex), "durability", "consistency", "conflict", "ttl_s", "sites", "draining"}
+
+Without ``sites`` every site holds it. ``draining`` are sites that were taken off it and may still have a copy.
+"""
+
+from typing import Any, Final, get_args
+
+from edgekv.config import Conflict, Consistency, Durability
+from edgekv.engine.keyspaces import META_ID, KeyspacePolicy
+from edgekv.ids import KeyspaceId
+
+Entry = dict[str, Any]
+
+_FIELDS: Final = {
+    "id": int,
+    "name": str,
+    "prefix": str,
+    "durability": str,
+    "consistency": str,
+    "conflict": str,
+    "ttl_s": int,
+}
+
+_CHOICES: Final = {
+    "durability": get_args(Durability),
+    "consistency": get_args(Consistency),
+    "conflict": get_args(Conflict),
+}
+
+
+def entry_of(policy: KeyspacePolicy) -> Entry:
+    """As it is written."""
+    return {
+        "id": policy.id,
+        "name": policy.name,
+        "prefix": policy.prefix.hex(),
+        "durability": "fsync" if policy.fsync else "buffered",
+        "consistency": policy.consistency,
+        "conflict": "siblings" if policy.siblings else "lww",
+        "ttl_s": policy.ttl_ms // 1000,
+        "sites": list(policy.sites),
+        "draining": list(policy.draining),
+    }
+
+
+def policy_of(entry: Entry) -> KeyspacePolicy:
+    """KeyError, TypeError or ValueError when a field is missing or is none that `entry_of` makes."""
+    for field, kind in _FIELDS.items():
+        if not isinstance(entry[field], kind):
+            raise TypeError(f"{field} = {entry[field]!r}")
+    for field, known in _CHOICES.items():
+        if entry[field] not in known:
+            raise ValueError(f"{field} = {entry[field]!r}")
+    sites, draining = _sites(entry, "sites"), _sites(entry, "draining")
+    return KeyspacePolicy(
+        id=KeyspaceId(entry["id"]),
+        name=entry["name"],
+        prefix=bytes.fromhex(entry["prefix"]),
+        fsync=entry["durability"] != "buffered",
+        system=entry["id"] == META_ID,
+        ttl_ms=entry["ttl_s"] * 1000,
+        siblings=entry["conflict"] == "siblings",
+        consistency=entry["consistency"],
+        sites=sites,
+        draining=draining,
+    )
+
+
+def _sites(entry: Entry, field: str) -> tuple[str, ...]:
+    sites = entry.get(field, [])
+    if not isinstance(sites, list) or not all(isinstance(site, str) for site in sites):
+        raise TypeError(f"{field} = {sites!r}")
+    return tuple(sites)

@@ -1,0 +1,194 @@
+"""What an operator asks of the leading hub about keyspaces: create one, add a site, take one off; and the end of a site's draining.
+
+A hub that has no cluster yet does it to its own list; the founding writes that into meta.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Final
+
+from edgekv.config import NAME
+from edgekv.engine.engine import Engine
+from edgekv.engine.keyspaces import META_ID, KeyspacePolicy, Keyspaces, successor
+from edgekv.errors import ConfigError, Denied, InvalidRequest, NotFound
+from edgekv.ids import Actor, KeyspaceId, Vector
+from edgekv.limits import KEY_BYTES_MAX
+from edgekv.replication.keyspace_list import ListedKeyspace, listed
+from edgekv.replication.log_source import covers
+from edgekv.replication.members import Member, Members
+from edgekv.replication.messages import Applicant
+from edgekv.replication.seen import SeenTable
+
+_PAGE: Final = 1
+
+
+class KeyspaceOrders:
+    """Of one node; only one that leads, or has no cluster, carries them out."""
+
+    def __init__(
+        self,
+        *,
+        engine: Engine,
+        members: Members,
+        seen: SeenTable,
+        myself: Applicant,
+        write: Callable[[list[tuple[bytes, bytes]]], None],
+    ) -> None:
+        """``write``: one change of meta."""
+        self._engine: Final = engine
+        self._members: Final = members
+        self._seen: Final = seen
+        self._self: Final = myself
+        self._write: Final = write
+        self.install: Callable[[ListedKeyspace], None] = lambda entry: None
+        """Set once by `Replication`: take an entry into the node's own list."""
+
+    def create(self, name: str, prefix: bytes, sites: tuple[str, ...], *, siblings: bool) -> None:
+        """A new keyspace; ``sites`` empty: every site holds it. How concurrent values conflict is fixed from now on.
+
+        Denied: this node does not lead, the name is taken, prefixes would nest, or there are keys below the prefix. InvalidRequest: a
+        name is none.
+        """
+        self._check_leads()
+        self._check_names(name, prefix, sites)
+        policies = [keyspace.policy for keyspace in self._engine.keyspaces.all]
+        if any(policy.name == name for policy in policies):
+            raise Denied(f"there is a keyspace {name!r} already. See `edgekv keyspace list`.")
+        number = max(*(policy.id for policy in policies), *self._members.keyspaces, META_ID) + 1
+        policy = KeyspacePolicy(id=KeyspaceId(number), name=name, prefix=prefix, siblings=siblings, sites=sites)
+        try:
+            Keyspaces([*policies, policy])
+        except ConfigError as error:
+            raise Denied(f"keyspace {name!r} cannot be created: {error}") from error
+        found = self._first_key(prefix)
+        if found is not None:
+            shown = found.decode(errors="backslashreplace")
+            raise Denied(
+                f"there are keys below {prefix.decode(errors='backslashreplace')!r}, {shown!r} is the first: they would be hidden. "
+                "Export and delete them (edgekv kv), create the keyspace, and import them."
+            )
+        self._put(listed(policy))
+
+    def add_site(self, name: str, site: str) -> bool:
+        """Have a site hold a keyspace; False: it does. NotFound: there is none. Denied: it cannot, or this node does not lead."""
+        self._check_leads()
+        self._check_names(name, b"-", (site,))
+        entry = self._entry(name)
+        if not entry.policy.sites or site in entry.policy.sites:
+            return False
+        since = entry.draining.get(site)
+        of_site = {m.actor for m in self._members.members.values() if m.site == site}
+        older = [m.name for m in self._members.open_members() if m.site == site and since and m.revision <= since]
+        if older and since:
+            raise Denied(
+                f"site {site!r} was taken off keyspace {name!r}, and {', '.join(older)} forgot what they had made in it. "
+                "Start them anew with an empty --data-dir, then add the site."
+            )
+        self._put(
+            replace(
+                entry.with_sites((*entry.policy.sites, site)),
+                draining={other: revision for other, revision in entry.draining.items() if other != site},
+                left=entry.left - of_site,
+                hlcs={**entry.hlcs, site: self._engine.keyspaces.by_id[entry.policy.id].hlc},
+            )
+        )
+        return True
+
+    def remove_site(self, name: str, site: str) -> bool:
+        """Take a site off a keyspace: it drains, and then deletes its copy. False: it was taken off. Otherwise as `add_site`."""
+        self._check_leads()
+        entry = self._entry(name)
+        if site in entry.draining:
+            return False
+        if not entry.policy.sites:
+            raise Denied(
+                f"every site holds keyspace {name!r}. Only from one that was created with --sites one can be taken off."
+            )
+        if site not in entry.policy.sites:
+            raise NotFound(f"keyspace {name!r} is not at site {site!r}. See `edgekv keyspace list`.")
+        hub = next((m.name for m in self._members.open_members() if m.site == site and m.role == "hub"), None)
+        if hub is not None:
+            raise Denied(f"{hub!r} stands at site {site!r}: a hub holds every keyspace.")
+        sites = tuple(other for other in entry.policy.sites if other != site)
+        if not sites:
+            raise Denied(f"{site!r} is the last site of keyspace {name!r}. Add another one first.")
+        draining = {**entry.draining, site: self._members.next_revision}
+        self._put(replace(entry.with_sites(sites), draining=draining))
+        return True
+
+    def rows(self) -> list[tuple[bytes, bytes]]:
+        """What the founding writes into meta, and a leader what meta lacks."""
+        return [
+            listed(keyspace.policy).row
+            for keyspace in self._engine.keyspaces.all
+            if keyspace.id != META_ID and keyspace.id not in self._members.keyspaces
+        ]
+
+    def settle(self, own: Mapping[int, Vector]) -> None:
+        """Write down who has left. ``own``: this node's durable vectors."""
+        rows = self.rows()
+        for number, entry in self._members.keyspaces.items():
+            left = {
+                member.actor
+                for member in self._members.open_members()
+                if self._has_left(member, entry, own.get(number, {}))
+            }
+            if left:
+                rows.append(replace(entry, left=entry.left | left).row)
+        if rows:
+            self._write(rows)
+
+    def _has_left(self, member: Member, entry: ListedKeyspace, own: Vector) -> bool:
+        """Whether a member of a site that drains has said its last SEEN, and all that it says is here."""
+        since, seen = entry.draining.get(member.site), self._seen.by_actor.get(member.actor)
+        if since is None or seen is None or member.role == "hub" or member.actor in entry.left:
+            return False
+        return seen.revision >= since and covers(own, seen.vectors.get(entry.policy.id, {}))
+
+    def _put(self, entry: ListedKeyspace) -> None:
+        if self._members.founded:
+            self._write([entry.row])
+        self.install(entry)
+
+    def _entry(self, name: str) -> ListedKeyspace:
+        for keyspace in self._engine.keyspaces.all:
+            if keyspace.name == name and not keyspace.policy.system:
+                return self._members.keyspaces.get(keyspace.id, listed(keyspace.policy))
+        raise NotFound(f"there is no keyspace {name!r}. See `edgekv keyspace list`.")
+
+    def _first_key(self, prefix: bytes) -> bytes | None:
+        barrier, low = self._engine.barrier, prefix
+        try:
+            while True:
+                page = self._engine.reads.range(low, successor(prefix), _PAGE)
+                if page.found or page.next_key is None:
+                    return page.found[0].key if page.found else None
+                low = page.next_key
+        finally:
+            self._engine.barrier = barrier
+
+    def _check_leads(self) -> None:
+        members = self._members
+        if self._engine.admission.read_only is not None:
+            raise self._engine.admission.read_only
+        if members.founded and not (members.leader == self._self.node and members.is_open(self._self.actor)):
+            leader = next(
+                (m.name for m in members.open_members() if m.node == members.leader), "the hub that founded it"
+            )
+            raise Denied(f"this node does not lead the cluster. Ask {leader!r}.")
+        if self._engine.admission.outsider is not None:
+            raise self._engine.admission.outsider
+
+    @staticmethod
+    def _check_names(name: str, prefix: bytes, sites: tuple[str, ...]) -> None:
+        for each in (name, *sites):
+            if not NAME.fullmatch(each):
+                raise InvalidRequest(f"{each!r} is not a name: use letters, digits, dots, dashes or underscores.")
+        if not 0 < len(prefix) <= KEY_BYTES_MAX:
+            raise InvalidRequest(f"the prefix has {len(prefix)} bytes; it needs 1 to {KEY_BYTES_MAX}.")
+
+
+def still_draining(entry: ListedKeyspace, members: Mapping[Actor, Member]) -> tuple[str, ...]:
+    """The sites that were taken off, of which a member has not left yet."""
+    waiting = {m.site for m in members.values() if m.state == "open" and m.role != "hub" and m.actor not in entry.left}
+    return tuple(site for site in entry.draining if site in waiting)
