@@ -13,7 +13,7 @@ from typing import Final
 from edgekv.crdt.operation import PUT, Operation
 from edgekv.engine.engine import Engine
 from edgekv.engine.keyspaces import META_ID
-from edgekv.errors import Denied, NotFound
+from edgekv.errors import Denied, NotFound, Replaced
 from edgekv.ids import Actor, Vector, actor_text
 from edgekv.replication.keyspace_orders import KeyspaceOrders
 from edgekv.replication.log_source import covers
@@ -80,10 +80,10 @@ class Leader:
             )
         if applicant.actor in members.members:
             if not members.is_open(applicant.actor):
-                raise Denied(_closed(applicant, any(m.state == "open" for m in members.of_node(applicant.node))))
+                raise refusal_of(applicant, any(m.state == "open" for m in members.of_node(applicant.node)))
             return False
         if members.of_node(applicant.node) and not any(m.state == "open" for m in members.of_node(applicant.node)):
-            raise Denied(_closed(applicant, False))
+            raise refusal_of(applicant, False)
         for other in members.open_members():
             if other.name == applicant.name and other.node != applicant.node:
                 raise Denied(f"there is a node {applicant.name!r} already. Start this one with another --node name.")
@@ -226,11 +226,13 @@ class Leader:
         self._members.refresh()
 
 
-def _closed(applicant: Applicant, goes_on: bool) -> str:
+def refusal_of(applicant: Applicant, goes_on: bool) -> Denied:
     """Why an actor is not a member any more."""
     if goes_on:
-        return f"{actor_text(applicant.actor)} was closed: its node goes on under another incarnation. Is it running twice?"
-    return (
+        return Replaced(
+            f"{actor_text(applicant.actor)} was closed: its node goes on under another incarnation. Is it running twice?"
+        )
+    return Denied(
         f"{applicant.name!r} was removed from the cluster. To have it back, start it with an empty --data-dir; "
         "what it had not sent before can be read there, and exported."
     )

@@ -31,6 +31,8 @@ class Link:
         self.name = ""
         """Of the other node, as it says; empty before that."""
         self.sender: Sender | None = None
+        self.node, self.role = b"", ""
+        """The peer's, as it says in its HELLO, whatever comes of it."""
         self.since_ms: Final = wall_ms
         self.sent_ms = now_ms
         self.heard_ms = now_ms

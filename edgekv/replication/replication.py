@@ -19,6 +19,7 @@ from edgekv.errors import Denied, PeerFault
 from edgekv.ids import KeyspaceId, actor_text
 from edgekv.limits import LINKS_LOOK_MS, PEER_DEAD_MS, PEER_HEARTBEAT_MS, SEEN_INTERVAL_MS
 from edgekv.replication.acks import Acks
+from edgekv.replication.copies import Copies
 from edgekv.replication.figures import Figures
 from edgekv.replication.greeting import Greeting
 from edgekv.replication.holdings import Holdings
@@ -106,6 +107,8 @@ class Replication:
         table = LinkTable(self.links, transport, self.figures, now_ms=now_ms, monotonic_ms=monotonic_ms)
         self._table: Final = table
         self._holdings: Final = Holdings(engine, self.members, myself)
+        self.copies: Final = Copies(self.links, myself.node)
+        table.judge = self.copies.judge
         self.repairs: Final = Repairs(engine=engine, store=store, links=table, now_ms=now_ms, monotonic_ms=monotonic_ms)
         self.row_sync: Final = RowSync(
             engine=engine,
@@ -299,6 +302,7 @@ class Replication:
             self._greeted(link, message)
         elif isinstance(message, Refused):
             self._table.note(link, f"refused this node: {message.sentence}")
+            self.copies.refused(link, message)
             self._table.close(link, message.sentence, told=True)
         elif isinstance(message, Join):
             self._table.send(link, Welcome(self._cluster, self._subscriptions.entries()))

@@ -15,7 +15,7 @@ from typing import Final
 from edgekv.engine.engine import Engine
 from edgekv.engine.tail import LogCursor
 from edgekv.errors import CursorLost, Forked, PeerFault
-from edgekv.ids import Actor, KeyspaceId, Vector, actor_text
+from edgekv.ids import Actor, KeyspaceId, Vector, actor_text, node_of
 from edgekv.replication.log_source import LogSource, covers
 from edgekv.wal.record import Barrier, Changes
 
@@ -150,7 +150,10 @@ class Sender:
         if last_seq <= known:
             return False
         if run.first_seq <= known:
-            raise Forked(f"its history of {actor_text(run.actor)} ends at {known}, inside a run of this node's.")
+            raise Forked.of(
+                node_of(run.actor),
+                f"its history of {actor_text(run.actor)} ends at {known}, inside a run of this node's.",
+            )
         if run.first_seq > known + 1:
             raise PeerFault(
                 f"its history of {actor_text(run.actor)} ends at {known}, and this node's log goes on at {run.first_seq}."
