@@ -13,6 +13,7 @@ import click
 from edgekv.cli.node_http import NodeHttp
 from edgekv.cli.options import Output, as_cell, http_option, output_option, print_json, print_table, timeout_option
 from edgekv.cli.repair import repair
+from edgekv.cli.unite import unite
 from edgekv.cli.verify import verify
 from edgekv.codec import from_json
 from edgekv.config import Address
@@ -47,6 +48,7 @@ def cluster() -> None:
 
 cluster.add_command(verify)
 cluster.add_command(repair)
+cluster.add_command(unite)
 
 
 @cluster.command()

@@ -119,6 +119,9 @@ def set_aside(directory: Path, identity: Identity, entropy: Entropy, *, as_anoth
     ``as_another``: the node runs elsewhere as well, so it becomes another one, which may have another name.
     """
     counter = int.from_bytes(identity.incarnation[:4], "big") + 1
+    kept = directory / ASIDE / identity.incarnation.hex()
+    kept.mkdir(mode=0o700, parents=True, exist_ok=True)
+    (kept / FILE).write_bytes((directory / FILE).read_bytes())  # as a copy: whoever starts there is another incarnation
     renewed = replace(
         identity,
         node=entropy(ID_BYTES) if as_another else identity.node,

@@ -130,12 +130,16 @@ class Leader:
             self._clear_expired()
 
     def _return(self, own: Mapping[int, Vector]) -> None:
-        """After a restore: everybody is here, and nothing that they have is missing."""
+        """After a restore: everybody is here, and nothing that they have is missing.
+
+        Of a member that was restored as well only its meta counts: its changes it sends when it is admitted, which this leader does.
+        """
         others = {member.node for member in self._members.open_members()} - {self._self.node}
         complete = others <= self._heard.keys() and all(
             covers(own.get(keyspace, {}), {actor: seq for actor, (seq, _) in vector.items()})
             for hello in self._heard.values()
             for keyspace, vector in hello.vectors.items()
+            if keyspace == META_ID or self._members.is_open(hello.actor)
         )
         if complete:
             self._heard.clear()

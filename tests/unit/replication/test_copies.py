@@ -112,7 +112,6 @@ def test_what_is_set_aside_lies_whole_beside_an_empty_directory(tmp_path: Path) 
     (tmp_path / "wal" / "00000000.wal").write_bytes(b"log")
     renewed = identity.set_aside(tmp_path, who, dice.randbytes, as_another=True)
     assert (tmp_path / "wal" / "file").exists(), "only the next start moves anything"
-    (tmp_path / identity.ASIDE / who.incarnation.hex()).mkdir(parents=True)
     (tmp_path / "store").rename(tmp_path / identity.ASIDE / who.incarnation.hex() / "store")  # a crash came between
     started = identity.load_or_create(tmp_path, name="m", site="s", entropy=dice.randbytes)
     assert started.node == renewed.node != who.node and started.name == "m"
@@ -129,3 +128,33 @@ def test_a_node_that_keeps_its_place_keeps_its_name(tmp_path: Path) -> None:
     identity.set_aside(tmp_path, who, dice.randbytes, as_another=False)
     started = identity.load_or_create(tmp_path, name="n", site="s", entropy=dice.randbytes)
     assert (started.node, started.name) == (who.node, "n") and started.incarnation != who.incarnation
+
+
+def test_a_leader_and_a_member_that_were_both_restored_do_not_wait_for_each_other(
+    net: Net, make: Make, tmp_path: Path
+) -> None:
+    """The member has changes that the leader has not, and sends none before the leader admits it."""
+    hub, edge = make("hub", founder=True), make("edge", site="s", role="edge")
+    net.connect(edge, hub)
+    run(net, [hub, edge])
+    edge.operations.set(b"before", b"1")
+    run(net, [hub, edge], rounds=5)
+    hub.settle()
+    shutil.copytree(hub.config.data_dir, tmp_path / "hub-backup")
+    edge.operations.set(b"after", b"2")
+    run(net, [hub, edge], rounds=5)
+    edge.settle()
+    shutil.copytree(edge.config.data_dir, tmp_path / "edge-backup")
+    for peer in (hub, edge):
+        peer.cut_off()
+        peer.kill()
+        shutil.rmtree(peer.config.data_dir)
+        shutil.copytree(tmp_path / f"{peer.name}-backup", peer.config.data_dir)
+        peer.open()
+    net.connect(edge, hub)
+    run(net, [hub, edge], rounds=100)
+    assert hub.replication.leader.leads
+    assert hub.operations.get(b"after") == edge.operations.get(b"after") == b"2"
+    edge.operations.set(b"again", b"3")
+    run(net, [hub, edge], rounds=5)
+    assert hub.operations.get(b"again") == b"3"
