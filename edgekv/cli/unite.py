@@ -17,7 +17,7 @@ import click
 
 from edgekv.cli.node_process import NodeProcess
 from edgekv.cli.options import Output, as_cell, as_text, output_option, print_json, resp_option, timeout_option
-from edgekv.cli.resp_client import RespConnection
+from edgekv.cli.resp_client import Reply, RespConnection
 from edgekv.cli.verify import DIFFERENT
 from edgekv.config import Address
 from edgekv.engine.keyspaces import META_PREFIX
@@ -117,12 +117,12 @@ def _union(aside: RespConnection, here: RespConnection, key: bytes) -> Union:
             found.commands.append((b"SADD", key, *missing))
     for page in _pages(aside, b"HSCAN", key):
         fields, values = page[::2], page[1::2]
-        for field, value, known in zip(fields, values, _column(here, b"HMGET", key, fields), strict=True):
-            if known is None:
+        for field, value, held in zip(fields, values, _column(here, b"HMGET", key, fields), strict=True):
+            if held is None:
                 found.commands.append((b"HSET", key, field, value))
-            elif known != value:
-                assert isinstance(known, bytes)
-                found.different.append(Difference(key, field, known, value))
+            elif held != value:
+                assert isinstance(held, bytes)
+                found.different.append(Difference(key, field, held, value))
     return found
 
 
@@ -136,7 +136,7 @@ def _value(node: RespConnection, key: bytes) -> bytes | None:
     return found
 
 
-def _column(node: RespConnection, verb: bytes, key: bytes, names: list[bytes]) -> list[object]:
+def _column(node: RespConnection, verb: bytes, key: bytes, names: list[bytes]) -> list[Reply]:
     """What a node says of each name; a key that is something else there has none of them."""
     try:
         found = node.call(verb, key, *names)
@@ -159,11 +159,11 @@ def _pages(node: RespConnection, verb: bytes, key: bytes) -> Iterator[list[bytes
             return
 
 
-def _page(reply: object) -> tuple[bytes, list[bytes]]:
+def _page(reply: Reply) -> tuple[bytes, list[bytes]]:
     assert isinstance(reply, list)
     cursor, page = reply
     assert isinstance(cursor, bytes) and isinstance(page, list)
-    return cursor, page
+    return cursor, [name for name in page if isinstance(name, bytes)]
 
 
 def _document(each: Difference) -> dict[str, object]:

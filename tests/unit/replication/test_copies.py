@@ -12,7 +12,7 @@ from tests.unit.replication.wires import Make, Net, Peer, run
 
 
 def cloned(make: Make, original: Peer, monkeypatch: pytest.MonkeyPatch) -> Peer:
-    """As a virtual machine is: the same inode and birth time, so the same incarnation; it runs under the same name."""
+    """As a virtual machine is: the same inode and birth time, so the same incarnation; it runs under another name."""
     for peer in (original,):
         while peer.apply():
             pass
@@ -23,7 +23,6 @@ def cloned(make: Make, original: Peer, monkeypatch: pytest.MonkeyPatch) -> Peer:
     shutil.copytree(original.config.data_dir, twin_dir)
     twin = make("twin", site="s", role="edge")
     assert twin.engine.actor == original.engine.actor
-    twin.name = original.name
     return twin
 
 
@@ -91,7 +90,6 @@ def test_the_copy_whose_place_was_taken_is_told_so(net: Net, make: Make, tmp_pat
     edge.settle()
     shutil.copytree(edge.config.data_dir, tmp_path / "twin")
     twin = make("twin", site="s", role="edge")
-    twin.name = edge.name
     twin.replication._greeting._self = twin.replication._greeting._self._replace(name="edge")  # type: ignore[misc] # the same name
     heard = told(edge)
     edge.cut_off()
