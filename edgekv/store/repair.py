@@ -1,17 +1,17 @@
 """The repair of rows that differ although both sides have the same changes: damage of a disk, or a fault of EdgeKV.
 
 An operator asks for it (``edgekv cluster repair``); a BARRIER in the log says so, with a spool of the node whose rows are to be taken.
-It is carried out as a fold is (store/fold.py), in one LMDB transaction, but at *equal vectors*, where the dot rule has nothing to say:
+It is carried out as a fold is (store/fold.py), but at *equal vectors*, where the dot rule has nothing to say:
 
 replace   the spool's rows of the named keys take the place of this store's, which is what the operator says is damaged
 union     both sides' rows stay (crdt/unions.py)
 
 Keys are named by what they begin with. A row of this store with a wrong CRC is not read: the spool's version takes its place, and
 where there is none it goes. Tombstones, clears of maps and spent parts of counters are rows like others here, which either side may
-have purged. What was done is stored in the same transaction, so it is told whatever happens next (`Repaired`).
+have purged. What was done is stored with the last of it, so it is told whatever happens next (`Repaired`).
 """
 
-from collections.abc import Callable
+from functools import partial
 from typing import Any, Final, NamedTuple
 
 from edgekv.codec import pack, unpack
@@ -20,11 +20,10 @@ from edgekv.errors import Corruption
 from edgekv.ids import KeyspaceId
 from edgekv.limits import LMDB_KEY_BYTES_MAX
 from edgekv.store import layout
-from edgekv.store.applied import Applied, ChainedVector
-from edgekv.store.fold import Fold, Window, spool_of
+from edgekv.store.applied import ChainedVector
+from edgekv.store.fold import Begin, Fold, Window
 from edgekv.store.lmdb_store import LmdbStore, WriteTransaction
 from edgekv.store.spool import SpoolReader
-from edgekv.store.sweep import sweep_keyspace
 from edgekv.wal.record import Barrier, Repair
 
 KEPT_MAX: Final = 64
@@ -34,7 +33,10 @@ _NAME_END: Final = b"repair0"
 
 
 class Repaired(NamedTuple):
-    """What one repair did; ``damaged``: rows with a wrong CRC, which are among the replaced and the dropped ones."""
+    """What one repair did; ``damaged``: rows with a wrong CRC, which are among the replaced and the dropped ones.
+
+    After a crash in the middle it began anew: what had been done before is as it should be then, and not counted.
+    """
 
     spool_id: bytes
     keyspace: int
@@ -48,28 +50,9 @@ class Repaired(NamedTuple):
     damaged: int
 
 
-def repair(
-    transaction: WriteTransaction, before: Applied, barrier: Barrier, spool: SpoolReader, poll: Callable[[], None]
-) -> Applied:
-    """Carry out a BARRIER with a repair, which is the record at ``before.lsn``: what has to be stored beside the rows.
-
-    ``poll`` is called every few thousand rows and may raise. Raises Corruption: the spool is not the one that was logged, is damaged,
-    or stands at another vector than this store.
-    """
-    asked = barrier.repair
-    assert asked is not None
-    keyspace = KeyspaceId(barrier.keyspace)
-    vector = spool_of(barrier, spool)
-    if vector != before.vectors.get(keyspace, {}):
-        raise Corruption(
-            "the log repairs rows by those of another moment. Restore a backup of the directory.", path=spool.name
-        )
-    sweep_keyspace(transaction, keyspace, poll)
-    work = _Repair(transaction, keyspace, spool, vector, asked)
-    work.run(poll)
-    _remember(transaction, before.lsn, work.done(barrier.spool_id))
-    mixed = before.mixed | {keyspace} if spool.head.mixed else before.mixed
-    return before._replace(lsn=before.lsn + 1, mixed=mixed)
+def fold_of(barrier: Barrier) -> Begin:
+    """How the rows of a BARRIER's spool are joined: by the dot rule, or as its repair says."""
+    return Fold if barrier.repair is None else partial(_Repair, barrier, barrier.repair)
 
 
 def repairs(store: LmdbStore) -> list[Repaired]:
@@ -88,24 +71,34 @@ class _Repair(Fold):
 
     def __init__(
         self,
+        barrier: Barrier,
+        asked: Repair,
         transaction: WriteTransaction,
         keyspace: KeyspaceId,
         spool: SpoolReader,
-        vector: ChainedVector,
-        asked: Repair,
+        my_vector: ChainedVector,
+        joined: ChainedVector,
     ) -> None:
-        super().__init__(transaction, keyspace, spool, vector, vector)
+        if my_vector != spool.head.vector:
+            raise Corruption(
+                "the log repairs rows by those of another moment. Restore a backup of the directory.", path=spool.name
+            )
+        super().__init__(transaction, keyspace, spool, my_vector, joined)
         self._asked: Final = asked
+        self._spool_id: Final = barrier.spool_id
         self._beginnings: Final = tuple(layout.key_start(keyspace, prefix) for prefix in asked.prefixes)
         self._replaced = self._added = self._dropped = self._damaged = 0
 
-    def done(self, spool_id: bytes) -> Repaired:
-        """What it came to."""
+    def end(self, transaction: WriteTransaction, lsn: int) -> None:
         asked = self._asked
         counts = self._replaced, self._added, self._dropped, self._damaged
-        return Repaired(
-            spool_id, self._keyspace, asked.union, list(asked.prefixes), asked.source, asked.wall_ms, *counts
+        done = Repaired(
+            *(self._spool_id, self._keyspace, asked.union, list(asked.prefixes), asked.source, asked.wall_ms), *counts
         )
+        transaction.index_put(layout.DB_META, [(_NAME + lsn.to_bytes(8, "big"), pack(list(done)))])
+        kept = transaction.index_range(layout.DB_META, _NAME, _NAME_END, KEPT_MAX + 1)
+        for name, _ in kept[:-KEPT_MAX]:
+            transaction.index_delete(layout.DB_META, name)
 
     def _join_mine(self, lmdb_key: bytes, row: bytes, other: bytes | None) -> None:
         if not lmdb_key.startswith(self._beginnings):
@@ -141,13 +134,6 @@ class _Repair(Fold):
             self._uncounted[key] = None
         else:
             super()._changed(row_key)
-
-
-def _remember(transaction: WriteTransaction, lsn: int, done: Repaired) -> None:
-    transaction.index_put(layout.DB_META, [(_NAME + lsn.to_bytes(8, "big"), pack(list(done)))])
-    kept = transaction.index_range(layout.DB_META, _NAME, _NAME_END, KEPT_MAX + 1)
-    for name, _ in kept[:-KEPT_MAX]:
-        transaction.index_delete(layout.DB_META, name)
 
 
 def _unpacked(value: bytes) -> Repaired:
