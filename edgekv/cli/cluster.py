@@ -206,6 +206,11 @@ def advice(status: Document) -> list[str]:
             "This node has no link: it goes on alone, and what is written here stays here until a hub can be reached. "
             "Check its [[upstream]] and the network."
         )
+    found += [
+        "This node had another history than the cluster's, and has set it aside. See what the cluster lacks of it with "
+        f"`edgekv cluster unite {folder}`, and remove that folder when you have what you need."
+        for folder in replication["aside"]
+    ]
     for each in replication["unlinked"]:
         if not each["lag_changes"]:
             found.append(

@@ -46,7 +46,13 @@ class Step(NamedTuple):
     show_envvar=True,
     help="A node's HTTP listener; give it for each node that is compared, and mended.",
 )
-@click.option("--from", "source", metavar="NODE", help="The node that is right: the others take its rows.")
+@click.option(
+    "--from",
+    "source",
+    metavar="NODE",
+    envvar="EDGEKV_CLUSTER_REPAIR_FROM",
+    help="The node that is right: the others take its rows.",
+)
 @click.option(
     "--union", is_flag=True, help="All are right: each gets what any other one has. Deleted rows may come back."
 )

@@ -120,7 +120,7 @@ def holder_of(node: NodeHttp) -> Holder:
         for each in keyspaces
         if everything or each["system"] or not each["sites"] or status["site"] in each["sites"]
     }
-    linked = frozenset(link["peer"] for link in replication.get("links", []) if link["peer"] is not None)
+    linked = frozenset(link["peer"] for link in replication["links"] if link["peer"] is not None)
     return Holder(f"{status['node']} ({node.address})", node, frozenset(held), status["node"], linked)
 
 

@@ -26,6 +26,9 @@ class Copies:
         self.copied: Callable[[bool], None] = lambda runs_elsewhere: None
         """Set once by the shell: this node has to set what it has aside; whether it runs elsewhere as well."""
 
+        self.aside: list[str] = []
+        """Set once by the shell: the folders with what this node has set aside."""
+
     def judge(self, link: Link, error: EdgeKVError) -> EdgeKVError:
         """What a peer is told of a link's end."""
         if not isinstance(error, Forked) or not error.node:

@@ -278,7 +278,11 @@ class Replication:
 
     def status(self) -> dict[str, object]:
         """Figures for people and scripts."""
-        return {**self.figures.status(self._now_ms(), self._monotonic_ms()), "repairs": self.repairs.status()}
+        return {
+            **self.figures.status(self._now_ms(), self._monotonic_ms()),
+            "repairs": self.repairs.status(),
+            "aside": self.copies.aside,
+        }
 
     def _tell_seen(self) -> None:
         """What is said of a revision is said by a node that follows it: it makes no change any more where its site was taken off."""

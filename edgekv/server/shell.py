@@ -240,7 +240,8 @@ class Server:
             rolled_back=self._rolled_back,
             connections_max=self._allowed.peers,
         )
-        self._peers.replication.copies.copied = self._copied
+        copies = self._peers.replication.copies
+        copies.copied, copies.aside = self._copied, identity.aside(directory.path)
         if self.node.log is not None:
             self._effects.flusher = Flusher(self.node.log, self._deliver)
             self._spares = SpareMaker(

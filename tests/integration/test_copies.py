@@ -48,6 +48,8 @@ def test_what_the_copy_had_that_lost_its_place_is_brought_back(tmp_path: Path) -
                 with renamed:
                     until(lambda: has(renamed, b"twin", b"2"))
                     (kept,) = identity.aside(renamed.data_dir)
+                    code, said = edgekv("cluster", "status", "--http", str(renamed.http))
+                    assert code == 0 and f"edgekv cluster unite {kept}" in said, said
                     assert say(hub, b"DEL", b"before") == 1
                     code, said = edgekv("cluster", "unite", kept, "--resp", str(hub.resp))
                     assert code == 0 and "Nothing was done" in said, said

@@ -41,6 +41,7 @@ REPLICATION: dict[str, Any] = {
     "unlinked": [],
     "events": [],
     "repairs": {"under_way": None, "failure": None, "done": []},
+    "aside": [],
 }
 
 
