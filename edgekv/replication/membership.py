@@ -100,7 +100,7 @@ class Membership:
 
     def admit(self, applicant: Applicant) -> None:
         """Make a node a member, or have the leader do it. Denied: it may not be one."""
-        if self._engine.admission.read_only is not None:
+        if self._engine.admission.read_only is not None or self._members.unreadable is not None:
             return
         if not self._members.founded and self._founder:
             self._leader.found()

@@ -51,6 +51,7 @@ from edgekv.replication.messages import (
 )
 from edgekv.replication.row_sync import RowSync
 from edgekv.replication.seen import SeenTable
+from edgekv.replication.seen_hearing import SeenHearing
 from edgekv.replication.seen_telling import SeenTelling
 from edgekv.replication.streams import OWN_TROUBLE, Streams
 from edgekv.replication.subscriptions import Subscriptions
@@ -169,6 +170,7 @@ class Replication:
             links=table,
             actor=myself.actor,
         )
+        self._hearing: Final = SeenHearing(engine=engine, table=self.seen, members=self.members)
         self._seen_at_ms = 0
         self._looked_at_ms = 0
         engine.judges_clocks = myself.role == "hub"
@@ -238,6 +240,8 @@ class Replication:
         if not 0 <= now - self._seen_at_ms < SEEN_INTERVAL_MS:
             self._seen_at_ms = now
             self._tell_seen()
+        else:
+            self._telling.pay()
         if not 0 <= now - self._looked_at_ms < LINKS_LOOK_MS:
             self._looked_at_ms = now
             self._look(now)
@@ -281,11 +285,18 @@ class Replication:
     def _look(self, now: int) -> None:
         try:
             self.membership.apply_all()
+            for link in self._table:
+                if link.is_up:
+                    self._hearing.take(link)
+            self._hearing.forget_settled()
+            self.seen.prove(self._holdings.vectors())
             if self._engine.admission.read_only is None:
                 self.leader.tick(now, self._holdings.vectors())
             self.membership.follow_meta()
         except OWN_TROUBLE as error:
             self._table.say(f"what the leader has to do waits: {error}")
+        if self.members.unreadable is not None:
+            self._table.say(f"it goes on with the members as they were: {self.members.unreadable}")
         self.figures.look(now)
 
     # -- messages
@@ -317,8 +328,7 @@ class Replication:
 
     def _heard(self, link: Link, message: SeenList | Holds) -> None:
         if isinstance(message, SeenList):
-            for seen in message.members:
-                self.seen.hear(seen)
+            self._hearing.heard(link, message.members)
             return
         assert link.peer is not None
         self._greeting.compare(link.peer._replace(vectors=message.vectors))

@@ -294,6 +294,7 @@ class RowSync:
         offer = incoming.offer
         try:
             if check.step():
+                incoming.part.write_back()
                 return
             if (check.head.keyspace, check.head.vector, check.head.hlc) != (offer.keyspace, offer.vector, offer.hlc):
                 raise Corruption("the spool is another than was offered.", path=incoming.part.path.name)

@@ -51,7 +51,8 @@ class Part:
     def __init__(self, path: Path) -> None:
         self.path: Final = path
         self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-        self.size = self._written_back = os.fstat(self._fd).st_size
+        self.size = os.fstat(self._fd).st_size
+        self._written_back = 0
 
     def append(self, data: bytes) -> None:
         """The next piece. Raises OSError; what is there then is cut back at the next `cut`."""
@@ -59,11 +60,17 @@ class Part:
         while view:
             view = view[os.write(self._fd, view) :]
         self.size += len(data)
-        if self.size - self._written_back >= PART_WRITE_BACK_BYTES:
-            # Linux begins to write a dirty range out when it hears this, and waits for nothing. Else the one sync at the end has all
-            # of it to write, and the log's syncs stand in line behind it.
-            os.posix_fadvise(self._fd, self._written_back, self.size - self._written_back, os.POSIX_FADV_DONTNEED)
-            self._written_back = self.size
+
+    def write_back(self) -> None:
+        """Have the next PART_WRITE_BACK_BYTES written out; waits for nothing.
+
+        Else the one sync at the end has all of it to write, and the log's syncs stand in line behind it.
+        """
+        size = min(PART_WRITE_BACK_BYTES, self.size - self._written_back)
+        if size > 0:
+            # Linux begins to write a dirty range out when it hears this.
+            os.posix_fadvise(self._fd, self._written_back, size, os.POSIX_FADV_DONTNEED)
+            self._written_back += size
 
     def cut(self) -> None:
         """Begin again."""
