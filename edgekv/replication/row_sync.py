@@ -18,7 +18,14 @@ from edgekv.engine.engine import Engine
 from edgekv.engine.keyspaces import Keyspace
 from edgekv.errors import Corruption, EdgeKVError, FormatUnknown, PeerFault, Unavailable
 from edgekv.ids import Actor, KeyspaceId, Vector
-from edgekv.limits import PEER_MESSAGE_BYTES, PEER_MESSAGES_AT_ONCE, PEER_WINDOW_BYTES, SPOOL_KEEP_MS, SYNC_SILENCE_MS
+from edgekv.limits import (
+    LMDB_MAP_BYTES,
+    PEER_MESSAGE_BYTES,
+    PEER_MESSAGES_AT_ONCE,
+    PEER_WINDOW_BYTES,
+    SPOOL_KEEP_MS,
+    SYNC_SILENCE_MS,
+)
 from edgekv.replication.link import Link
 from edgekv.replication.log_source import LogSource, covers
 from edgekv.replication.messages import (
@@ -211,6 +218,8 @@ class RowSync:
     def offered(self, link: Link, offer: SyncOffer) -> None:
         """Take a spool in, unless another one is under way; then it is offered again when that is done."""
         keyspace = self._engine.keyspaces.by_id[KeyspaceId(offer.keyspace)]
+        if offer.bytes > LMDB_MAP_BYTES:
+            raise PeerFault(f"it offers {offer.bytes} bytes of rows, and no store holds more than {LMDB_MAP_BYTES}.")
         if covers(_seqs(keyspace), {actor: seq for actor, (seq, _) in offer.vector.items()}):
             self._send(link, SyncDone(offer.keyspace, _chained(keyspace)))
             return

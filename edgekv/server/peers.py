@@ -37,7 +37,7 @@ class Peers:
         now_ms: Callable[[], int],
         monotonic_ms: Callable[[], int],
         kick: Callable[[], None],
-        rolled_back: Callable[[], None],
+        rolled_back: Callable[[], bool],
         connections_max: int = PEER_CONNECTIONS_MAX,
     ) -> None:
         """``kick`` and ``rolled_back``: see `Replication`."""
