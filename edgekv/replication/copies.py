@@ -34,7 +34,7 @@ class Copies:
         if not isinstance(error, Forked) or not error.node:
             return error
         if error.node == self._node:
-            if link.role == "hub":
+            if _is_believed(link):
                 self.copied(False)
             return error
         if error.node != link.node:
@@ -44,5 +44,10 @@ class Copies:
 
     def refused(self, link: Link, refused: Refused) -> None:
         """A peer ended a link."""
-        if link.role == "hub" and refused.code in (Copied.code, Diverged.code):
+        if _is_believed(link) and refused.code in (Copied.code, Diverged.code):
             self.copied(refused.code == Copied.code)
+
+
+def _is_believed(link: Link) -> bool:
+    """A hub that this node was told to dial."""
+    return link.outgoing and link.role == "hub"
