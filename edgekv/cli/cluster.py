@@ -12,6 +12,8 @@ import click
 
 from edgekv.cli.node_http import NodeHttp
 from edgekv.cli.options import Output, as_cell, http_option, output_option, print_json, print_table, timeout_option
+from edgekv.cli.repair import repair
+from edgekv.cli.unite import unite
 from edgekv.cli.verify import verify
 from edgekv.codec import from_json
 from edgekv.config import Address
@@ -42,10 +44,13 @@ def cluster() -> None:
     \b
     edgekv cluster status                        members, links, what is wrong
     edgekv cluster verify --http A --http B      whether nodes hold the same
+    edgekv cluster repair --http A --http B      mend where they do not
     """
 
 
 cluster.add_command(verify)
+cluster.add_command(repair)
+cluster.add_command(unite)
 
 
 @cluster.command()
@@ -79,6 +84,11 @@ def status(output: Output, http: Address, timeout_s: float) -> None:
     for each in replication["late_writes"]:
         click.echo(
             f"{each['name']} brought {each['changes']} changes of {each['keyspace']} when it came back from being parked."
+        )
+    for each in replication["repairs"]["done"][-_EVENTS_SHOWN:]:
+        click.echo(
+            f"Repaired {_time(each['wall_ms'])}: {each['keyspace']} from {each['source']}{' (union)' if each['union'] else ''}, "
+            f"{each['replaced']} rows replaced, {each['added']} added, {each['dropped']} dropped."
         )
     events = replication["events"][-_EVENTS_SHOWN:]
     if events:
@@ -224,6 +234,11 @@ def advice(status: Document) -> list[str]:
         "its users; when it reaches a hub it is admitted again."
         for each in replication["members"]
         if each["state"] == "parked"
+    ]
+    found += [
+        "This node had another history than the cluster's, and has set it aside. See what the cluster lacks of it with "
+        f"`edgekv cluster unite {folder}`, and remove that folder when you have what you need."
+        for folder in replication["aside"]
     ]
     for each in replication["unlinked"]:
         if not each["lag_changes"]:

@@ -8,10 +8,10 @@ from collections.abc import Callable
 from typing import Final
 
 from edgekv.engine.engine import Engine
-from edgekv.errors import Denied, PeerFault, Unavailable
+from edgekv.errors import Copied, Denied, PeerFault, Replaced, Unavailable
 from edgekv.ids import Actor, KeyspaceId, Vector, actor_text
 from edgekv.replication.acks import HUB, Acks
-from edgekv.replication.leader import Leader, vector_of
+from edgekv.replication.leader import Leader, refusal_of, vector_of
 from edgekv.replication.link import Link
 from edgekv.replication.link_table import LinkTable
 from edgekv.replication.log_source import covers
@@ -101,6 +101,8 @@ class Membership:
             return
         try:
             self.admit(Applicant(peer.node, peer.actor, peer.name, peer.site, peer.role))
+        except Replaced as error:
+            self._links.refuse(link, Copied(str(error)))
         except Denied as error:
             self._links.refuse(link, PeerFault(str(error)))
 
@@ -112,6 +114,10 @@ class Membership:
 
     def admit(self, applicant: Applicant) -> None:
         """Make a node a member, or have the leader do it. Denied: it may not be one."""
+        known = self._members.members.get(applicant.actor)
+        nodes_open = any(member.state == "open" for member in self._members.of_node(applicant.node))
+        if known is not None and known.state != "open" and nodes_open:
+            raise refusal_of(applicant, True)
         if self._engine.admission.read_only is not None or self._members.unreadable is not None:
             return
         if not self._members.founded and self._founder:
@@ -190,7 +196,7 @@ class Membership:
     def need_of(self, link: Link) -> dict[int, Vector] | None:
         """By keyspace what rows for a peer that returns have to cover; None: it does not return, or this node lacks some."""
         member = None if link.peer is None else self._members.members.get(link.peer.actor)
-        if member is None or member.state != "returning" or not link.returns:
+        if member is None or member.state != "returning" or link.need is None:
             return None
         here: dict[int, Vector] = {k.id: vector_of(self._engine, k.id) for k in self._engine.keyspaces.all}
         return member.need if all(covers(here.get(k, {}), need) for k, need in member.need.items()) else None

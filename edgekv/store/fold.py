@@ -20,6 +20,7 @@ they are for any row that is written; those of rows that went are recognised as 
 
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from struct import Struct
 from typing import Final
 
@@ -82,12 +83,13 @@ def fold(
 class Folding:
     """A fold over several transactions: `step` in each, until it says what has to be stored beside the rows."""
 
-    def __init__(self, lsn: int, barrier: Barrier, spool: SpoolReader) -> None:
-        """``lsn``: of the BARRIER."""
+    def __init__(self, lsn: int, barrier: Barrier, spool: SpoolReader, begin: "Begin | None" = None) -> None:
+        """``lsn``: of the BARRIER. ``begin``: another way to join than the dot rule (store/repair.py)."""
         self.lsn: Final = lsn
         self._barrier: Final = barrier
         self._spool: Final = spool
-        self._fold: _Fold | None = None
+        self._begin: Final = begin or partial(Fold, unseen=dict(barrier.unseen))
+        self._fold: Fold | None = None
 
     def step(
         self, transaction: WriteTransaction, before: Applied, poll: Callable[[], None], *, rows_max: int
@@ -101,12 +103,12 @@ class Folding:
         keyspace = KeyspaceId(self._barrier.keyspace)
         mine = before.vectors.get(keyspace, {})
         if self._fold is None:
-            self._check(keyspace)
-            joined = joined_vector(mine, self._spool.head.vector)
+            joined = joined_vector(mine, spool_of(self._barrier, self._spool))
             sweep_keyspace(transaction, keyspace, poll)
-            self._fold = _Fold(transaction, keyspace, self._spool, mine, joined, dict(self._barrier.unseen))
+            self._fold = self._begin(transaction, keyspace, self._spool, mine, joined)
         if not self._fold.run(transaction, poll, rows_max):
             return None
+        self._fold.end(transaction, before.lsn)
         return Applied(
             before.lsn + 1,
             {**before.vectors, keyspace: self._fold.joined},
@@ -115,19 +117,21 @@ class Folding:
             before.ttl_ms,
         )
 
-    def _check(self, keyspace: KeyspaceId) -> None:
-        barrier, spool = self._barrier, self._spool
-        head, theirs = spool.head, {actor: (seq, chain) for actor, seq, chain in barrier.vector}
-        if (head.keyspace, head.vector, head.hlc) != (keyspace, theirs, barrier.hlc):
-            raise Corruption(f"{spool.name} is another spool than the log speaks of. {_REMEDY}", path=spool.name)
-
     def close(self) -> None:
         """Give the spool back. Idempotent."""
         self._spool.close()
 
 
-class _Fold:
-    """One fold under way."""
+def spool_of(barrier: Barrier, spool: SpoolReader) -> ChainedVector:
+    """The vector of the spool that a BARRIER names. Raises Corruption: this is another one."""
+    head, theirs = spool.head, {actor: (seq, chain) for actor, seq, chain in barrier.vector}
+    if (head.keyspace, head.vector, head.hlc) != (barrier.keyspace, theirs, barrier.hlc):
+        raise Corruption(f"{spool.name} is another spool than the log speaks of. {_REMEDY}", path=spool.name)
+    return theirs
+
+
+class Fold:
+    """One fold under way: what becomes of a row is decided in two methods, which a repair (store/repair.py) has of its own."""
 
     def __init__(
         self,
@@ -136,8 +140,10 @@ class _Fold:
         spool: SpoolReader,
         my_vector: ChainedVector,
         joined: ChainedVector,
-        unseen: Mapping[Actor, int],
+        unseen: Mapping[Actor, int] | None = None,
     ) -> None:
+        """``unseen``: see `Barrier`."""
+        unseen = unseen or {}
         self._transaction = transaction
         """Of this step."""
         self._keyspace: Final = keyspace
@@ -177,6 +183,9 @@ class _Fold:
                 return False
         self._count_up_to(None)
         return True
+
+    def end(self, transaction: WriteTransaction, lsn: int) -> None:
+        """All is joined: what has to be stored of that beside the rows. ``lsn``: of the BARRIER."""
 
     # -- both sides, in step
 
@@ -326,3 +335,7 @@ def _by_number(vector: Mapping[Actor, int], number_of: Callable[[Actor], int | N
 
 def _lmdb_key(row: tuple[bytes, bytes]) -> bytes:
     return row[0]
+
+
+Begin = Callable[[WriteTransaction, KeyspaceId, SpoolReader, ChainedVector, ChainedVector], Fold]
+"""As `Fold` is made."""

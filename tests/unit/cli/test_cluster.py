@@ -41,6 +41,8 @@ REPLICATION: dict[str, Any] = {
     "unlinked": [],
     "late_writes": [],
     "events": [],
+    "repairs": {"under_way": None, "failure": None, "done": []},
+    "aside": [],
 }
 
 
