@@ -101,6 +101,13 @@ def reincarnate(directory: Path, identity: Identity, entropy: Entropy) -> Identi
     return renewed
 
 
+def renewed_ms(directory: Path, identity: Identity, now_ms: int) -> int:
+    """How long ago it took its incarnation, by the file's time; very long: it is its first. Never below 0."""
+    if not identity.past:
+        return 1 << 62
+    return max(0, now_ms - (directory / FILE).stat().st_mtime_ns // 1_000_000)
+
+
 def read(directory: Path) -> Identity:
     """The identity as written, for offline tools. Raises Corruption when there is none that can be read."""
     return _read(directory / FILE)[0]

@@ -13,8 +13,9 @@ from typing import Final
 from edgekv.crdt.operation import PUT, Operation
 from edgekv.engine.engine import Engine
 from edgekv.engine.keyspaces import META_ID
-from edgekv.errors import Denied, NotFound
+from edgekv.errors import Denied, NotFound, Unavailable
 from edgekv.ids import Actor, Vector, actor_text
+from edgekv.limits import STRANGERS_HEARD_MAX, VALUE_BYTES_MAX
 from edgekv.replication.keyspace_orders import KeyspaceOrders
 from edgekv.replication.log_source import covers
 from edgekv.replication.members import CLUSTER_KEY, STABLE_KEY, Announced, Member, Members, pack_announced, pack_cluster
@@ -111,7 +112,9 @@ class Leader:
     def heard_hello(self, hello: Hello) -> None:
         """A member came: for a leader that has to find out what it has forgotten."""
         if self.is_leader and not self.leads:
-            self._heard[hello.node] = hello
+            known = {member.node for member in self._members.open_members()}
+            if hello.node in known or len(self._heard.keys() - known) < STRANGERS_HEARD_MAX:
+                self._heard[hello.node] = hello
 
     def tick(self, now_ms: int, own: Mapping[int, Vector]) -> None:
         """Settle what can be, announce what is stable. ``own``: this node's durable vectors."""
@@ -167,7 +170,13 @@ class Leader:
         last = members.announced
         if stable is not None and (last is None or _says_more(stable, last.stable)):
             announced = Announced(number=1 if last is None else last.number + 1, stable=stable)
-            self._write([(STABLE_KEY, pack_announced(announced))])
+            row = pack_announced(announced)
+            if len(row) > VALUE_BYTES_MAX:
+                raise Unavailable(
+                    f"what is stable takes {len(row)} bytes, and an entry of meta {VALUE_BYTES_MAX}: there are too many actors or "
+                    "keyspaces, and deletions are not forgotten any more."
+                )
+            self._write([(STABLE_KEY, row)])
 
     def _clear_expired(self) -> None:
         """Remove keys whose expiry has passed for everybody (engine/expired_keys.py)."""

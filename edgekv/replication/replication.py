@@ -75,14 +75,15 @@ class Replication:
         now_ms: Callable[[], int],
         monotonic_ms: Callable[[], int],
         kick: Callable[[], None],
-        rolled_back: Callable[[], None],
+        rolled_back: Callable[[], bool],
         acks: Acks,
         store: LmdbStore,
         folder: SpoolFolder,
         entropy: Callable[[int], bytes],
     ) -> None:
         """``founder``: it has no upstream. ``remember``: write these keyspaces down durably. ``kick``: flush soon. ``rolled_back``: a
-        peer has changes of this node that it does not remember; it must go on as another incarnation.
+        peer has changes of this node that it does not remember; it must go on as another incarnation; whether
+        it does.
         """
         self._engine: Final = engine
         self._cluster: Final = cluster
@@ -331,7 +332,7 @@ class Replication:
             self._hearing.heard(link, message.members)
             return
         assert link.peer is not None
-        self._greeting.compare(link.peer._replace(vectors=message.vectors))
+        self._greeting.compare(link, link.peer._replace(vectors=message.vectors))
         self._subscriptions.heard(link, message)
 
     def _greeted(self, link: Link, hello: Hello) -> None:

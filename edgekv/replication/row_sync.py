@@ -18,7 +18,14 @@ from edgekv.engine.engine import Engine
 from edgekv.engine.keyspaces import Keyspace
 from edgekv.errors import Corruption, EdgeKVError, FormatUnknown, PeerFault, Unavailable
 from edgekv.ids import Actor, KeyspaceId, Vector
-from edgekv.limits import PEER_MESSAGE_BYTES, PEER_MESSAGES_AT_ONCE, PEER_WINDOW_BYTES, SPOOL_KEEP_MS, SYNC_SILENCE_MS
+from edgekv.limits import (
+    LMDB_MAP_BYTES,
+    PEER_MESSAGE_BYTES,
+    PEER_MESSAGES_AT_ONCE,
+    PEER_WINDOW_BYTES,
+    SPOOL_KEEP_MS,
+    SYNC_SILENCE_MS,
+)
 from edgekv.replication.link import Link
 from edgekv.replication.log_source import LogSource, covers
 from edgekv.replication.messages import (
@@ -31,7 +38,7 @@ from edgekv.replication.messages import (
     SyncWant,
 )
 from edgekv.store.lmdb_store import LmdbStore, StoreError
-from edgekv.store.spool import SpoolWriter, keep
+from edgekv.store.spool import SpoolWriter
 from edgekv.store.spool_check import SpoolCheck
 from edgekv.store.spool_transfer import Part, SpoolFolder
 
@@ -64,6 +71,7 @@ class Incoming:
         self.link: Link = link
         self.check: SpoolCheck | None = None
         self.flipping = False
+        """It is made durable, or becomes part of the keyspace: no way back."""
         self.waiting: Final[deque[SyncPiece]] = deque()
         """Pieces that came while the disk is full, as many as the peer has credit for."""
         self.heard_ms = now_ms
@@ -210,6 +218,8 @@ class RowSync:
     def offered(self, link: Link, offer: SyncOffer) -> None:
         """Take a spool in, unless another one is under way; then it is offered again when that is done."""
         keyspace = self._engine.keyspaces.by_id[KeyspaceId(offer.keyspace)]
+        if offer.bytes > LMDB_MAP_BYTES:
+            raise PeerFault(f"it offers {offer.bytes} bytes of rows, and no store holds more than {LMDB_MAP_BYTES}.")
         if covers(_seqs(keyspace), {actor: seq for actor, (seq, _) in offer.vector.items()}):
             self._send(link, SyncDone(offer.keyspace, _chained(keyspace)))
             return
@@ -306,19 +316,30 @@ class RowSync:
             return
         incoming.part.close()
         keyspace = self._engine.keyspaces.by_id[KeyspaceId(offer.keyspace)]
+        incoming.flipping = True
+        self._folder.keep(
+            incoming.part.path,
+            offer.spool,
+            lambda error: self._kept(incoming, keyspace, check.head.ttl_ms, error),
+        )
+
+    def _kept(self, incoming: Incoming, keyspace: Keyspace, ttl_ms: int, error: OSError | None) -> None:
+        """The spool is durable: flip."""
+        if self._incoming is not incoming:
+            return  # the node stops
+        if error is not None:
+            self._fail(incoming, error)
+            return
+        offer = incoming.offer
         try:
-            keep(incoming.part.path, self._folder.path, offer.spool)
-            incoming.flipping = True
-            self._engine.checkpoints.learn_ttl(check.head.ttl_ms)
+            self._engine.checkpoints.learn_ttl(ttl_ms)
             self._engine.flip(
                 keyspace.id, offer.spool, offer.vector, offer.hlc, lambda: self._flipped(incoming, keyspace)
             )
-        except PeerFault as error:
+        except PeerFault as fault:
             self._folder.remove(offer.spool)
             self._give_up(incoming)
-            self._refuse(incoming.link, error)
-        except OSError as error:
-            self._fail(incoming, error)
+            self._refuse(incoming.link, fault)
 
     def _flipped(self, incoming: Incoming, keyspace: Keyspace) -> None:
         self._incoming = None
@@ -456,6 +477,7 @@ class RowSync:
         incoming = self._incoming
         if incoming is not None and not incoming.flipping:
             self._give_up(incoming)
+        self._incoming = None
 
     def _drop(self, keyspace: int) -> None:
         outgoing = self._outgoing.pop(keyspace)

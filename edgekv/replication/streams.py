@@ -12,7 +12,13 @@ from edgekv.engine.engine import Engine
 from edgekv.engine.keyspaces import META_ID
 from edgekv.errors import Corruption, CursorLost, FormatUnknown, PeerFault, Unavailable
 from edgekv.ids import Actor, KeyspaceId, Vector, actor_text, node_of
-from edgekv.limits import PEER_ACK_BYTES, PEER_MESSAGE_BYTES, PEER_MESSAGES_AT_ONCE, PEER_WINDOW_BYTES
+from edgekv.limits import (
+    PEER_ACK_BYTES,
+    PEER_MESSAGE_BYTES,
+    PEER_MESSAGES_AT_ONCE,
+    PEER_WINDOW_BYTES,
+    VECTOR_ENTRIES_MAX,
+)
 from edgekv.replication.acks import Acks, Peer
 from edgekv.replication.holdings import Holdings
 from edgekv.replication.link import Link
@@ -151,7 +157,10 @@ class Streams:
             raise PeerFault(
                 "it acknowledges changes that this node has never made."
             )  # later ones must not count as covered
-        link.acknowledged.setdefault(keyspace, {}).update(vector)
+        acknowledged = link.acknowledged.setdefault(keyspace, {})
+        acknowledged.update(vector)
+        if len(acknowledged) > VECTOR_ENTRIES_MAX:
+            raise PeerFault(f"it acknowledges changes of more than {VECTOR_ENTRIES_MAX} actors.")
         self._acks.heard(_peer(peer), KeyspaceId(keyspace), vector)
 
     # -- and come in

@@ -30,6 +30,7 @@ from edgekv.limits import (
     BUFFERED_SYNC_INTERVAL_MS,
     MIB,
     READER_AGE_MS,
+    REINCARNATION_PAUSE_MS,
     SLICE_MS,
     SPARE_SEGMENTS,
 )
@@ -362,17 +363,27 @@ class Server:
         self.node.durable()
         self._peers.replication.durable()
 
-    def _rolled_back(self) -> None:
-        """The directory was set back: what this incarnation writes from now on others have as something else."""
+    def _rolled_back(self) -> bool:
+        """The directory was set back: what this incarnation writes from now on others have as something else. Whether it goes on.
+
+        A peer's word is all there is, so a lie must not make a node start again and again.
+        """
         if self._failure is not None:
-            return
+            return True
+        if identity.renewed_ms(self._directory.path, self.node.identity, now_ms()) < REINCARNATION_PAUSE_MS:
+            _log.warning(
+                "another node says again that this one was set back: it took a new incarnation a moment ago, and keeps it"
+            )
+            return False
         renewed = identity.reincarnate(self._directory.path, self.node.identity, os.urandom)
         error = Unavailable(
             "another node has changes of this one that this one does not know: its directory was set back to an older state. "
             f"Start it again: it goes on as {actor_text(renewed.actor)}, and gets the changes back."
         )
+        _log.warning("%s", error)
         self.engine.admission.read_only = error
         self._end(error)
+        return True
 
     def _fail(self, error: LogFailed) -> None:
         """Rule L8: nothing is acknowledged any more; say so, and end."""

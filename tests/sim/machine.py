@@ -174,7 +174,7 @@ class Machine:
         self._note(f"link {link} closed: {reason}")
         self._cluster.network.close(link)
 
-    def _rolled_back(self) -> None:
+    def _rolled_back(self) -> bool:
         raise Violation(f"{self.node.name} is told of changes of its own that it has forgotten")
 
     def _upstreams(self) -> list[int]:
