@@ -22,11 +22,13 @@ from edgekv.node import identity
 from edgekv.replication import stability
 from edgekv.replication.holdings import Holdings
 from edgekv.replication.log_source import LogSource
+from edgekv.replication.lowest import _Columns
 from edgekv.replication.membership import Membership
+from edgekv.replication.seen import SeenTable
 from edgekv.replication.sender import Sender
 from edgekv.replication.streams import Streams
 from edgekv.store import fold
-from edgekv.store.fold import _Fold
+from edgekv.store.fold import Fold
 from edgekv.store.generation import Generation
 from edgekv.store.purge import Cuts
 from edgekv.store.spool import SpoolWriter
@@ -170,9 +172,9 @@ MUTANTS: Final[dict[str, Mutant]] = {
         "the leader uses a SEEN that it does not cover",
         (
             (
-                stability.compute_stable,
-                "if not all(_covers_all(own, seen[member.actor]) for member in counted):",
-                "if False:",
+                SeenTable.prove,
+                "while spoken.ahead and _covers_all(own, spoken.ahead[0]):",
+                "while spoken.ahead:",
             ),
         ),
         seeds_max=400,
@@ -193,9 +195,9 @@ MUTANTS: Final[dict[str, Mutant]] = {
         "the cut is what the leader has seen",
         (
             (
-                stability._minimum,
-                "lowest = {actor: min([seq, *(vector.get(actor, 0) for vector in others)]) for actor, seq in first.items()}",
-                "lowest = {actor: max([seq, *(vector.get(actor, 0) for vector in others)]) for actor, seq in first.items()}",
+                _Columns._look,
+                "lowest = min(seqs)",
+                "lowest = max(seqs)",
             ),
         ),
     ),
@@ -313,7 +315,7 @@ MUTANTS: Final[dict[str, Mutant]] = {
     "sync_keeps_registers": Mutant(
         "a row that the sender has deleted stays",
         (
-            (_Fold._join_mine, "if seq <= self._their_seqs.get(number, 0):", "if False:"),
+            (Fold._join_mine, "if seq <= self._their_seqs.get(number, 0):", "if False:"),
             (joins._join_cells, "return None if mine_is_superseded else mine", "return mine"),
         ),
         seeds_max=400,
