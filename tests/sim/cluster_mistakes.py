@@ -89,8 +89,8 @@ MUTANTS: Final[dict[str, Mutant]] = {
         (
             (
                 Streams.acknowledge,
-                "head = self._engine.keyspaces.by_id[KeyspaceId(number)].vector.get(actor)",
-                "head = Head(seq, 0)",
+                "head is not None and head.seq >= seq:\n            vectors.setdefault(number, {})[actor] = head.seq",
+                "True:\n            vectors.setdefault(number, {})[actor] = seq",
             ),
         ),
     ),
