@@ -70,6 +70,7 @@ APPLIER_LOG_BYTES_MAX: Final = 1 * MIB  # what the child's stderr may have grown
 # Spools (store/spool.py).
 SPOOL_BLOCK_BYTES: Final = 256 * KIB  # of rows under one CRC
 SPOOL_SLICE_ROWS: Final = 5_000  # written between two looks at the event loop: 10 ms
+FOLD_TRANSACTION_ROWS_MAX: Final = 50_000  # of both sides, joined in one commit: the log's syncs wait behind its 10 MB
 SPOOL_SLICE_BYTES: Final = 4 * MIB
 
 # Clients.
@@ -161,9 +162,11 @@ PEER_HEARTBEAT_MS: Final = 1_000
 CLOCK_READ_MS: Final = 10_000  # between two readings of a peer's clock with their round trip
 LINKS_LOOK_MS: Final = 1_000  # between two looks at who is a member, what is settled, and how far all are
 SEEN_INTERVAL_MS: Final = 5_000  # as often as the leader makes a STABLE of them
-SEEN_WAITING_ENTRIES_MAX: Final = (
-    1 << 16
-)  # that a peer named and this node knows nothing of; above it its link is closed
+PART_WRITE_BACK_BYTES: Final = 256 * KIB  # of a spool that came in, per step of its check: 30 MB/s
+# Without a byte of the rows that a peer sends, its link is closed, and they are asked for again.
+SYNC_SILENCE_MS: Final = 60_000
+# That a peer named and this node knows nothing of; above it its link is closed.
+SEEN_WAITING_ENTRIES_MAX: Final = 1 << 16
 VECTOR_ENTRIES_MAX: Final = 1 << 18  # of all vectors of one message: 26 keyspaces of 10,000 actors; parsed 66 MB
 VECTOR_ENTRY_BYTES: Final = 42  # of one in HELLO: actor 27, seq 9, chain 5, the list 1
 STABLE_ENTRY_BYTES: Final = 74  # of an actor in a STABLE: twice (in cut and need) 27, 9 and 1

@@ -6,8 +6,8 @@ node purges when it gets to it, and the order in which changes came. The time mu
 node which is furthest (`edgekv cluster verify` asks all of them first).
 
 A digest is of one vector. It is read in steps, and writes go on between them: if what readers here see has moved from the first step
-to the last (`vector` and `vector_after` differ), the digest is of no moment, and the caller asks again. So it is while rows are being
-taken over as a whole (engine/flip.py): they show a little before the vector says so.
+to the last (`vector` and `vector_after` differ), the digest is of no moment, and the caller asks again. Rows that are taken
+over as a whole show in the moment in which the vector says so (engine/flip.py).
 
     key     BLAKE2b-128 over msgpack: [key, expiry, [[value, expiry], ...], number of elements, of fields], each element, each
             [field, value]

@@ -19,7 +19,7 @@ from edgekv.errors import Denied, PeerFault
 from edgekv.ids import KeyspaceId, actor_text
 from edgekv.limits import CLOCK_READ_MS, LINKS_LOOK_MS, PEER_DEAD_MS, PEER_HEARTBEAT_MS, SEEN_INTERVAL_MS
 from edgekv.replication import hub_time
-from edgekv.replication.acks import Acks
+from edgekv.replication.acks import HUB, Acks
 from edgekv.replication.figures import Figures
 from edgekv.replication.greeting import Greeting
 from edgekv.replication.holdings import Holdings
@@ -29,7 +29,7 @@ from edgekv.replication.link import Link
 from edgekv.replication.link_table import LinkTable, Transport
 from edgekv.replication.log_source import LogSource
 from edgekv.replication.members import Members
-from edgekv.replication.membership import Membership
+from edgekv.replication.membership import EDGES_ADMIT_NOBODY, Membership
 from edgekv.replication.messages import (
     Ack,
     Admit,
@@ -88,6 +88,7 @@ class Replication:
         """
         self._engine: Final = engine
         self._cluster: Final = cluster
+        self._role: Final = myself.role
         self._now_ms: Final = now_ms
         self._monotonic_ms: Final = monotonic_ms
         self.links: Final[dict[int, Link]] = {}
@@ -332,8 +333,7 @@ class Replication:
             self._table.note(link, f"refused this node: {message.sentence}")
             self._table.close(link, message.sentence, told=True)
         elif isinstance(message, Join):
-            self._table.send(link, Welcome(self._cluster, self._subscriptions.entries()))
-            self._table.close(link, "", told=True)
+            self._asked_to_join(link)
         elif not link.is_up:
             raise PeerFault("it did not say HELLO first.")
         elif isinstance(message, Runs):
@@ -371,6 +371,12 @@ class Replication:
         self.leader.heard_hello(hello)
         self.membership.apply(link, hello)
         self._streams.pump(link)
+
+    def _asked_to_join(self, link: Link) -> None:
+        if self._role != HUB:
+            raise PeerFault(EDGES_ADMIT_NOBODY)
+        self._table.send(link, Welcome(self._cluster, self._subscriptions.entries()))
+        self._table.close(link, "", told=True)
 
     def _asked_to_admit(self, link: Link, message: Admit) -> None:
         assert link.peer is not None

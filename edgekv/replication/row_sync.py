@@ -18,7 +18,14 @@ from edgekv.engine.engine import Engine
 from edgekv.engine.keyspaces import Keyspace
 from edgekv.errors import Corruption, EdgeKVError, FormatUnknown, PeerFault, Unavailable
 from edgekv.ids import Actor, KeyspaceId, Vector
-from edgekv.limits import LMDB_MAP_BYTES, PEER_MESSAGE_BYTES, PEER_MESSAGES_AT_ONCE, PEER_WINDOW_BYTES, SPOOL_KEEP_MS
+from edgekv.limits import (
+    LMDB_MAP_BYTES,
+    PEER_MESSAGE_BYTES,
+    PEER_MESSAGES_AT_ONCE,
+    PEER_WINDOW_BYTES,
+    SPOOL_KEEP_MS,
+    SYNC_SILENCE_MS,
+)
 from edgekv.replication.link import Link
 from edgekv.replication.log_source import LogSource, covers
 from edgekv.replication.messages import (
@@ -31,7 +38,7 @@ from edgekv.replication.messages import (
     SyncWant,
 )
 from edgekv.store.lmdb_store import LmdbStore, StoreError
-from edgekv.store.spool import SpoolWriter, keep
+from edgekv.store.spool import SpoolWriter
 from edgekv.store.spool_check import SpoolCheck
 from edgekv.store.spool_transfer import Part, SpoolFolder
 
@@ -64,6 +71,7 @@ class Incoming:
         self.link: Link = link
         self.check: SpoolCheck | None = None
         self.flipping = False
+        """It is made durable, or becomes part of the keyspace: no way back."""
         self.waiting: Final[deque[SyncPiece]] = deque()
         """Pieces that came while the disk is full, as many as the peer has credit for."""
         self.heard_ms = now_ms
@@ -104,6 +112,8 @@ class RowSync:
         self._incoming: Incoming | None = None
         self.syncs_total = 0
         """Spools that were taken in."""
+        self.again_total = 0
+        """Spools that were offered on a link on which the same keyspace's rows had just been sent."""
 
     # -- the side that has the rows
 
@@ -113,6 +123,8 @@ class RowSync:
         for keyspace in sorted(link.sender.beyond - link.offered.keys() - self._unreadable):
             spooled = self._spooled(keyspace)
             if spooled is not None and spooled.offer is not None:
+                if keyspace in link.synced:
+                    self._note_again(link, keyspace)
                 link.offered[keyspace] = spooled.spool
                 self._send(link, spooled.offer)
         for _ in range(PEER_MESSAGES_AT_ONCE):
@@ -145,6 +157,15 @@ class RowSync:
             found = self._outgoing[keyspace] = Outgoing(spool, writer, self._now_ms())
         found.used_ms = self._now_ms()
         return found
+
+    def _note_again(self, link: Link, keyspace: int) -> None:
+        """The peer got rows on this link, and when they were there the log did not go on from them any more: it may be so for ever."""
+        self.again_total += 1
+        peer = "a peer" if link.peer is None else link.peer.name
+        self._note(
+            f"{peer} needs the rows of keyspace {keyspace} again: while they were on their way the log has given up what comes behind "
+            "them. If this repeats, keep more of the log (wal.retain_bytes) than is written while a row sync lasts."
+        )
 
     def wanted(self, link: Link, want: SyncWant) -> None:
         """The peer asks for a spool from an offset on. One that is gone is offered anew."""
@@ -189,6 +210,7 @@ class RowSync:
         assert link.sender is not None
         link.offered.pop(done.keyspace, None)
         link.wanted.pop(done.keyspace, None)
+        link.synced.add(done.keyspace)
         link.sender.took_rows(done.keyspace, {actor: seq for actor, (seq, _) in done.vector.items()})
 
     # -- the side that lacks them
@@ -282,6 +304,7 @@ class RowSync:
         offer = incoming.offer
         try:
             if check.step():
+                incoming.part.write_back()
                 return
             if (check.head.keyspace, check.head.vector, check.head.hlc) != (offer.keyspace, offer.vector, offer.hlc):
                 raise Corruption("the spool is another than was offered.", path=incoming.part.path.name)
@@ -293,19 +316,30 @@ class RowSync:
             return
         incoming.part.close()
         keyspace = self._engine.keyspaces.by_id[KeyspaceId(offer.keyspace)]
+        incoming.flipping = True
+        self._folder.keep(
+            incoming.part.path,
+            offer.spool,
+            lambda error: self._kept(incoming, keyspace, check.head.ttl_ms, error),
+        )
+
+    def _kept(self, incoming: Incoming, keyspace: Keyspace, ttl_ms: int, error: OSError | None) -> None:
+        """The spool is durable: flip."""
+        if self._incoming is not incoming:
+            return  # the node stops
+        if error is not None:
+            self._fail(incoming, error)
+            return
+        offer = incoming.offer
         try:
-            keep(incoming.part.path, self._folder.path, offer.spool)
-            incoming.flipping = True
-            self._engine.checkpoints.learn_ttl(check.head.ttl_ms)
+            self._engine.checkpoints.learn_ttl(ttl_ms)
             self._engine.flip(
                 keyspace.id, offer.spool, offer.vector, offer.hlc, lambda: self._flipped(incoming, keyspace)
             )
-        except PeerFault as error:
+        except PeerFault as fault:
             self._folder.remove(offer.spool)
             self._give_up(incoming)
-            self._refuse(incoming.link, error)
-        except OSError as error:
-            self._fail(incoming, error)
+            self._refuse(incoming.link, fault)
 
     def _flipped(self, incoming: Incoming, keyspace: Keyspace) -> None:
         self._incoming = None
@@ -377,6 +411,8 @@ class RowSync:
             self._check(incoming, incoming.check)
         elif incoming is not None and incoming.check is None and not incoming.link.is_up:
             self._give_up(incoming)  # what has come stays, for when it is offered again
+        elif incoming is not None and incoming.check is None:
+            self._watch(incoming)
         if incoming is not None and incoming.waiting and not self._engine.admission.disk_full:
             self._take_waiting(incoming)
         admission = self._engine.admission
@@ -389,6 +425,20 @@ class RowSync:
                         self._refuse(link, error)
                     break
         return finished
+
+    def _watch(self, incoming: Incoming) -> None:
+        """End a sync that comes to nothing, with its link: others have their turn, or it goes on where it is on the next one."""
+        if incoming.waiting or self._engine.admission.disk_full:
+            incoming.heard_ms = self._now_ms()  # it is this node that waits
+        elif self._now_ms() - incoming.heard_ms > SYNC_SILENCE_MS:
+            self._give_up(incoming)
+            seconds, have, size = SYNC_SILENCE_MS // 1000, incoming.part.size, incoming.offer.bytes
+            self._refuse(
+                incoming.link,
+                Unavailable(
+                    f"no rows of a sync came for {seconds} s, after {have:,} of {size:,} bytes. They are asked for again."
+                ),
+            )
 
     def _take_waiting(self, incoming: Incoming) -> None:
         """There is room on the disk again."""
@@ -427,6 +477,7 @@ class RowSync:
         incoming = self._incoming
         if incoming is not None and not incoming.flipping:
             self._give_up(incoming)
+        self._incoming = None
 
     def _drop(self, keyspace: int) -> None:
         outgoing = self._outgoing.pop(keyspace)

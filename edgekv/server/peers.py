@@ -1,5 +1,6 @@
 """What a running node has to do with other nodes: replication, its connections, its listener, and the dialing of its upstreams."""
 
+import asyncio
 import os
 import random
 from collections.abc import Callable
@@ -57,7 +58,7 @@ class Peers:
                 rolled_back=rolled_back,
                 acks=node.acks,
                 store=store,
-                folder=SpoolFolder(sync_path(Path(config.data_dir))),
+                folder=SpoolFolder(sync_path(Path(config.data_dir)), _in_thread),
                 entropy=os.urandom,
             )
 
@@ -82,3 +83,17 @@ class Peers:
         await self._listener.close()
         await self._links.stop()
         self.replication.close()
+
+
+def _in_thread(work: Callable[[], None], done: Callable[[OSError | None], None]) -> None:
+    """Work that waits for the disk, beside the event loop."""
+
+    def ended(future: asyncio.Future[None]) -> None:
+        if future.cancelled():
+            return
+        error = future.exception()
+        if error is not None and not isinstance(error, OSError):
+            raise error
+        done(error)
+
+    asyncio.get_running_loop().run_in_executor(None, work).add_done_callback(ended)

@@ -24,6 +24,7 @@ from typing import Final, NamedTuple
 
 from edgekv.config import KeyspaceConfig
 from edgekv.ids import Actor
+from edgekv.store import layout
 from tests.sim.faults import Faults
 from tests.sim.hurry import hurried, unburdened
 from tests.sim.machine import Machine
@@ -38,6 +39,9 @@ KEYSPACES: Final = (
     KeyspaceConfig(prefix=b"many/", name="many", conflict="siblings", durability="fsync"),
     KeyspaceConfig(prefix=b"fast/", name="fast", durability="buffered"),
 )
+LEADS: Final = (b"", b"A", b"_meta.", b"z", b"_meta0", b"g", b"\x00", b"L" * layout.ORDER_BYTES, b"\xff")
+"""What keys begin with: so they lie on both sides of each prefix, ``_meta/`` among them, have a byte that LMDB's keys escape, and are
+too long for LMDB to order their rows."""
 LIVENESS_S: Final = 90
 """In which a mended cluster must agree."""
 AFTER_ALL_EXPIRIES_MS: Final = 600_000
@@ -73,9 +77,11 @@ class Keys(NamedTuple):
 
 def keys_of(era: int, count: int) -> Keys:
     """The keys of one time; ``count``: how many names they have."""
-    names = [f"{e}.{i}" for e in range(max(0, era - 1), era + 1) for i in range(count)]
-    plain = [prefix + name.encode() for name in names for prefix in (b"", b"fast/")][-3 * count :]
-    siblings = [f"many/{era}".encode()]
+    names = [
+        LEADS[(e + i) % len(LEADS)] + b"%d.%d" % (e, i) for e in range(max(0, era - 1), era + 1) for i in range(count)
+    ]
+    plain = [prefix + name for name in names for prefix in (b"", b"fast/")][-3 * count :]
+    siblings = [b"many/" + LEADS[era % len(LEADS)] + b"%d" % era]
     return Keys(era, plain, siblings, [*plain, *siblings])
 
 

@@ -355,20 +355,17 @@ MUTANTS: Final[dict[str, Mutant]] = {
         "after a row sync the vector is the sender's",
         ((fold.joined_vector, "joined = dict(mine)", "joined: ChainedVector = {}"),),
     ),
-    "sync_shows_rows_too_early": Mutant(
-        "joined rows are read below the layers of those before them",
-        ((Flips._close, "self._store.pin()", "pass"),),
-        seeds_max=400,
-    ),
     "rebase_is_left_out": Mutant(
         "what was written while rows were joined hides what came with them",
         ((Rebase.put, "active.replace(self._made.keys, self._made.layer)", "pass"),),
         seeds_max=400,
+        first=130,
     ),
     "rebase_leaves_out_the_undurable": Mutant(
         "what was written a moment before the joined rows were shown hides what came with them",
         ((Rebase.put, "frame.layer.replace(made.keys, made.layer)", "pass"),),
         seeds_max=400,
+        first=10,
     ),
     "runs_during_a_flip": Mutant(
         "runs of others come in while rows are joined",

@@ -6,7 +6,7 @@ So the witness need not ask after each event for all that is in use, only for wh
 from operator import is_
 from typing import Final, NamedTuple
 
-from edgekv.engine.keyspaces import Keyspace
+from edgekv.engine.keyspaces import Keyspace, successor
 from edgekv.store import layout
 from tests.sim.sim_node import SimNode
 
@@ -32,6 +32,7 @@ class Held:
 
     def __init__(self) -> None:
         self._held: Final[dict[str, dict[bytes, _Held]]] = {}
+        self._places: Final[dict[str, list[object]]] = {}
         self._spared = 0
 
     def is_same(self, node: SimNode, keyspace: Keyspace, key: bytes, must: object) -> bool:
@@ -41,8 +42,8 @@ class Held:
         if before is not None and before.snapshot == snapshot:
             stored = before.stored
         else:
-            start, end = layout.row_key(keyspace.id, key, b""), layout.key_end(keyspace.id, key)
-            stored = list(node.store.range(start, end))
+            low = layout.order_prefix(layout.row_key(keyspace.id, key, b""))
+            stored = list(node.store.range(low, successor(low)))
         known[key] = _Held(must, keyspace.mixed, layered, stored, snapshot)
         if (
             before is None
@@ -56,6 +57,16 @@ class Held:
         self._spared += 1
         return self._spared % _AGAIN > 0
 
+    def is_idle(self, node: SimNode) -> bool:
+        """Whether no frame, no layer and no commit of LMDB came to the node or left it since this was last asked."""
+        engine = node.engine
+        places: list[object] = [node.store.snapshot(), *engine.commit.overlays, *engine.memtable.layers]
+        before, self._places[node.name] = self._places.get(node.name, []), places
+        if len(before) != len(places) or before[0] != places[0] or not all(map(is_, before[1:], places[1:])):
+            return False
+        self._spared += 1
+        return self._spared % _AGAIN > 0
+
     def touch(self, node: SimNode, key: bytes) -> None:
         """A change of the key came to the node: rows above LMDB are written in place."""
         self._held.get(node.name, {}).pop(key, None)
@@ -63,6 +74,7 @@ class Held:
     def forget(self, node: SimNode) -> None:
         """The node is another process now."""
         self._held.pop(node.name, None)
+        self._places.pop(node.name, None)
 
 
 def _layered(node: SimNode, key: bytes) -> list[object]:

@@ -263,7 +263,7 @@ class Machine:
         self._look(whole=whole)
 
     def _look(self, *, whole: bool) -> None:
-        """Check what this event touched and one key more; everything that is in use now and then, and after a start or an apply."""
+        """Check what this event touched and one key more; everything that is in use after a start, an apply or a row sync."""
         cluster = self._cluster
         if self._rng.random() < CACHE_DROPPED:
             self.node.engine.memtable.drop_cache()  # as when memory is short: it hides what is wrong in LMDB
@@ -273,7 +273,7 @@ class Machine:
         if whole:
             self._checked_us = cluster.now_us
             cluster.witness.check(self.node, in_use)
-        elif not cluster.check_ms:
+        elif not cluster.check_ms and (not cluster.witness.is_idle(self.node) or touched):
             cluster.witness.check(self.node, dict.fromkeys([*touched, self._rng.choice(in_use)]))
 
     def _flush(self) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from random import Random
-from typing import Final
+from typing import Final, NamedTuple
 
 from edgekv.config import Config, KeyspaceConfig, LimitsConfig, WalConfig
 from edgekv.engine.engine import Engine
@@ -72,6 +72,16 @@ class _Effects:
         self._node.jobs.append(RecycleJob(below_lsn, self._node.retain_bytes))
 
 
+class _Backup(NamedTuple):
+    """A copy of a directory."""
+
+    log: dict[str, bytes]
+    store: bytes
+    identity: bytes
+    spools: dict[str, bytes]
+    """A BARRIER of the log may wait for one."""
+
+
 class SimNode:
     """One data directory and, while it is up, the node on it."""
 
@@ -102,7 +112,7 @@ class SimNode:
         self.disk: Final = SimDisk(rng, evicting=False)
         self.up = False
         self.jobs: deque[Job] = deque()
-        self._backup: tuple[dict[str, bytes], bytes, bytes] | None = None
+        self._backup: _Backup | None = None
         self._before_commit: bytes | None = None
         """LMDB's file as it was before its last commit, which a power cut may take back."""
         self.commits = 0
@@ -188,10 +198,11 @@ class SimNode:
         """
         if self.jobs or self.engine.commit.needs_sync:
             return
-        self._backup = (
+        self._backup = _Backup(
             {name: bytes(inode.cache) for name, inode in self.disk.entries.items()},
             self._data.read_bytes(),
             (self.config.data_dir / identity.FILE).read_bytes(),
+            {file.name: file.read_bytes() for file in sync_path(self.config.data_dir).iterdir()},
         )
 
     @property
@@ -203,13 +214,17 @@ class SimNode:
         assert self.up and self._backup is not None
         self.up = False
         self.store.close()
-        files, data, who = self._backup
-        self.disk.replace(files)
-        self._data.write_bytes(data)
+        backup = self._backup
+        self.disk.replace(backup.log)
+        self._data.write_bytes(backup.store)
+        for file in sync_path(self.config.data_dir).iterdir():
+            file.unlink()
+        for name, content in backup.spools.items():
+            (sync_path(self.config.data_dir) / name).write_bytes(content)
         self._before_commit = None
         file = self.config.data_dir / identity.FILE
         copy = file.with_suffix(".copy")
-        copy.write_bytes(who)
+        copy.write_bytes(backup.identity)
         copy.replace(file)
         self._backup = None
 

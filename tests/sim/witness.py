@@ -110,11 +110,13 @@ class Witness:
 
         def judged_met(peer: Peer, vectors: Mapping[KeyspaceId, Mapping[Actor, int]]) -> None:
             met(peer, vectors)
-            self.check_acks(node)
+            for number in self.histories:
+                self.check_acks(node, number)
 
         def judged_heard(peer: Peer, keyspace: KeyspaceId, vector: Mapping[Actor, int]) -> None:
             heard(peer, keyspace, vector)
-            self.check_acks(node)
+            if keyspace in self.histories:
+                self.check_acks(node, keyspace)
 
         acks.met, acks.heard = judged_met, judged_heard  # type: ignore[method-assign] # spies
 
@@ -149,6 +151,10 @@ class Witness:
     def touched(self, node: SimNode) -> list[bytes]:
         """The keys that changes have touched at the node since it was asked last."""
         return list(self._touched.pop(node.name, ()))
+
+    def is_idle(self, node: SimNode) -> bool:
+        """As `Held.is_idle`."""
+        return self._held.is_idle(node)
 
     # -- what is promised
 
@@ -233,17 +239,16 @@ class Witness:
                 if actor != node.actor:
                     self._got[number, actor] = max(self._got.get((number, actor), 0), seq)
 
-    def check_acks(self, node: SimNode) -> None:
+    def check_acks(self, node: SimNode, number: KeyspaceId) -> None:
         """What the node believes others to have durably of its changes, they have."""
-        for number, history in self.histories.items():
-            for seq in range(len(history.made.get(node.actor, ())), 0, -1):
-                peers = node.node.acks.covered_by({number: seq})
-                believed = [peer.name for peer in peers if peer.name not in self._set_back]
-                for name in believed:
-                    if self._durable.get((name, number), {}).get(node.actor, 0) < seq:
-                        raise Violation(f"{node.name} believes that {name} has its change {seq} durably")
-                if believed:
-                    break
+        for seq in range(len(self.histories[number].made.get(node.actor, ())), 0, -1):
+            peers = node.node.acks.covered_by({number: seq})
+            believed = [peer.name for peer in peers if peer.name not in self._set_back]
+            for name in believed:
+                if self._durable.get((name, number), {}).get(node.actor, 0) < seq:
+                    raise Violation(f"{node.name} believes that {name} has its change {seq} durably")
+            if believed:
+                break
 
     def check_system_clears(self) -> None:
         """What the cluster itself cleared was hidden already: without that change readers are shown the same.

@@ -32,6 +32,13 @@ from tests.unit.node.inline_node import START_MS, InlineNode
 Call = Callable[[InlineNode], object]
 
 
+@pytest.fixture
+def in_many_transactions(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fold of a few rows is one of many here, so something happens between them."""
+    monkeypatch.setattr("edgekv.store.applier.FOLD_TRANSACTION_ROWS_MAX", 1)
+    monkeypatch.setattr("edgekv.store.fold.SPOOL_SLICE_ROWS", 2)
+
+
 def all_shown(node: InlineNode, keys: list[bytes] = SHOWN) -> list[object]:
     return [shown(node, key) for key in keys]
 
@@ -54,7 +61,7 @@ def stage(node: InlineNode) -> str:
 
 
 def advance_to(node: InlineNode, wanted: str) -> None:
-    for _ in range(100):
+    for _ in range(400):
         if stage(node) == wanted:
             return
         advance(node)
@@ -62,7 +69,7 @@ def advance_to(node: InlineNode, wanted: str) -> None:
 
 
 def finish(node: InlineNode) -> None:
-    for _ in range(100):
+    for _ in range(400):
         if node.engine.flips.keyspace is None:
             return
         advance(node)
@@ -75,7 +82,8 @@ def take_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("edgekv.engine.flip.REBASE_STEPS_MAX", 4)
 
 
-@pytest.mark.parametrize("seed", range(30))
+@pytest.mark.usefixtures("in_many_transactions")
+@pytest.mark.parametrize("seed", range(20))
 def test_what_clients_wrote_meanwhile_is_as_on_a_node_that_took_in_every_change(tmp_path: Path, seed: int) -> None:
     """At any moment readers see the rows of before or those of after, never those of before again, and always their own writes."""
     dice = Random(seed)
@@ -223,6 +231,7 @@ def test_one_write_at_each_moment(tmp_path: Path, name: str, at: str, monkeypatc
         node.kill()
 
 
+@pytest.mark.usefixtures("in_many_transactions")
 @pytest.mark.parametrize("power_cut", [False, True])
 def test_a_crash_at_each_step_loses_no_write_that_was_durable(tmp_path: Path, power_cut: bool) -> None:
     """And leaves the rows of before or those of after, with these writes."""
@@ -321,7 +330,7 @@ def test_a_reader_of_the_joined_rows_that_ends_too_early_does_not_split_what_is_
 
     monkeypatch.setattr(LmdbStore, "read", fails)
     seen = set()
-    for _ in range(100):
+    for _ in range(400):
         seen.add(target.operations.sets.count(b"set"))
         if target.engine.flips.keyspace is None:
             break

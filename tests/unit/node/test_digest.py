@@ -144,7 +144,7 @@ def test_rows_that_are_taken_over_as_a_whole_show_when_the_vector_says_so(make: 
     source.checkpoint_at(source.now_ms + 5_000)
     spool = source.spool(KeyspaceId(0), spool_file(sync_path(target.config.data_dir), b"spool id"))
     target.engine.flip(KeyspaceId(0), b"spool id", spool.head.vector, spool.head.hlc, lambda: None)
-    empty = value(make())
+    empty, found = value(make()), read(target)
     for _ in range(20):
         found = read(target)
         assert (found.figures()["digest"] == empty) == (found.vector == {})

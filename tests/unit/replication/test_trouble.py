@@ -15,6 +15,7 @@ from edgekv.ids import Actor, node_actor
 from edgekv.replication import messages
 from edgekv.replication.leader import Leader
 from edgekv.replication.members import MEMBER_PREFIX
+from edgekv.replication.membership import EDGES_ADMIT_NOBODY
 from edgekv.replication.sender import READS_AT_ONCE
 from edgekv.store.applied import sync_path
 from edgekv.wal.record import Changes, pack_columns
@@ -129,7 +130,7 @@ def test_rows_that_cannot_be_synced_are_asked_for_again(net: Net, make: Make, mo
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("edgekv.replication.row_sync.keep", full)
+        patch.setattr("edgekv.store.spool_transfer.keep", full)
         run(net, [hub, edge], rounds=20)
     assert edge.operations.get(b"k") is None
     if wire.number not in edge.replication.links:
@@ -465,3 +466,25 @@ def test_a_node_that_is_refused_again_and_again_is_one_event_with_its_name(
         "one: it belongs to cluster 64646464",
         "two: it belongs to cluster 64646464",
     ]
+
+
+def test_an_edge_takes_nobody_into_the_cluster_and_says_who_does(net: Net, make: Make) -> None:
+    hub, edge, other = make("hub", founder=True), make("edge", role="edge"), make("other", role="edge")
+    net.connect(edge, hub)
+    run(net, [hub, edge], rounds=15)
+    wire = net.connect(other, edge)
+    run(net, [hub, edge, other], rounds=5)
+    assert not wire.up
+    (event,) = other.replication.figures.events
+    assert event.sentence == f"edge: refused this node: {EDGES_ADMIT_NOBODY}"
+
+    asked = net.connect(other, edge)
+    replies = sent_by(edge)
+    edge.replication.received(asked.number, messages.pack_message(messages.Join("late", "s", "edge")))
+    assert [type(reply) for reply in replies] == [messages.Refused]
+
+    net.connect(other, hub)
+    run(net, [hub, edge, other], rounds=15)
+    again = net.connect(other, edge)
+    run(net, [hub, edge, other], rounds=15)
+    assert again.up, "members may be linked in any way"
