@@ -12,6 +12,7 @@ from collections import deque
 from typing import Final, Literal
 
 from edgekv.ids import Actor
+from edgekv.replication.hub_time import Reading, RoundTrips
 from edgekv.replication.messages import Hello, Seen, SyncOffer
 from edgekv.replication.sender import Sender
 from edgekv.wal.record import Changes
@@ -36,6 +37,9 @@ class Link:
         self.since_ms: Final = wall_ms
         self.sent_ms = now_ms
         self.heard_ms = now_ms
+        self.round_trips: Final = RoundTrips()
+        self.hub_time: Reading | None = None
+        """Of the peer's clock, if that is a hub."""
         self.skew_ms = 0
         """The peer's wall clock less this node's, when it last spoke, the way between them included."""
         self.unacknowledged = 0
