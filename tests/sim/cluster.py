@@ -27,6 +27,7 @@ from edgekv.ids import Actor
 from tests.sim.faults import Faults
 from tests.sim.hurry import hurried
 from tests.sim.machine import Machine
+from tests.sim.moves import Moves
 from tests.sim.network import Network
 from tests.sim.oracle import Change
 from tests.sim.plan import ROW_SYNC, Plan, draw, steady
@@ -85,6 +86,7 @@ class Cluster:
         ]
         self.witness: Final = Witness(k.id for k in self.machines[0].node.engine.keyspaces.all if not k.policy.system)
         self.faults: Final = Faults(self, Random(f"faults {seed}"))
+        self.moves: Final = Moves(self, Random(f"moves of {seed}"))
         for machine in self.machines[:-1]:
             machine.begin()
         self.at(int(plan.late_s * 1e6), self.machines[-1].begin)
@@ -126,7 +128,11 @@ class Cluster:
         """What clients use now, and a few that they used before."""
         era = self.calls // KEYS_LIVE_CALLS
         names = [f"{e}.{i}" for e in range(max(0, era - 1), era + 1) for i in range(self.plan.keys)]
-        return [prefix + name.encode() for name in names for prefix in (b"", b"fast/")][-3 * self.plan.keys :]
+        names_of_moved = [prefix + b"%d" % i for prefix in self.moves.prefixes[-3:] for i in range(2)]
+        return (
+            names_of_moved
+            + [prefix + name.encode() for name in names for prefix in (b"", b"fast/")][-3 * self.plan.keys :]
+        )
 
     def sibling_keys(self) -> list[bytes]:
         """Keys of the keyspace that keeps concurrent values."""
@@ -139,9 +145,12 @@ class Cluster:
     def live(self) -> None:
         """Chaos, then peace. Raises Violation."""
         self.faults.begin()
+        if self.plan.moves:
+            self.moves.begin()
         self.run_until(int(self.plan.chaos_s * 1e6))
         self.note("peace")
         self.calling = False
+        self.moves.end()
         self.faults.mend()
         self._agree("the last fault")
         for machine in self.machines:
@@ -204,7 +213,7 @@ def run(
     if cluster is None:
         return Outcome(seed, broken, "", 0.0, 0, 0, {})
     made = sum(sum(history.heads().values()) for history in cluster.witness.histories.values())
-    happened = {**cluster.faults.happened, ROW_SYNC: cluster.row_syncs}
+    happened = {**cluster.faults.happened, ROW_SYNC: cluster.row_syncs, **cluster.moves.happened}
     return Outcome(seed, broken, cluster.digest, cluster.now_us / 1e6, cluster.witness.checks, made, happened)
 
 

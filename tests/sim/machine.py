@@ -57,6 +57,8 @@ class Machine:
             Random(f"node {number} {cluster.seed}"),
             self.now_ms,
             name=f"{'hub' if self.is_hub else 'edge'}-{number}",
+            site="cloud" if self.is_hub else f"site-{number}",
+            role="hub" if self.is_hub else "edge",
             keyspaces=keyspaces,
             segment_bytes=plan.segment_bytes,
             retain_bytes=plan.retain_segments * plan.segment_bytes,
@@ -212,7 +214,7 @@ class Machine:
         if engine.write_blocked or not (founded or self.number == 0):
             return
         engine.barrier = None
-        keys, sibling_keys = self._cluster.keys(), self._cluster.sibling_keys()
+        keys, sibling_keys = self._here(self._cluster.keys()), self._cluster.sibling_keys()
         witness, before = self._cluster.witness, self._cluster.witness.seqs(self.node)
         self._clients.lasting = not founded
         done = self._clients.call(self.node.operations, keys, sibling_keys)
@@ -225,6 +227,10 @@ class Machine:
             witness.check(self.node, [key])
             self._reply(witness.promise(self.node, (key,), witness.seqs(self.node)))
         self._turn()
+
+    def _here(self, keys: list[bytes]) -> list[bytes]:
+        """Those that the node does not send elsewhere."""
+        return [key for key in keys if not self.node.engine.keyspaces.owner(key).absent]
 
     def _reply(self, promise: Promise) -> None:
         """The reply leaves when the engine says so."""
@@ -250,6 +256,8 @@ class Machine:
             cluster.row_syncs += 1
             self._note("has the rows of another node")
             whole = True
+        for entry in self.replication.members.keyspaces.values():
+            cluster.witness.left.update((entry.policy.id, actor) for actor in entry.left)
         cluster.witness.made(node, system=True)
         if not cluster.check_ms:
             cluster.witness.check_acks(node)

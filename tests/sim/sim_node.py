@@ -15,11 +15,12 @@ from random import Random
 from typing import Final
 
 from edgekv.config import Config, KeyspaceConfig, LimitsConfig, WalConfig
+from edgekv.config.settings import Role
 from edgekv.engine.engine import Engine
 from edgekv.engine.frame import Frame
-from edgekv.engine.keyspaces import Keyspace
+from edgekv.engine.keyspaces import Keyspace, KeyspacePolicy
 from edgekv.errors import EdgeKVError
-from edgekv.ids import Actor, Lsn
+from edgekv.ids import Actor, KeyspaceId, Lsn
 from edgekv.limits import SPARE_SEGMENTS
 from edgekv.node import identity, keyspace_file
 from edgekv.node.node import Node
@@ -83,6 +84,8 @@ class SimNode:
         now_ms: Callable[[], int],
         *,
         name: str = "node-1",
+        site: str = "site-1",
+        role: Role = "hub",
         keyspaces: tuple[KeyspaceConfig, ...] = (),
         segment_bytes: int = SEGMENT_BYTES,
         retain_bytes: int = 0,
@@ -91,6 +94,8 @@ class SimNode:
         self.config: Final = Config(
             data_dir=path,
             node=name,
+            site=site,
+            role=role,
             small_memory=True,
             memory_bytes=MEMORY_BYTES,
             wal=WalConfig(segment_bytes=segment_bytes),
@@ -103,7 +108,7 @@ class SimNode:
         self.disk: Final = SimDisk(rng, evicting=False)
         self.up = False
         self.jobs: deque[Job] = deque()
-        self._backup: tuple[dict[str, bytes], bytes, bytes] | None = None
+        self._backup: tuple[dict[str, bytes], bytes, dict[str, bytes]] | None = None
         self.commits = 0
         """Of LMDB, in all lives."""
         self.open()
@@ -123,7 +128,10 @@ class SimNode:
         return self.node.identity.actor
 
     def keyspace(self, keyspace_id: int = 0) -> Keyspace:
-        return next(keyspace for keyspace in self.engine.keyspaces.all if keyspace.id == keyspace_id)
+        """One that the node has not heard of is empty."""
+        number = KeyspaceId(keyspace_id)
+        unknown = Keyspace(KeyspacePolicy(id=number, name="?", prefix=b"?"))
+        return self.engine.keyspaces.by_id.get(number, unknown)
 
     def durable(self, keyspace_id: int = 0) -> dict[Actor, int]:
         """The vector that the node calls durable."""
@@ -140,7 +148,7 @@ class SimNode:
         directory = self.config.data_dir
         for folder in (directory, sync_path(directory)):
             folder.mkdir(exist_ok=True)
-        who = identity.load_or_create(directory, name=self.name, site="site-1", entropy=self.rng.randbytes)
+        who = identity.load_or_create(directory, name=self.name, site=self.config.site, entropy=self.rng.randbytes)
         policies = keyspace_file.load_or_seed(directory, self.config.all_keyspaces())
         self.jobs = deque()
         self.store = LmdbStore.open(directory / "store", readonly=False)
@@ -197,7 +205,7 @@ class SimNode:
         self._backup = (
             {name: bytes(inode.cache) for name, inode in self.disk.entries.items()},
             self._data.read_bytes(),
-            (self.config.data_dir / identity.FILE).read_bytes(),
+            {name: (self.config.data_dir / name).read_bytes() for name in (identity.FILE, keyspace_file.FILE)},
         )
 
     @property
@@ -209,14 +217,15 @@ class SimNode:
         assert self.up and self._backup is not None
         self.up = False
         self.store.close()
-        files, data, who = self._backup
+        files, data, written = self._backup
         self.disk.replace(files)
         self._data.write_bytes(data)
         self._before_commit.unlink(missing_ok=True)
-        file = self.config.data_dir / identity.FILE
-        copy = file.with_suffix(".copy")
-        copy.write_bytes(who)
-        copy.replace(file)
+        for name, content in written.items():
+            file = self.config.data_dir / name
+            copy = file.with_suffix(".copy")
+            copy.write_bytes(content)
+            copy.replace(file)
         self._backup = None
 
     def stop(self) -> None:

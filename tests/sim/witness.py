@@ -59,6 +59,12 @@ class Witness:
         self._left: Final[dict[tuple[KeyspaceId, Actor], int]] = {}
         """By actors whose disk is gone, how far others had them durably: no more must be left of them."""
         self._system: Final[dict[Dot, Change]] = {}
+        self.left: Final[set[tuple[KeyspaceId, Actor]]] = set()
+        """Who may have deleted its copy of a keyspace: the leader has all that it had."""
+
+    def created(self, keyspace: KeyspaceId) -> None:
+        """A keyspace came into being while the cluster ran."""
+        self.histories.setdefault(keyspace, History())
 
     # -- what is made
 
@@ -91,6 +97,8 @@ class Witness:
         receive: Callable[[Changes], bool] = intake.receive
 
         def judged(run: Changes) -> bool:
+            if node.keyspace(run.keyspace).absent:
+                raise Violation(f"residency: {node.name} takes in changes of a keyspace that is not at its site")
             taken = receive(run)
             if taken and run.keyspace in self.histories:
                 self._judge(node, run)
@@ -132,7 +140,7 @@ class Witness:
         """Taken when a call returns, ``before`` it began; its reply is held by the node's barrier."""
         keyspaces = [node.keyspace(number) for number in self.histories]
         return Promise(
-            {keyspace.id: keyspace.seq for keyspace in keyspaces if keyspace.seq != before[keyspace.id]},
+            {keyspace.id: keyspace.seq for keyspace in keyspaces if keyspace.seq != before.get(keyspace.id, 0)},
             {k.id: {actor: head.seq for actor, head in _seen(k, node.actor).items()} for k in keyspaces},
             keys,
             node.engine.ttl_now_ms(),
@@ -141,13 +149,15 @@ class Witness:
     def replied(self, node: SimNode, promise: Promise) -> None:
         """The reply left."""
         for number, history in self.histories.items():
-            if not node.keyspace(number).fsync:
+            if not node.keyspace(number).fsync or (number, node.actor) in self.left or number not in promise.seen:
                 continue
             durable, made = node.durable(number), promise.made.get(number, 0)
             self.acknowledged[number, node.actor] = max(self.acknowledged.get((number, node.actor), 0), made)
             seen = promise.seen[number]
             both = {actor: min(seq, durable.get(actor, 0)) for actor, seq in seen.items()}
             for key in promise.keys:
+                if node.engine.keyspaces.owner(key).id != number:
+                    continue
                 was_shown = history.truth(key, seen, promise.ttl_ms)
                 if was_shown != history.truth(key, both, promise.ttl_ms):
                     raise Violation(f"{node.name} replied with what is not durable here of {key!r}:\n  {was_shown}")
@@ -165,7 +175,9 @@ class Witness:
         """One key."""
         self.checks += 1
         engine = running.engine
-        keyspace = engine.keyspaces.of(key)
+        keyspace = engine.keyspaces.owner(key)
+        if keyspace.absent:
+            return
         now_ms = engine.ttl_now_ms()
         vector = {actor: head.seq for actor, head in _seen(keyspace, node.actor).items()}
         try:
@@ -183,6 +195,8 @@ class Witness:
         for number, history in self.histories.items():
             durable = node.durable(number)
             before = self._durable.get((node.name, number), {})
+            if (number, node.actor) in self.left and node.keyspace(number).absent:
+                continue
             if lacking := _lacking(durable, before):
                 raise Violation(f"{node.name} called {lacking} changes durable that it does not have any more")
             if lacking := _lacking(history.heads(), durable):
@@ -228,6 +242,8 @@ class Witness:
     def restarted(self, node: SimNode) -> None:
         """The node is back: all it forgets of its own are changes that nobody was told of."""
         for number, history in self.histories.items():
+            if (number, node.actor) in self.left:
+                continue
             seq = node.keyspace(number).seq
             acknowledged = self.acknowledged.get((number, node.actor), 0)
             if seq < acknowledged:
@@ -248,12 +264,21 @@ class Witness:
             self._left[number, node.actor] = 1 << 60
             self._durable.pop((node.name, number), None)
         for (number, actor), left in self._left.items():
-            others = [self._durable.get((other.name, number), {}) for other in nodes if other is not node]
-            self._left[number, actor] = min(left, max(vector.get(actor, 0) for vector in others))
+            others = [
+                self._durable.get((other.name, number), {})
+                for other in nodes
+                if other is not node and (number, other.actor) not in self.left
+            ]
+            self._left[number, actor] = min(left, max((vector.get(actor, 0) for vector in others), default=0))
 
     def agreed(self, nodes: Sequence[SimNode]) -> bool:
         """Whether everybody has durably all that there is."""
-        return all(node.durable(number) == self._all(number, nodes) for number in self.histories for node in nodes)
+        return all(
+            node.durable(number) == (self._all(number, nodes) if _holds(node, number) else {})
+            and (_holds(node, number) or not _rows(node, number))
+            for number in self.histories
+            for node in nodes
+        )
 
     def _all(self, number: KeyspaceId, nodes: Sequence[SimNode]) -> Vector:
         """All changes; of actors whose disk is gone, those that anybody has."""
@@ -269,7 +294,10 @@ class Witness:
         for number, history in self.histories.items():
             everything = self._all(number, nodes)
             for node in nodes:
-                if node.durable(number) != everything:
+                if not _holds(node, number):
+                    if node.durable(number) or _rows(node, number):
+                        raise Violation(f"residency: {node.name} holds keyspace {number}, which is not at its site")
+                elif node.durable(number) != everything:
                     raise Violation(f"{node.name} never got all: {node.durable(number)} of {everything}")
             for (ks, actor), left in self._left.items():
                 if ks == number:
@@ -280,6 +308,17 @@ class Witness:
                     history.forget_above(actor, everything.get(actor, 0))
         for node in nodes:
             self.check(node, keys)
+
+
+def _holds(node: SimNode, number: KeyspaceId) -> bool:
+    return not node.keyspace(number).absent
+
+
+def _rows(node: SimNode, number: KeyspaceId) -> bool:
+    """Whether LMDB has any row of a keyspace."""
+    node.store.renew()
+    low = node.keyspace(number).row_prefix
+    return any(True for _ in node.store.range(low, successor(low)))
 
 
 def garbage(node: SimNode) -> list[str]:
@@ -295,6 +334,9 @@ def garbage(node: SimNode) -> list[str]:
         for lmdb_key, data in node.store.range(low, successor(low)):
             if not layout.is_count(data):
                 row = layout.decode_row(data, node.store.actor_of)
+                key = layout.split(layout.row_key_of(lmdb_key, data))[1]
+                if node.engine.keyspaces.owner(key) is not keyspace:
+                    continue  # misplaced: nobody clears it when its time has passed
                 if _shows_nothing(row, node.engine.ttl_now_ms()):
                     found.append(f"{lmdb_key!r}: {row}")
     return found
