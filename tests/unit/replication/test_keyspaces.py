@@ -360,7 +360,7 @@ def test_a_member_has_left_when_the_leader_has_all_that_its_last_seen_names(net:
     """What is missing may be at another hub still, on its way."""
     hub, (first, second), wires = cluster(net, make)
     create(hub, "eu", "site-0", "site-1")
-    run(net, [hub, first, second], rounds=5)
+    run(net, [hub, first, second], rounds=20, step_ms=1_000)
     net.cut(wires[0])
     hub.replication.leader.keyspaces.remove_site("eu", "site-0")
     actor, number = first.node.identity.actor, held(hub, "eu")
