@@ -1,14 +1,15 @@
 """Row sync: how fast a keyspace becomes a spool and a spool joins another store, and what an edge with an empty directory sees of it.
 
 Storage: plain rows, 100-byte values, all in the page cache. Each fold is a process of its own, with its own store, and one LMDB
-transaction with its fdatasync. *take over*: the keyspace is empty, actors have the same numbers or others. *join*: the
-store has as many rows of another actor, half of the keys the same. *equal*: both sides have the same rows.
+transaction with its fdatasync (a node commits every 50,000 rows). *take over*: the keyspace is empty, actors have the same numbers or
+others. *join*: the store has as many rows of another actor, half of the keys the same. *equal*: both sides have the same rows.
 
 Expected: writing is a copy and a CRC per row, so several hundred thousand rows a second; a join walks two rows for each
 of the spool's. A transaction of a million rows holds its dirty pages in memory: the table says how much that was.
 
 Between processes (`bench.row_sync_links`): an empty edge gets the rows of a hub over a link that is cut at 10, 50 and 90 % and healed,
-and its own clients read and write meanwhile. Writes wait during the flip, so the longest one shows the whole of it.
+and its own clients read and write meanwhile: the flip is a turn of the loop, and the syncs of the log share the disk with the
+fold's commits.
 """
 
 import multiprocessing

@@ -101,7 +101,7 @@ def _cut(link: Link, at_bytes: float, cut_s: float) -> int:
 
 
 def _latencies(run: Run, hub: Server, rows: int) -> Latencies:
-    with link_to(hub.peer_address()) as link, _newcomer(run, link, "edge-probed") as edge:
+    with link_to(hub.peer_address()) as link, _newcomer(run, link, f"edge-probed-{run._made}") as edge:
         with ExitStack() as stack:
             reads, writes = (stack.enter_context(probing(edge.resp_address(), word, rows)) for word in ("get", "set"))
             resp_client.wait_value(edge.resp_address(), _LAST, _LAST, TIMEOUT_S, 0.05)

@@ -70,6 +70,7 @@ APPLIER_LOG_BYTES_MAX: Final = 1 * MIB  # what the child's stderr may have grown
 # Spools (store/spool.py).
 SPOOL_BLOCK_BYTES: Final = 256 * KIB  # of rows under one CRC
 SPOOL_SLICE_ROWS: Final = 5_000  # written between two looks at the event loop: 10 ms
+FOLD_TRANSACTION_ROWS_MAX: Final = 50_000  # of both sides, joined in one commit: the log's syncs wait behind its 10 MB
 SPOOL_SLICE_BYTES: Final = 4 * MIB
 
 # Clients.
@@ -160,7 +161,15 @@ PEER_ACK_BYTES: Final = 128 * KIB  # taken in, after which the peer is told alth
 PEER_HEARTBEAT_MS: Final = 1_000
 LINKS_LOOK_MS: Final = 1_000  # between two looks at who is a member, what is settled, and how far all are
 SEEN_INTERVAL_MS: Final = 5_000  # as often as the leader makes a STABLE of them
+PART_WRITE_BACK_BYTES: Final = 256 * KIB  # of a spool that came in, per step of its check: 30 MB/s
+# Without a byte of the rows that a peer sends, its link is closed, and they are asked for again.
+SYNC_SILENCE_MS: Final = 60_000
+# That a peer named and this node knows nothing of; above it its link is closed.
+SEEN_WAITING_ENTRIES_MAX: Final = 1 << 16
 SPOOL_KEEP_MS: Final = 600_000  # a spool that nobody asks for goes
+REBASE_STEP_OPERATIONS: Final = 200  # merged once more between two looks at the event loop: about 3 ms
+REBASE_AT_ONCE_MAX: Final = 500  # changes that are not durable yet, with which a flip comes to its end
+REBASE_STEPS_MAX: Final = 100  # for which it waits until they are no more than that
 # Watches (node/watch.py, api/watch.py).
 WATCHES_MAX: Final = 512  # of one node; each may hold a frame, and a window of the log while it lags
 WATCH_READ_BYTES: Final = 256 * KIB  # of the log, or of rows, per step; and the window in which a watch reads files

@@ -38,6 +38,7 @@ class Watches(Protocol):
     def count(self) -> int: ...
     def open(self, prefix: bytes, cursor: str = "") -> Watch: ...
     def when_durable(self, callback: Callable[[], None]) -> None: ...
+    def forget(self, callback: Callable[[], None]) -> None: ...
 
 
 class Follower:
@@ -132,6 +133,7 @@ class Follower:
     def close(self) -> None:
         """Give the watch back, as soon as no thread reads for it. Idempotent."""
         self.end()
+        self._watches.forget(self._wake)
         if self._loading is not None and not self._loading.done():
             self._loading.add_done_callback(self._loaded)
         else:

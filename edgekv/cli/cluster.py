@@ -72,7 +72,7 @@ def status(output: Output, http: Address, timeout_s: float) -> None:
     if replication["links"]:
         print_table(_LINKS, map(_link, replication["links"]))
         click.echo()
-    for sentence in advice(replication) or ["All is well."]:
+    for sentence in advice(found) or ["All is well."]:
         click.echo(sentence)
     events = replication["events"][-_EVENTS_SHOWN:]
     if events:
@@ -168,15 +168,28 @@ def conflicts(output: Output, http: Address, timeout_s: float) -> None:
     print_table(_CONFLICTS, map(_conflict, found["conflicts"]))
 
 
-def advice(replication: Document) -> list[str]:
-    """What is wrong, and what to do about it, a sentence each; nothing when all is well."""
+def advice(status: Document) -> list[str]:
+    """What is wrong by a node's /v1/status, and what to do about it, a sentence each; nothing when all is well."""
+    replication: Document = status["replication"]
     found: list[str] = []
-    if not replication["member"]:
+    if status.get("read_only"):
+        found.append(f"This node is read-only, and takes nothing in: {status['read_only']}")
+    elif status.get("disk_full"):
+        found.append(
+            "The disk of this node is full: it takes no writes of clients, and nothing of other nodes. Make room, and it goes on "
+            "by itself."
+        )
+    elif not replication["member"] and replication["links"]:
+        found.append(
+            "This node is not a member of its cluster yet, and takes no writes: it is linked, and waits to be admitted. If that "
+            "lasts, see what the hub that leads the cluster says: edgekv cluster status with its --http."
+        )
+    elif not replication["member"]:
         found.append(
             "This node is not a member of its cluster yet, and takes no writes: it has to reach a hub once. "
             "Check its [[upstream]], and that the hub's peer listener can be reached from here."
         )
-    elif not replication["members"]:
+    if replication["member"] and not replication["members"]:
         found.append(_NO_MEMBERS)
     if replication["member"] and replication["role"] == "edge" and not replication["links"]:
         found.append(

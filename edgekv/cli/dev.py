@@ -181,9 +181,13 @@ def order(directory: Path, *words: str) -> Any:
             connection.connect(path)
             connection.sendall(json.dumps(words).encode() + b"\n")
             answer = json.loads(connection.makefile("rb").readline())
-    except (OSError, ValueError) as error:
+    except (FileNotFoundError, NotADirectoryError, ConnectionRefusedError) as error:
         raise Unavailable(
             f"no development cluster runs in {directory}. Start one: edgekv dev --dir {directory}"
+        ) from error
+    except (OSError, ValueError) as error:
+        raise Unavailable(
+            f"the development cluster in {directory} did not answer ({error}): it may be ending. See what it says, and try again."
         ) from error
     if "error" in answer:
         raise _REFUSALS.get(answer["code"], EdgeKVError)(answer["error"])

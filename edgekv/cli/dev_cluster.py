@@ -18,7 +18,7 @@ from edgekv.cli.dev_layout import HOST, SOCKET, Layout, short_path
 from edgekv.cli.dev_process import DevProcess
 from edgekv.cli.dev_proxy import Proxy
 from edgekv.config import Address
-from edgekv.errors import DirectoryInUse, EdgeKVError, InvalidRequest
+from edgekv.errors import DirectoryInUse, EdgeKVError, InvalidRequest, Unavailable
 
 STARTS_AT_ONCE: Final = 4
 """A start costs a second of processor time: fifty at once would each be late."""
@@ -107,6 +107,8 @@ class DevCluster:
             answer = {"code": error.code, "error": str(error)}
         except (ValueError, TypeError) as error:
             answer = {"code": InvalidRequest.code, "error": f"this is no order ({error}); see edgekv dev --help"}
+        except OSError as error:
+            answer = {"code": Unavailable.code, "error": f"that could not be done: {error}. Is there room on the disk?"}
         writer.write(json.dumps(answer).encode() + b"\n")
         writer.close()
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from edgekv import limits
+from edgekv.cli.cluster import advice
 from edgekv.cli.dev_layout import HOST, DevNode
 from edgekv.cli.node_http import NodeHttp
 from edgekv.config import Address
@@ -41,6 +42,7 @@ class DevProcess:
         self._ended: Final = ended
         self._process: asyncio.subprocess.Process | None = None
         self._ready = False
+        self._spawning = False
         self._asked_to_end = False
 
     @property
@@ -51,6 +53,8 @@ class DevProcess:
     @property
     def state(self) -> str:
         """``ready``, ``starting`` or ``stopped``."""
+        if self._spawning:
+            return "starting"
         if self._process is None or self._process.returncode is not None:
             return "stopped"
         return "ready" if self._ready else "starting"
@@ -63,21 +67,13 @@ class DevProcess:
     async def start(self) -> None:
         """Start it, and wait until it says ``ready``. Unavailable, with its last words, when it does not."""
         if self.state != "stopped":
-            raise InvalidRequest(f'node "{self.node.name}" runs already (pid {self.pid}); kill it first')
-        config = self._write_config()
-        # EDGEKV_* of the caller are for its own commands: a node must not take up a listener or limit from there.
-        environment = {name: text for name, text in os.environ.items() if not name.startswith("EDGEKV_")}
-        command = [sys.executable, "-m", "edgekv.cli.dev_child", str(os.getpid()), "serve", "--config", str(config)]
-        self._ready = self._asked_to_end = False
-        with self.log.open("ab") as log:
-            self._process = process = await asyncio.create_subprocess_exec(
-                *command,
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=log,
-                env=environment,
-                start_new_session=True,
-            )
+            which = "is being started" if self.pid is None else f"runs already (pid {self.pid}); kill it first"
+            raise InvalidRequest(f'node "{self.node.name}" {which}')
+        self._process, self._ready, self._spawning, self._asked_to_end = None, False, True, False
+        try:
+            self._process = process = await self._spawn()
+        finally:
+            self._spawning = False
         try:
             async with asyncio.timeout(READY_S):
                 self._ready = await _says_ready(process)
@@ -91,6 +87,21 @@ class DevProcess:
             raise Unavailable(f'node "{self.node.name}" ended with exit code {status}: {self._last_words()}')
         self._watching = asyncio.get_running_loop().create_task(self._watch(process))
 
+    async def _spawn(self) -> asyncio.subprocess.Process:
+        config = self._write_config()
+        # EDGEKV_* of the caller are for its own commands: a node must not take up a listener or limit from there.
+        environment = {name: text for name, text in os.environ.items() if not name.startswith("EDGEKV_")}
+        command = [sys.executable, "-m", "edgekv.cli.dev_child", str(os.getpid()), "serve", "--config", str(config)]
+        with self.log.open("ab") as log:
+            return await asyncio.create_subprocess_exec(
+                *command,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=log,
+                env=environment,
+                start_new_session=True,
+            )
+
     async def admitted(self) -> None:
         """Wait until it is a member of its cluster, before which it takes no writes. Unavailable when that takes too long."""
         try:
@@ -98,9 +109,14 @@ class DevProcess:
                 while not await asyncio.to_thread(_is_member, self.node):  # noqa: ASYNC110 - another process
                     await asyncio.sleep(POLL_S)
         except TimeoutError:
+            why = await asyncio.to_thread(_what_is_wrong, self.node)
             raise Unavailable(
-                f'node "{self.node.name}" was not admitted to the cluster after {ADMITTED_S:.0f} s; see {self.log}'
+                f'node "{self.node.name}" was not admitted to the cluster after {ADMITTED_S:.0f} s: {why} See {self.log}'
             ) from None
+        except Unavailable:
+            if self.state != "stopped":
+                raise
+            raise Unavailable(f'node "{self.node.name}" ended before it was admitted: {self._last_words()}') from None
 
     async def kill(self) -> None:
         """SIGKILL, and wait until it is gone. InvalidRequest when it does not run."""
@@ -157,6 +173,12 @@ def _is_member(node: DevNode) -> bool:
     with NodeHttp(Address(HOST, node.http), READY_S) as http:
         members = http.read("/v1/status").json()["replication"]["members"]
     return any(member["name"] == node.name and member["state"] == "open" for member in members)
+
+
+def _what_is_wrong(node: DevNode) -> str:
+    """As far as it knows."""
+    with NodeHttp(Address(HOST, node.http), READY_S) as http:
+        return " ".join(advice(http.read("/v1/status").json()))
 
 
 async def _says_ready(process: asyncio.subprocess.Process) -> bool:

@@ -1,8 +1,8 @@
 """``edgekv cluster verify``: whether nodes that have the same changes show the same.
 
 Nodes are compared at equal vectors only, since a node that lacks changes shows something else by right. So the command waits until the
-vectors of a keyspace are equal at all nodes that hold it, has each make its digest, and asks again when a write came between. Equal
-vectors and different digests are never right: a fault of a disk, or of EdgeKV.
+vectors of a keyspace are equal at all nodes that hold it, has each make its digest, and asks again when a write or a purge came in.
+Equal vectors and different digests are never right: a fault of a disk, or of EdgeKV.
 """
 
 import time
@@ -130,12 +130,14 @@ def _verify(holders: list[Holder], deadline: float) -> list[Verdict]:
 
 def _verify_keyspace(keyspace: str, holders: list[Holder], deadline: float) -> Verdict:
     """Try until the nodes stand at one vector, at least once."""
+    ahead_ms = 0
     while True:
+        began_s = time.monotonic()
         states = {holder.name: holder.node.read("/v1/admin/vectors").json() for holder in holders}
         vectors = {name: state["vectors"][keyspace] for name, state in states.items()}
         if _all_equal(vectors):
-            # None of them has purged beyond the time of the one that is furthest.
-            ttl_ms = max(state["ttl_ms"] for state in states.values())
+            # None of them has purged beyond the time of the one that is furthest; while digests are made that take long, they go on.
+            ttl_ms = max(state["ttl_ms"] for state in states.values()) + ahead_ms
             path = f"/v1/admin/digest?keyspace={quote(keyspace, safe='')}&ttl_ms={ttl_ms}"
             digests = {holder.name: holder.node.read(path).json() for holder in holders}
             if _all_equal({name: [each["vector"], each["vector_after"]] for name, each in digests.items()}) and not any(
@@ -143,6 +145,7 @@ def _verify_keyspace(keyspace: str, holders: list[Holder], deadline: float) -> V
             ):
                 equal = _all_equal({name: each["digest"] for name, each in digests.items()})
                 return Verdict(keyspace, EQUAL if equal else DIFFERENT, digests)
+            ahead_ms = int(2_000 * (time.monotonic() - began_s))
         if time.monotonic() >= deadline:
             return Verdict(keyspace, UNSETTLED, {name: {"vector": vector} for name, vector in vectors.items()})
         time.sleep(_PAUSE_S)

@@ -30,13 +30,13 @@ def follow(exchange: Exchange, subscription: Subscription, deadline_s: float) ->
             line.send(subscription.request())
             while not exchange.closed:
                 event = subscription.take(line.message(SILENCE_S))
-                if subscription.begun:
-                    until_s = time.monotonic() + deadline_s
                 if event is not None:
                     yield event
         except (OSError, EdgeKVError, hiredis.ProtocolError, wire.BrokenConversation) as error:
             if isinstance(error, EdgeKVError) and not passes(error):
                 raise
+            if subscription.begun:
+                until_s = time.monotonic() + deadline_s  # From the end on: until then nobody was looked for.
             if subscription.begun and not isinstance(error, TimeoutError):
                 route.broke(reason(error))
             else:

@@ -100,13 +100,13 @@ async def follow(exchange: Exchange, subscription: Subscription, deadline_s: flo
             exchange.watching.add(link)
             while True:
                 event = await link.next()
-                if subscription.begun:
-                    until_s = loop.time() + deadline_s
                 if event is not None:
                     yield event
         except (OSError, TimeoutError, EdgeKVError, *wire.BROKEN) as error:
             if isinstance(error, EdgeKVError) and not passes(error):
                 raise
+            if subscription.begun:
+                until_s = loop.time() + deadline_s  # From the end on: until then nobody was looked for.
             if subscription.begun and not isinstance(error, TimeoutError):
                 route.broke(reason(error))
             else:

@@ -25,7 +25,7 @@ class Admission:
     def __init__(self, memory_bytes: int) -> None:
         self._memory_bytes: Final = memory_bytes
         self.blocked = False
-        self._held = False
+        """A bound is met: a client's write has to wait."""
         self.on_room: list[Callable[[], None]] = []
         self.read_only: EdgeKVError | None = None
         """Why the node takes no writes at all; None: it does."""
@@ -35,21 +35,6 @@ class Admission:
         self.reserve_has_room: Callable[[], bool] = lambda: True
         """Set once by the engine: whether the log can take one more change, and all that waits for it, without another file."""
         self.blocks_total = 0
-
-    @property
-    def waits(self) -> bool:
-        """Whether a client's write has to wait: a bound is met, or a keyspace is held."""
-        return self.blocked or self._held
-
-    def hold(self) -> None:
-        """Let all writes wait, on a full disk too, until ``release``: a row sync becomes visible (engine/flip.py)."""
-        self._held = True
-
-    def release(self) -> None:
-        """The end of ``hold``."""
-        self._held = False
-        if not self.blocked:
-            self._call()
 
     def check_client(self) -> None:
         """Raise what refuses a client's change now. Called before anything is stamped."""
@@ -84,10 +69,6 @@ class Admission:
 
     def _open(self) -> None:
         self.blocked = False
-        if not self._held:
-            self._call()
-
-    def _call(self) -> None:
         callbacks, self.on_room = self.on_room, []
         for callback in callbacks:
             callback()

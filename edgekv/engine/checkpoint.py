@@ -61,6 +61,10 @@ class Checkpoints:
         self.requests: list[Request] = []
         self.applied_lsn = Lsn(0)
         self.reusable_bytes = 0
+        self.paused = False
+        """Nothing is frozen, and the applier is asked for nothing more: rows of another node come in (engine/flip.py)."""
+        self.hidden = False
+        """What is applied is not shown: layers and reader stay what they are."""
         self.lone = True
         """Nobody else has this node's data: it announces STABLE to itself."""
         self.stable: Stable | None = None
@@ -112,6 +116,13 @@ class Checkpoints:
             self._commit.mark(pack_ttl(ttl_ms))
 
     @property
+    def purged_ms(self) -> int:
+        """What has expired by then may be purged already."""
+        if self.lone:
+            return self.ttl_ms
+        return 0 if self.stable is None else self.stable.wall_ms
+
+    @property
     def ttl_durable_ms(self) -> int:
         """TTL time that a restart finds again: what may be said to others."""
         return self._ttl_frame_ms if self._ttl_frame is not None and self._ttl_frame.done else self.ttl_ms
@@ -119,6 +130,8 @@ class Checkpoints:
     def grown(self) -> None:
         """After a flush: freeze a generation that has become large."""
         active = self._memtable.active
+        if self.paused:
+            return
         if active.rows >= GENERATION_ROWS or active.size_bytes >= self._generation_bytes:
             self._freeze()
 
@@ -127,6 +140,8 @@ class Checkpoints:
 
         While nothing can be frozen nothing is logged: on a full disk these marks would use up the reserve.
         """
+        if self.paused:
+            return
         if not self._memtable.active.empty:
             if self._memtable.can_freeze and (blocked or _passed(GENERATION_AGE_MS, self._frozen_at_ms, now_ms)):
                 self._log_ttl(now_ms)
@@ -142,12 +157,16 @@ class Checkpoints:
         self.applied_lsn, self.reusable_bytes = lsn, progress.reusable_bytes
         self.requests = [request for request in self.requests if request.lsn > lsn]
         self._memtable.applied(lsn)
-        self._renew_reader()  # first the reader, then the generation may leave the read path
-        self._memtable.renewed(lsn)
-        if progress.cleared:
-            self._memtable.drop_cache()
+        if not self.hidden:
+            self._show(cleared=progress.cleared)
         self._recycle(Lsn(progress.previous_lsn))
         self.grown()
+
+    def _show(self, *, cleared: bool) -> None:
+        self._renew_reader()  # first the reader, then the generation may leave the read path
+        self._memtable.renewed(self.applied_lsn)
+        if cleared:
+            self._memtable.drop_cache()
 
     def carry(self) -> None:
         """Ask the applier for everything that is durable, if it was not; while two generations wait for it, nothing can be asked."""
@@ -157,6 +176,19 @@ class Checkpoints:
             self._freeze()
         elif self._memtable.active.empty:
             self._ask(self._commit.durable_lsn)
+
+    def close(self) -> None:
+        """Ask the applier for all that is durable, and show nothing of it before ``reopen``. No generation may be on its way."""
+        assert self.paused and not self._memtable.frozen
+        self.hidden = True
+        if not self._memtable.active.empty:
+            self._memtable.freeze(self._commit.durable_lsn)
+        self._ask(self._commit.durable_lsn)
+
+    def reopen(self) -> None:
+        """Show what is applied, which is all that was asked for, and freeze again."""
+        self.paused = self.hidden = False
+        self._show(cleared=True)
 
     def ask_again(self) -> None:
         """Have the applier drop more of what is not held any more, if it is not at work."""

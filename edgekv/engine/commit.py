@@ -332,7 +332,6 @@ class Commit:
     def _open_run(self, keyspace: Keyspace, *, plain: bool) -> Run:
         if self.error is not None:
             raise self.error
-        keyspace.check_held()
         keyspace.hlc = max(keyspace.hlc, self._now_ms() << 16)
         run = Run(keyspace, keyspace.seq + 1, keyspace.hlc + 1, plain=plain)
         frame = self.filling

@@ -109,7 +109,7 @@ class Engine:
         )
         self.tail: Final = Tail()
         """The end of the log in memory, for those who follow it."""
-        self.commit.on_durable = self.tail.append
+        self.commit.on_durable = self._durable
         self.collections: Final = Collections(actor=actor, commit=self.commit, memtable=memtable, store=store)
         self.reads: Final = Reads(
             actor=actor,
@@ -156,7 +156,6 @@ class Engine:
             checkpoints=self.checkpoints,
             memtable=memtable,
             store=store,
-            admission=self.admission,
             hlc_max=self._hlc_max,
         )
         self.checkpoints.heads_joined = self.flips.heads_joined
@@ -176,8 +175,8 @@ class Engine:
 
     @property
     def write_blocked(self) -> bool:
-        """A bound is met, or rows are synced: hold the write, stop reading from its connection, leave a callback in ``on_room``."""
-        return self.admission.waits
+        """A bound is met: hold the write, stop reading from its connection, leave a callback in ``on_room``."""
+        return self.admission.blocked
 
     @property
     def on_room(self) -> list[Callable[[], None]]:
@@ -257,6 +256,10 @@ class Engine:
         return self.checkpoints.record()
 
     # -- events
+
+    def _durable(self, first_lsn: int, payload: bytes) -> None:
+        self.tail.append(first_lsn, payload)
+        self.flips.durable(payload)
 
     def written(self, frame: Frame) -> None:
         """The flusher finished a frame (see `Commit.written`)."""

@@ -2,38 +2,46 @@
 
 Replication calls `begin` with a spool that lies complete, checked and synced in the node's directory. Then
 
-1. *draining*: changes of this keyspace wait, client's and received ones. What was made before becomes durable and goes into LMDB, and
-   the cache is dropped: no layer above LMDB holds a row of the keyspace, and LMDB shows what the vector says;
-2. *logging*: one BARRIER record, with the spool's vector, synced as any change is;
-3. *applying*: the applier joins the rows (store/fold.py) in one commit;
-4. the keyspace takes the joined vector over, changes go on, ``done`` is called.
+1. *draining*: runs of other actors wait in this keyspace. What is durable is on its way to LMDB, and no generation is frozen until
+   it is there;
+2. *logging*: one BARRIER record, with the spool's vector, synced as any change is. The keyspace's HLC is above the spool's from then
+   on;
+3. *applying*: the generation that ends with the BARRIER goes into LMDB, then the applier joins the rows (store/fold.py) in one commit.
+   What is shown stays what it was: LMDB's reader is pinned, no layer leaves;
+4. *rebasing*: what this node's own changes behind the BARRIER wrote is made anew on the joined rows (engine/rebase.py), a little at a
+   time;
+5. in one go the reader moves, the layers are those of the joined rows, and the keyspace has the joined vector. ``done`` is called.
+
+Clients read and write all the time: the old rows before step 5, the joined ones after it, with their own changes in both.
 
 A crash before the BARRIER is durable leaves the keyspace as it was, and a spool that nobody counts on. After it the node's next start
-carries out the fold before it replays anything (`Node.recover`). Only marks and runs of other keyspaces can follow the BARRIER in the
-log before its commit.
+carries out the fold, and then all that the log has behind it, before anything is served (`Node.recover`): what step 5 would show.
 
-Invariant: the file of a spool stays until LMDB's last but one commit has passed its BARRIER. A power cut may take the last one back
-(rule L7), and the fold is done again.
-
-Readers see old rows until the commit and all of the new ones after it; the vector that they are told follows when the commit is
-reported, milliseconds later.
+Invariants
+- Own changes of the keyspace that the log has before its BARRIER are joined by the applier; those behind it have stamps above all
+  stored ones of either side, and dots above all that the spool knows of this node.
+- No run of another actor in the keyspace lies between the BARRIER and its commit: it would go on from a vector that is none any more.
+- The applier is asked for nothing behind the BARRIER before step 5: its commit is the state that the rebase begins from.
+- The file of a spool stays until LMDB's last but one commit has passed its BARRIER. A power cut may take the last one back
+  (rule L7), and the fold is done again.
 """
 
 from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Final, NamedTuple
 
-from edgekv.engine.admission import Admission
 from edgekv.engine.checkpoint import Checkpoints
 from edgekv.engine.commit import Commit
 from edgekv.engine.frame import Frame
 from edgekv.engine.keyspaces import Head, Keyspace
-from edgekv.errors import ClockTooFarAhead, Forked
-from edgekv.ids import Actor, Lsn, actor_text
+from edgekv.engine.rebase import Rebase
+from edgekv.errors import ClockTooFarAhead, Forked, Unavailable
+from edgekv.ids import Actor, actor_text
+from edgekv.limits import REBASE_AT_ONCE_MAX, REBASE_STEPS_MAX
 from edgekv.store.applied import ChainedVector, Progress
-from edgekv.store.lmdb_store import LmdbStore
+from edgekv.store.lmdb_store import LmdbStore, Reading
 from edgekv.store.memtable import Memtable
-from edgekv.wal.record import Barrier, pack_barrier
+from edgekv.wal.record import Barrier, Changes, pack_barrier
 
 _NOT_YET: Final = 1 << 64
 """Above every LSN."""
@@ -50,16 +58,19 @@ class _Asked(NamedTuple):
 class _Flip:
     """The flip under way."""
 
-    __slots__ = ("asked", "drained_lsn", "frame", "through")
+    __slots__ = ("asked", "closed", "frame", "reading", "rebase", "steps")
 
-    def __init__(self, asked: _Asked, through: Frame) -> None:
+    def __init__(self, asked: _Asked, rebase: Rebase) -> None:
         self.asked: Final = asked
-        self.through: Final = through
-        """The last frame that may hold a change of the keyspace."""
-        self.drained_lsn: Lsn | None = None
-        """All of those are durable below it; LMDB has to have them."""
+        self.rebase: Final = rebase
         self.frame: Frame | None = None
         """The one with the BARRIER, from *logging* on."""
+        self.closed = False
+        """*Applying* has begun."""
+        self.reading: Reading | None = None
+        """Of the joined rows, from *rebasing* on."""
+        self.steps = 0
+        """Of the rebase, since all that is durable was merged."""
 
 
 class Flips:
@@ -73,7 +84,6 @@ class Flips:
         checkpoints: Checkpoints,
         memtable: Memtable,
         store: LmdbStore,
-        admission: Admission,
         hlc_max: Callable[[Keyspace], int],
     ) -> None:
         self._actor: Final = actor
@@ -81,7 +91,6 @@ class Flips:
         self._checkpoints: Final = checkpoints
         self._memtable: Final = memtable
         self._store: Final = store
-        self._admission: Final = admission
         self._hlc_max: Final = hlc_max
         self._flip: _Flip | None = None
         self._waiting: Final[deque[_Asked]] = deque()
@@ -96,6 +105,11 @@ class Flips:
     def keyspace(self) -> Keyspace | None:
         """The one that takes a spool's rows over just now: nothing may be given to `Engine.receive` for it."""
         return None if self._flip is None else self._flip.asked.keyspace
+
+    def holds(self, runs: Iterable[Changes]) -> bool:
+        """Whether any of these runs of other actors has to wait."""
+        keyspace = self.keyspace
+        return keyspace is not None and any(run.keyspace == keyspace.id for run in runs)
 
     def begin(
         self, keyspace: Keyspace, spool_id: bytes, vector: ChainedVector, hlc: int, done: Callable[[], None]
@@ -122,20 +136,32 @@ class Flips:
             self.forget(spool_id)
         self.advance()
 
+    def durable(self, payload: bytes) -> None:
+        """A frame has become durable: one behind the BARRIER holds what is to be rebased."""
+        flip = self._flip
+        if flip is not None and flip.frame is not None and flip.frame.done:
+            flip.rebase.follow(payload)
+
+    @property
+    def rebasing(self) -> bool:
+        """Whether `advance` has something to do at once, a few ms of it."""
+        return self._flip is not None and self._flip.rebase.begun
+
     def advance(self) -> None:
         """Something happened: go on as far as that allows. `begin`, a flush, a sync, a commit of the applier, the tick call it."""
         while (flip := self._flip) is not None or self._waiting:
             if flip is None:
                 self._flip = self._hold(self._waiting.popleft())
             elif flip.frame is None:
-                if not self._is_drained(flip):
+                if self._memtable.frozen or self._checkpoints.requests:
                     return
                 self._log(flip)
             elif not flip.frame.done:
                 self._commit.kick()
                 return
-            elif self._checkpoints.applied_lsn < flip.frame.end_lsn:
-                self._checkpoints.carry()
+            elif not flip.closed:
+                self._close(flip)
+            elif self._checkpoints.applied_lsn < flip.frame.end_lsn or not self._rebased(flip):
                 return
             else:
                 self._finish(flip)
@@ -166,41 +192,69 @@ class Flips:
             )
 
     def _hold(self, asked: _Asked) -> _Flip:
-        commit = self._commit
         asked.keyspace.held = True
-        commit.filling.run = None  # the next change must open a run, and is told to wait
-        self._admission.hold()
-        return _Flip(asked, commit.filling)
-
-    def _is_drained(self, flip: _Flip) -> bool:
-        """Whether LMDB has everything of the keyspace; what is missing for that is asked for."""
-        commit = self._commit
-        if any(frame.number <= flip.through.number and not frame.empty for frame in commit.overlays):
-            commit.kick()
-            return False
-        if flip.drained_lsn is None:
-            flip.drained_lsn = commit.durable_lsn
-        if self._checkpoints.applied_lsn >= flip.drained_lsn or self._memtable.empty:
-            return True
-        self._checkpoints.carry()
-        return False
+        self._checkpoints.carry()  # what the generation that ends with the BARRIER need not hold
+        self._checkpoints.paused = True
+        return _Flip(asked, Rebase(self._actor, asked.keyspace))
 
     def _log(self, flip: _Flip) -> None:
-        self._memtable.drop_cache()
+        keyspace, barrier = flip.asked.keyspace, flip.asked.barrier
+        keyspace.hlc = max(keyspace.hlc, barrier.hlc)
         flip.frame = self._commit.filling
-        self._commit.mark(pack_barrier(flip.asked.barrier))
+        flip.frame.run = None  # its stamps go on from lower ones
+        self._commit.mark(pack_barrier(barrier))
+
+    def _close(self, flip: _Flip) -> None:
+        """What is durable now ends with the BARRIER's frame. The generation is that of before; what comes is above it."""
+        assert flip.frame is not None and self._commit.durable_lsn == flip.frame.end_lsn
+        flip.closed = True
+        self._store.pin()
+        self._checkpoints.close()
+
+    def _rebased(self, flip: _Flip) -> bool:
+        """Merge a little more on the joined rows; whether there is so little left that the flip can come to its end."""
+        try:
+            if flip.reading is None:
+                flip.reading = self._store.read()
+                flip.rebase.begin(flip.reading, flip.reading.applied())
+            if not self._store.pinned:
+                return True  # it shows the joined rows already
+            if flip.rebase.step():
+                return False
+            flip.steps += 1
+            frames = self._frames()
+            if flip.rebase.undurable(frames) > REBASE_AT_ONCE_MAX and flip.steps < REBASE_STEPS_MAX:
+                return False
+            flip.rebase.complete(frames)
+        except Unavailable:  # the map had to move: there is one state to read, and nothing may happen in between
+            self._store.unpin()
+        return True
+
+    def _frames(self) -> list[Frame]:
+        """Those that are not durable, oldest first."""
+        return self._commit.overlays[::-1]
 
     def _finish(self, flip: _Flip) -> None:
-        keyspace, applied = flip.asked.keyspace, self._store.applied()
+        keyspace, store, rebase = flip.asked.keyspace, self._store, flip.rebase
         assert flip.frame is not None and not keyspace.observed
-        keyspace.vector = {actor: Head(*head) for actor, head in applied.vectors[keyspace.id].items()}
-        keyspace.hlc = max(keyspace.hlc, applied.hlcs.get(keyspace.id, 0))
+        if flip.reading is not None:
+            flip.reading.close()
+        pinned = store.pinned
+        store.unpin()
+        applied = store.applied()
+        if not pinned:
+            rebase.begin(store, applied)
+            rebase.complete(self._frames())
+        self._checkpoints.reopen()
+        keyspace.mixed |= rebase.put(self._memtable.active)
+        for actor, head in applied.vectors[keyspace.id].items():
+            if head[0] > keyspace.vector.get(actor, Head(0, 0)).seq:
+                keyspace.vector[actor] = Head(*head)
         keyspace.hlc_logged = max(keyspace.hlc_logged, flip.asked.barrier.hlc)
-        keyspace.mixed |= keyspace.id in applied.mixed
         self._kept[flip.asked.barrier.spool_id] = flip.frame.end_lsn
         self._flip = None
         keyspace.held = False
         keyspace.flips += 1
-        self._admission.release()
+        self._checkpoints.grown()
         flip.asked.done()
         self.finished()

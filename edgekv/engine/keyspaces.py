@@ -113,7 +113,7 @@ class Keyspace:
         self.absent = False
         """Its data is not at this site: a node of another one answers for it."""
         self.held = False
-        """It takes the rows of a spool over (engine/flip.py): no change is made or received."""
+        """It takes the rows of a spool over (engine/flip.py): no run of another actor is received, and no system clear made."""
         self.flips = 0
         """How often it has done so in this process: the vector moved then past the log."""
         self.vector: dict[Actor, Head] = {}
@@ -129,7 +129,7 @@ class Keyspace:
         return "draining" if self.vector else "elsewhere"
 
     def check_held(self) -> None:
-        """Raise what refuses a change of the keyspace while it is held, from whoever did not wait."""
+        """Raise what refuses a received run while the keyspace is held, from whoever did not wait."""
         if self.held:
             raise Overloaded(f"keyspace {self.name!r} takes over rows of another node just now. Try again in a moment.")
 

@@ -87,7 +87,7 @@ class Line:
     def _say(self, address: Address, trouble: str) -> None:
         """Once, while it stays the same."""
         if trouble != self._said.get(address):
-            _log.warning("%s; it is tried again", trouble)
+            _log.warning("%s; it is tried again", trouble.removesuffix("."))
         self.trouble = self._said[address] = trouble
 
 

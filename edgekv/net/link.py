@@ -62,7 +62,7 @@ class Registry(Protocol):
 
     def left(self, connection: "Connection") -> None: ...
 
-    def complain(self, sentence: str) -> None: ...
+    def complain(self, connection: "Connection", sentence: str) -> None: ...
 
 
 class Connection(asyncio.Protocol):
@@ -112,7 +112,7 @@ class Connection(asyncio.Protocol):
                 if self.ended.done():
                     return
         except (PeerFault, FormatUnknown) as error:
-            self._links.complain(f"the link with {self.place} ends: {error}")
+            self._links.complain(self, f"the link with {self.place} ends: {error}")
             self.close(str(error))
             return
         if self._decoder.greeted:
@@ -180,7 +180,7 @@ class Connection(asyncio.Protocol):
     # -- inside
 
     def _cut_off(self, reason: str) -> None:
-        self._links.complain(f"the link with {self.place} is cut off: {reason}")
+        self._links.complain(self, f"the link with {self.place} is cut off: {reason}")
         self._end(reason)
         self._transport.abort()
 

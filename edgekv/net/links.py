@@ -87,7 +87,7 @@ class Links(Generic[HostT_co]):
         """Whether there is room for one more; then it counts."""
         if not connection.outgoing:
             if self._incoming >= self._incoming_max:
-                self.complain(f"{self._incoming} connections of other nodes are open; more are refused")
+                self.complain(connection, f"{self._incoming} connections of other nodes are open; more are refused")
                 return False
             self._incoming += 1
         self._connections.add(connection)
@@ -99,9 +99,10 @@ class Links(Generic[HostT_co]):
         self._by_number[self._numbers] = connection
         return self._numbers
 
-    def complain(self, sentence: str) -> None:
-        """Tell people, in the log and by the host's status."""
-        self._complaints.say(sentence)
+    def complain(self, connection: Connection, sentence: str) -> None:
+        """Tell people, by the host's status and in the log. Why one of its own ended the dialer logs."""
+        if not connection.outgoing:
+            self._complaints.say(sentence)
         self.host.trouble(sentence)
 
     def left(self, connection: Connection) -> None:

@@ -6,8 +6,8 @@ node purges when it gets to it, and the order in which changes came. The time mu
 node which is furthest (`edgekv cluster verify` asks all of them first).
 
 A digest is of one vector. It is read in steps, and writes go on between them: if what readers here see has moved from the first step
-to the last (`vector` and `vector_after` differ), the digest is of no moment, and the caller asks again. So it is while rows are being
-taken over as a whole (engine/flip.py): they show a little before the vector says so.
+to the last (`vector` and `vector_after` differ), the digest is of no moment, and the caller asks again. Rows that are taken
+over as a whole show in the moment in which the vector says so (engine/flip.py).
 
     key     BLAKE2b-128 over msgpack: [key, expiry, [[value, expiry], ...], number of elements, of fields], each element, each
             [field, value]
@@ -73,7 +73,7 @@ class Digest:
         self.ranges: Final[list[Range]] = []
         self.vector: Final = self._vector()
         self.vector_after = self.vector
-        self._held_after = False
+        self._held_after, self._purged_ms = False, 0
         self._reading: Final = self._read() if within else iter(())
 
     def step(self) -> bool:
@@ -81,12 +81,13 @@ class Digest:
         for _ in self._reading:
             return True
         self.vector_after, self._held_after = self._vector(), self._keyspace.held
+        self._purged_ms = self._engine.checkpoints.purged_ms
         return False
 
     @property
     def moved(self) -> bool:
-        """Whether what readers see has changed since it began: then it is the digest of no moment."""
-        return self._held_after or self.vector != self.vector_after
+        """Whether what readers see has changed since it began, or was purged beyond its time: then it is the digest of no moment."""
+        return self._held_after or self.vector != self.vector_after or self._purged_ms > self.ttl_ms
 
     def figures(self) -> dict[str, object]:
         """For the command line."""

@@ -76,7 +76,6 @@ class Node:
         self.replayed_changes: Final = replayed
         self.acks: Final = Acks(actor=identity.actor, site=identity.site)
         self.sessions: Final = Sessions(actor=identity.actor, keyspaces=engine.keyspaces, commit=engine.commit)
-        self.sessions.joining = engine.flips.heads_joined
         engine.flips.finished = self.durable
 
     def durable(self) -> None:

@@ -82,8 +82,6 @@ class Sessions:
         self._closed = False
         self._newest: tuple[tuple[int, int, int, frozenset[KeyspaceId]], str] | None = None
         """The last token made, and of what."""
-        self.joining: Callable[[Keyspace], Mapping[Actor, Head]] = lambda keyspace: {}
-        """Set once by the node: of what rows are that readers may see before the keyspace's own vector says so (engine/flip.py)."""
         self.announced: Callable[[], Announced | None] = lambda: None
         """Set once by who has a view of meta: the newest STABLE in it. Numbers and cuts never decrease."""
         self._stable = Cuts(0, {})
@@ -119,13 +117,11 @@ class Sessions:
             return self._newest[1]
         entries = {keyspace.id: self._entries(keyspace, stable.cuts.get(keyspace.id, {})) for keyspace in looked}
         text = token_text(Token(self._name, lsn, stable.number, entries))
-        self._newest = None if any(keyspace.held for keyspace in looked) else (moment, text)
+        self._newest = moment, text
         return text
 
     def _entries(self, keyspace: Keyspace, cut: Vector) -> dict[bytes, int]:
         seen = {actor: head.seq for actor, head in self._commit.heads_written(keyspace).items()}
-        for actor, head in self.joining(keyspace).items():
-            seen[actor] = max(head.seq, seen.get(actor, 0))
         return {name_of(actor): seq for actor, seq in seen.items() if seq > cut.get(actor, 0)}
 
     def lacks(self, token: Token) -> Lack | None:

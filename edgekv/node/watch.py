@@ -42,6 +42,8 @@ from edgekv.wal.reader import LogReader
 from edgekv.wal.record import Barrier, Body, Changes, Columns, Record, unpack_body
 
 _PUT: Final = 1
+_NEVER: Final = 1 << 64
+"""Above every LSN."""
 
 
 class Step(NamedTuple):
@@ -58,7 +60,7 @@ class Watches:
         self.operations: Final = operations
         self.disk: Final = disk
         self._open: Final[set[Watch]] = set()
-        self._waiting: list[Callable[[], None]] = []
+        self._waiting: dict[Callable[[], None], None] = {}
         self._bodies: Final[OrderedDict[int, tuple[Body, int]]] = OrderedDict()
         """By LSN, the newest runs that were unpacked, with the bytes that each had."""
         self._bodies_bytes = 0
@@ -99,12 +101,16 @@ class Watches:
 
     def when_durable(self, callback: Callable[[], None]) -> None:
         """Call it, once, when more has become durable."""
-        self._waiting.append(callback)
+        self._waiting[callback] = None
+
+    def forget(self, callback: Callable[[], None]) -> None:
+        """Do not call it any more: a node that is idle would keep whoever has left. Idempotent."""
+        self._waiting.pop(callback, None)
 
     def durable(self) -> None:
         """More has become durable. Called after each frame; with nobody waiting it costs nothing."""
         if self._waiting:
-            waiting, self._waiting = self._waiting, []
+            waiting, self._waiting = self._waiting, {}
             for callback in waiting:
                 callback()
 
@@ -153,6 +159,8 @@ class Watch:
         """How often rows had been taken over as a whole when that was last looked at."""
         self._next_key: bytes | None = None
         """ROWS: rows from this key on are not shown yet. None: TAIL."""
+        self._barrier_lsn = _NEVER
+        """Of a BARRIER that was passed while its rows were being joined: a cursor that lay behind it would never meet them."""
         self._record_lsn: int = self._engine.commit.durable_lsn
         """Of the record that is being shown: where its node goes on after a cursor."""
         self._vectors = self._durable_vectors()
@@ -171,7 +179,8 @@ class Watch:
 
     @property
     def _cursor(self) -> str:
-        return cursor_text(self._actor, self._record_lsn, self._next_key, self._vectors)
+        lsn = min(self._record_lsn, self._barrier_lsn)
+        return cursor_text(self._actor, lsn, self._next_key, self._vectors)
 
     @property
     def lags(self) -> bool:
@@ -270,6 +279,7 @@ class Watch:
     def _go_to(self, lsn: int) -> None:
         self._log.close()
         self._log.lsn = self._record_lsn = lsn
+        self._barrier_lsn = _NEVER
         self._loaded, self._pending, self._next_key = [], None, None
 
     # -- TAIL
@@ -287,9 +297,11 @@ class Watch:
             self._record_lsn = lsn
             if isinstance(record, Barrier) and record.keyspace in self._vectors:
                 came = {actor: seq for actor, seq, _ in record.vector}
-                if not (covers(self._vectors[record.keyspace], came) or self._keyspaces[record.keyspace].held):
-                    self._broken = True
-                    return
+                if not covers(self._vectors[record.keyspace], came):
+                    if not self._keyspaces[record.keyspace].held:
+                        self._broken = True
+                        return
+                    self._barrier_lsn = min(lsn, self._barrier_lsn)
             if isinstance(record, Changes) and record.keyspace in self._vectors:
                 vector = self._vectors[record.keyspace]
                 last = record.first_seq + record.changes - 1
@@ -338,6 +350,7 @@ class Watch:
     def _take_over(self) -> None:
         """A row sync has moved what is durable past the log: show all rows, unless nothing came that was not seen."""
         self._flips = self._flips_now()
+        self._barrier_lsn = _NEVER
         if not self._has_seen(self._durable_vectors()):
             self._begin_rows()
 

@@ -172,7 +172,7 @@ class Figures:
         link = linked.get(member.node)
         if link is not None:
             return link.acknowledged
-        seen = self._seen.by_actor.get(member.actor)
+        seen = self._seen.counted(member.actor)
         if seen is not None:
             return seen.vectors
         announced = self._members.announced

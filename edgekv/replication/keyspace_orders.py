@@ -140,7 +140,7 @@ class KeyspaceOrders:
 
     def _has_left(self, member: Member, entry: ListedKeyspace, own: Vector) -> bool:
         """Whether a member of a site that drains has said its last SEEN, and all that it says is here."""
-        since, seen = entry.draining.get(member.site), self._seen.by_actor.get(member.actor)
+        since, seen = entry.draining.get(member.site), self._seen.counted(member.actor)
         if since is None or seen is None or member.role == "hub" or member.actor in entry.left:
             return False
         return seen.revision >= since and covers(own, seen.vectors.get(entry.policy.id, {}))

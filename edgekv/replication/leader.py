@@ -151,7 +151,7 @@ class Leader:
         return self.admit(self._self)
 
     def _settle(self, own: Mapping[int, Vector]) -> None:
-        found = settled_heads(self._members.members.values(), self._seen.by_actor, own)
+        found = settled_heads(self._members.members.values(), self._seen, own)
         if found:
             members = self._members.members
             self._write([self._entry(self._changed(members[a], "settled", heads)) for a, heads in found.items()])
@@ -160,7 +160,7 @@ class Leader:
         members = self._members
         stable = compute_stable(
             members.members.values(),
-            self._seen.by_actor,
+            self._seen,
             own,
             members.counts,
         )

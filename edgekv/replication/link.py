@@ -50,14 +50,18 @@ class Link:
         """By keyspace and actor the last seq that came here and is not acknowledged yet."""
         self.acknowledged: Final[dict[int, dict[Actor, int]]] = {}
         """By keyspace what the peer said it has durably, in its HELLO and since."""
+        self.seen_owed: dict[Actor, None] | None = None
+        """Members whose SEENs go out here whole; None: nothing was said yet."""
+        self.seen_waiting: Final[list[Seen]] = []
+        """SEENs that came and name what is not known here (replication/seen_hearing.py)."""
         self.told: Final[set[int]] = set()
         """The keyspaces of which the peer was told what this node has, by HELLO or HOLDS."""
-        self.said_seen: Final[dict[Actor, Seen]] = {}
-        """The newest SEEN of each actor that went out here."""
         self.offered: Final[dict[int, bytes]] = {}
         """By keyspace the spool that was offered here (replication/row_sync.py)."""
         self.wanted: Final[dict[int, tuple[bytes, int]]] = {}
         """By keyspace the spool that the peer wants, and from which offset on."""
+        self.synced: Final[set[int]] = set()
+        """Keyspaces of which the peer got rows here, or had them when they were offered."""
         self.deferred: Final[dict[int, SyncOffer]] = {}
         """By keyspace what the peer has offered and this node takes in later."""
         self.received_bytes = 0

@@ -88,6 +88,11 @@ class Members:
         self._engine: Final = engine
         self._keyspace: Final[Keyspace] = engine.keyspaces.by_id[META_ID]
         self._read_at = -1
+        self._whole_at = -1
+        self._parsed: Final[dict[bytes, tuple[bytes, Member]]] = {}
+        """By key of a member's row what it was when it was read last, and says: of a thousand rows one has moved."""
+        self.unreadable: Corruption | None = None
+        """A row that came last cannot be read: all the rest here is as it was before, and so is `revision`."""
         self.leader = b""
         """The node that writes meta; empty: there is no meta yet."""
         self.floors: dict[int, Vector] = {}
@@ -98,13 +103,16 @@ class Members:
 
     @property
     def revision(self) -> int:
-        """How much of meta is durable here."""
-        return sum(head.seq for head in self._keyspace.vector.values())
+        """How much of meta is durable here, and can be read."""
+        durable = sum(head.seq for head in self._keyspace.vector.values())
+        return durable if self.unreadable is None else min(durable, self._whole_at)
 
     def all_durable(self) -> bool:
-        """Whether all of meta that readers here see is durable."""
-        return not self._keyspace.observed and self._keyspace.vector.get(self._engine.actor, (0, 0))[0] == (
-            self._keyspace.seq
+        """Whether all of meta that readers here see is durable, and can be read."""
+        return (
+            self.unreadable is None
+            and not self._keyspace.observed
+            and self._keyspace.vector.get(self._engine.actor, (0, 0))[0] == self._keyspace.seq
         )
 
     @property
@@ -113,12 +121,24 @@ class Members:
         return bool(self.leader)
 
     def refresh(self) -> bool:
-        """Read meta again if it has moved, what is not durable yet included; whether it has."""
+        """Read meta again if it has moved, what is not durable yet included; whether it has.
+
+        A row that cannot be read leaves the view that was whole, and `unreadable` says so. Corruption: there was none.
+        """
         seen = self._seen
         if seen == self._read_at:
             return False
         self._read_at = seen
-        self._read()
+        whole = self.leader, self.floors, self.members, self.keyspaces, self.announced
+        try:
+            self._read()
+        except Corruption as error:
+            if self._whole_at < 0:
+                raise
+            self.leader, self.floors, self.members, self.keyspaces, self.announced = whole
+            self.unreadable = error
+            return False
+        self.unreadable, self._whole_at = None, seen
         return True
 
     @property
@@ -168,6 +188,10 @@ class Members:
         self._engine.barrier = barrier
 
     def _take(self, key: bytes, value: bytes) -> None:
+        known = self._parsed.get(key)
+        if known is not None and known[0] == value:
+            self.members[known[1].actor] = known[1]
+            return
         try:
             entry = unpack(value)
             if key == CLUSTER_KEY:
@@ -181,6 +205,7 @@ class Members:
             elif key.startswith(MEMBER_PREFIX):
                 actor = Actor(bytes.fromhex(key[len(MEMBER_PREFIX) :].decode()))
                 self.members[actor] = Member(actor=actor, **entry)
+                self._parsed[key] = value, self.members[actor]
         except (InvalidRequest, ValueError, TypeError, KeyError) as error:
             raise Corruption(
                 f"the row {key!r} of meta cannot be read ({error}). Restore a backup of the leading hub.",

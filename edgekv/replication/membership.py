@@ -10,13 +10,17 @@ from typing import Final
 from edgekv.engine.engine import Engine
 from edgekv.errors import Denied, PeerFault, Unavailable
 from edgekv.ids import Actor, KeyspaceId, actor_text
-from edgekv.replication.acks import Acks
+from edgekv.replication.acks import HUB, Acks
 from edgekv.replication.leader import Leader
 from edgekv.replication.link import Link
 from edgekv.replication.link_table import LinkTable
 from edgekv.replication.members import Members
 from edgekv.replication.messages import Admit, Applicant, Hello
 from edgekv.replication.subscriptions import Subscriptions
+
+EDGES_ADMIT_NOBODY: Final = (
+    "this node is an edge, and only hubs take others into the cluster. Name a hub's peer listener as the upstream."
+)
 
 
 class Membership:
@@ -72,6 +76,10 @@ class Membership:
     def apply(self, link: Link, peer: Hello) -> None:
         """The node at the other end becomes a member, unless it may not be one."""
         member = self._members.members.get(peer.actor)
+        edges = HUB not in (peer.role, self._self.role)
+        if edges and self._members.is_open(self._self.actor) and not self._members.is_open(peer.actor):
+            self._links.refuse(link, PeerFault(EDGES_ADMIT_NOBODY))
+            return
         if member is not None and (member.site, member.role) != (peer.site, peer.role):
             # What is stable is computed by what meta says that it holds.
             sentence = (
@@ -92,7 +100,7 @@ class Membership:
 
     def admit(self, applicant: Applicant) -> None:
         """Make a node a member, or have the leader do it. Denied: it may not be one."""
-        if self._engine.admission.read_only is not None:
+        if self._engine.admission.read_only is not None or self._members.unreadable is not None:
             return
         if not self._members.founded and self._founder:
             self._leader.found()

@@ -18,7 +18,7 @@ from edgekv.engine.keyspaces import META_ID
 from edgekv.errors import Denied, PeerFault
 from edgekv.ids import KeyspaceId, actor_text
 from edgekv.limits import LINKS_LOOK_MS, PEER_DEAD_MS, PEER_HEARTBEAT_MS, SEEN_INTERVAL_MS
-from edgekv.replication.acks import Acks
+from edgekv.replication.acks import HUB, Acks
 from edgekv.replication.figures import Figures
 from edgekv.replication.greeting import Greeting
 from edgekv.replication.holdings import Holdings
@@ -28,7 +28,7 @@ from edgekv.replication.link import Link
 from edgekv.replication.link_table import LinkTable, Transport
 from edgekv.replication.log_source import LogSource
 from edgekv.replication.members import Members
-from edgekv.replication.membership import Membership
+from edgekv.replication.membership import EDGES_ADMIT_NOBODY, Membership
 from edgekv.replication.messages import (
     Ack,
     Admit,
@@ -51,6 +51,7 @@ from edgekv.replication.messages import (
 )
 from edgekv.replication.row_sync import RowSync
 from edgekv.replication.seen import SeenTable
+from edgekv.replication.seen_hearing import SeenHearing
 from edgekv.replication.seen_telling import SeenTelling
 from edgekv.replication.streams import OWN_TROUBLE, Streams
 from edgekv.replication.subscriptions import Subscriptions
@@ -85,6 +86,7 @@ class Replication:
         """
         self._engine: Final = engine
         self._cluster: Final = cluster
+        self._role: Final = myself.role
         self._now_ms: Final = now_ms
         self._monotonic_ms: Final = monotonic_ms
         self.links: Final[dict[int, Link]] = {}
@@ -168,6 +170,7 @@ class Replication:
             links=table,
             actor=myself.actor,
         )
+        self._hearing: Final = SeenHearing(engine=engine, table=self.seen, members=self.members)
         self._seen_at_ms = 0
         self._looked_at_ms = 0
         engine.judges_clocks = myself.role == "hub"
@@ -237,6 +240,8 @@ class Replication:
         if not 0 <= now - self._seen_at_ms < SEEN_INTERVAL_MS:
             self._seen_at_ms = now
             self._tell_seen()
+        else:
+            self._telling.pay()
         if not 0 <= now - self._looked_at_ms < LINKS_LOOK_MS:
             self._looked_at_ms = now
             self._look(now)
@@ -280,11 +285,18 @@ class Replication:
     def _look(self, now: int) -> None:
         try:
             self.membership.apply_all()
+            for link in self._table:
+                if link.is_up:
+                    self._hearing.take(link)
+            self._hearing.forget_settled()
+            self.seen.prove(self._holdings.vectors())
             if self._engine.admission.read_only is None:
                 self.leader.tick(now, self._holdings.vectors())
             self.membership.follow_meta()
         except OWN_TROUBLE as error:
             self._table.say(f"what the leader has to do waits: {error}")
+        if self.members.unreadable is not None:
+            self._table.say(f"it goes on with the members as they were: {self.members.unreadable}")
         self.figures.look(now)
 
     # -- messages
@@ -296,8 +308,7 @@ class Replication:
             self._table.note(link, f"refused this node: {message.sentence}")
             self._table.close(link, message.sentence, told=True)
         elif isinstance(message, Join):
-            self._table.send(link, Welcome(self._cluster, self._subscriptions.entries()))
-            self._table.close(link, "", told=True)
+            self._asked_to_join(link)
         elif not link.is_up:
             raise PeerFault("it did not say HELLO first.")
         elif isinstance(message, Runs):
@@ -317,8 +328,7 @@ class Replication:
 
     def _heard(self, link: Link, message: SeenList | Holds) -> None:
         if isinstance(message, SeenList):
-            for seen in message.members:
-                self.seen.hear(seen)
+            self._hearing.heard(link, message.members)
             return
         assert link.peer is not None
         self._greeting.compare(link.peer._replace(vectors=message.vectors))
@@ -333,6 +343,12 @@ class Replication:
         self.leader.heard_hello(hello)
         self.membership.apply(link, hello)
         self._streams.pump(link)
+
+    def _asked_to_join(self, link: Link) -> None:
+        if self._role != HUB:
+            raise PeerFault(EDGES_ADMIT_NOBODY)
+        self._table.send(link, Welcome(self._cluster, self._subscriptions.entries()))
+        self._table.close(link, "", told=True)
 
     def _asked_to_admit(self, link: Link, message: Admit) -> None:
         assert link.peer is not None

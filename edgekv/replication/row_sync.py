@@ -18,7 +18,7 @@ from edgekv.engine.engine import Engine
 from edgekv.engine.keyspaces import Keyspace
 from edgekv.errors import Corruption, EdgeKVError, FormatUnknown, PeerFault, Unavailable
 from edgekv.ids import Actor, KeyspaceId, Vector
-from edgekv.limits import PEER_MESSAGE_BYTES, PEER_MESSAGES_AT_ONCE, PEER_WINDOW_BYTES, SPOOL_KEEP_MS
+from edgekv.limits import PEER_MESSAGE_BYTES, PEER_MESSAGES_AT_ONCE, PEER_WINDOW_BYTES, SPOOL_KEEP_MS, SYNC_SILENCE_MS
 from edgekv.replication.link import Link
 from edgekv.replication.log_source import LogSource, covers
 from edgekv.replication.messages import (
@@ -104,6 +104,8 @@ class RowSync:
         self._incoming: Incoming | None = None
         self.syncs_total = 0
         """Spools that were taken in."""
+        self.again_total = 0
+        """Spools that were offered on a link on which the same keyspace's rows had just been sent."""
 
     # -- the side that has the rows
 
@@ -113,6 +115,8 @@ class RowSync:
         for keyspace in sorted(link.sender.beyond - link.offered.keys() - self._unreadable):
             spooled = self._spooled(keyspace)
             if spooled is not None and spooled.offer is not None:
+                if keyspace in link.synced:
+                    self._note_again(link, keyspace)
                 link.offered[keyspace] = spooled.spool
                 self._send(link, spooled.offer)
         for _ in range(PEER_MESSAGES_AT_ONCE):
@@ -132,6 +136,8 @@ class RowSync:
         if found is None:
             if self._engine.admission.disk_full:
                 return None  # what is left is for what was acknowledged
+            if self._engine.flips.keyspace is self._engine.keyspaces.by_id[KeyspaceId(keyspace)]:
+                return None  # the log could not go on from it: a BARRIER comes
             stored = self._store.applied().vectors.get(keyspace, {})
             if not covers({actor: seq for actor, (seq, _) in stored.items()}, self._floors().get(keyspace, {})):
                 return None  # the applier is on its way there
@@ -143,6 +149,15 @@ class RowSync:
             found = self._outgoing[keyspace] = Outgoing(spool, writer, self._now_ms())
         found.used_ms = self._now_ms()
         return found
+
+    def _note_again(self, link: Link, keyspace: int) -> None:
+        """The peer got rows on this link, and when they were there the log did not go on from them any more: it may be so for ever."""
+        self.again_total += 1
+        peer = "a peer" if link.peer is None else link.peer.name
+        self._note(
+            f"{peer} needs the rows of keyspace {keyspace} again: while they were on their way the log has given up what comes behind "
+            "them. If this repeats, keep more of the log (wal.retain_bytes) than is written while a row sync lasts."
+        )
 
     def wanted(self, link: Link, want: SyncWant) -> None:
         """The peer asks for a spool from an offset on. One that is gone is offered anew."""
@@ -187,6 +202,7 @@ class RowSync:
         assert link.sender is not None
         link.offered.pop(done.keyspace, None)
         link.wanted.pop(done.keyspace, None)
+        link.synced.add(done.keyspace)
         link.sender.took_rows(done.keyspace, {actor: seq for actor, (seq, _) in done.vector.items()})
 
     # -- the side that lacks them
@@ -278,6 +294,7 @@ class RowSync:
         offer = incoming.offer
         try:
             if check.step():
+                incoming.part.write_back()
                 return
             if (check.head.keyspace, check.head.vector, check.head.hlc) != (offer.keyspace, offer.vector, offer.hlc):
                 raise Corruption("the spool is another than was offered.", path=incoming.part.path.name)
@@ -349,14 +366,20 @@ class RowSync:
 
     @property
     def busy(self) -> bool:
-        """Whether there is something to write or to check."""
+        """Whether there is something to write, to check or to merge."""
         incoming = self._incoming
         checking = incoming is not None and incoming.check is not None and not incoming.flipping
-        return checking or any(outgoing.offer is None for outgoing in self._outgoing.values())
+        return (
+            checking
+            or self._engine.flips.rebasing
+            or any(outgoing.offer is None for outgoing in self._outgoing.values())
+        )
 
     def work(self, links: list[Link]) -> bool:
         """Write, check and forget a little; whether a spool is finished, so that it can be offered."""
         finished = False
+        if self._engine.flips.rebasing:
+            self._engine.flips.advance()
         for keyspace, outgoing in list(self._outgoing.items()):
             if outgoing.offer is None:
                 finished |= self._write(keyspace, outgoing)
@@ -367,6 +390,8 @@ class RowSync:
             self._check(incoming, incoming.check)
         elif incoming is not None and incoming.check is None and not incoming.link.is_up:
             self._give_up(incoming)  # what has come stays, for when it is offered again
+        elif incoming is not None and incoming.check is None:
+            self._watch(incoming)
         if incoming is not None and incoming.waiting and not self._engine.admission.disk_full:
             self._take_waiting(incoming)
         admission = self._engine.admission
@@ -379,6 +404,20 @@ class RowSync:
                         self._refuse(link, error)
                     break
         return finished
+
+    def _watch(self, incoming: Incoming) -> None:
+        """End a sync that comes to nothing, with its link: others have their turn, or it goes on where it is on the next one."""
+        if incoming.waiting or self._engine.admission.disk_full:
+            incoming.heard_ms = self._now_ms()  # it is this node that waits
+        elif self._now_ms() - incoming.heard_ms > SYNC_SILENCE_MS:
+            self._give_up(incoming)
+            seconds, have, size = SYNC_SILENCE_MS // 1000, incoming.part.size, incoming.offer.bytes
+            self._refuse(
+                incoming.link,
+                Unavailable(
+                    f"no rows of a sync came for {seconds} s, after {have:,} of {size:,} bytes. They are asked for again."
+                ),
+            )
 
     def _take_waiting(self, incoming: Incoming) -> None:
         """There is room on the disk again."""

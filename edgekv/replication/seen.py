@@ -3,52 +3,149 @@
 A member says ``SEEN(number, vectors, TTL time, meta revision)``: a message with what moved, not a change (in everybody's sequence it
 would cost members times vector times receivers). The number is its durable LSN; the rest is that of this LSN. Hubs pass on what they
 hear. It says something about the past only, so it may be late, be lost and come twice.
+
+A SEEN *counts* when this node has everything that it names. Until then the one before it counts: who names changes that nobody has
+made holds up what is stable as one does who is silent, and spoils nothing of what the others say. Of SEENs that do not count yet the
+oldest is kept, and all later ones together: a node that follows a busy member at a distance always has one that it covers soon.
 """
 
+from collections.abc import Iterator, Mapping
 from typing import Final
 
 from edgekv.ids import Actor, Vector
+from edgekv.replication.log_source import covers
+from edgekv.replication.lowest import Lowest
 from edgekv.replication.messages import Seen
+
+PROVED_AT_ONCE: Final = 100_000
+"""Entries of vectors that are compared in one call: 20 ms."""
+_NOTHING: Final[Vector] = {}
+
+
+class Spoken:
+    """What one member has said. ``number`` to ``vectors`` are those of the newest SEEN that counts; -1: none does yet."""
+
+    __slots__ = ("actor", "ahead", "news", "number", "revision", "ttl_ms", "vectors")
+
+    def __init__(self, actor: Actor) -> None:
+        self.actor: Final = actor
+        self.number = -1
+        self.ttl_ms = 0
+        self.revision = 0
+        self.vectors: Final[dict[int, Vector]] = {}
+        """These dicts grow; they are never replaced (`Lowest` looks into them)."""
+        self.ahead: Final[list[Seen]] = []
+        """SEENs that do not count yet, each with what it names beyond the ones before: the oldest, and all later ones as one."""
+        self.news: dict[int, Vector] = {}
+        """What was heard and not passed on."""
+
+    def newest(self) -> Seen:
+        """The last thing it said, without vectors."""
+        last = self.ahead[-1] if self.ahead else self
+        return Seen(self.actor, last.number, last.ttl_ms, last.revision, {})
+
+    def whole(self) -> Seen:
+        """All that it said, as one SEEN."""
+        vectors = {keyspace: dict(vector) for keyspace, vector in self.vectors.items()}
+        for seen in self.ahead:
+            for keyspace, vector in seen.vectors.items():
+                vectors.setdefault(keyspace, {}).update(vector)
+        return self.newest()._replace(vectors=vectors)
+
+    def said(self, keyspace: int, actor: Actor) -> int:
+        """How much of an actor it said it has."""
+        for seen in reversed(self.ahead):
+            seq = seen.vectors.get(keyspace, _NOTHING).get(actor)
+            if seq is not None:
+                return seq
+        return self.vectors.get(keyspace, _NOTHING).get(actor, 0)
 
 
 class SeenTable:
-    """The newest SEEN of each actor."""
+    """What all members have said."""
 
     def __init__(self) -> None:
-        self.by_actor: Final[dict[Actor, Seen]] = {}
+        self.spoken: Final[dict[Actor, Spoken]] = {}
+        self.lowest: Final = Lowest()
+        """Of the vectors that count."""
+        self._ahead: Final[dict[Actor, Spoken]] = {}
+        self._fresh: Final[dict[Actor, Spoken]] = {}
+        """Who has said something since `take_news`."""
+        self._actors: Final[dict[Actor, Actor]] = {}
+        """One object for each actor: it is in the vector of every member."""
+
+    def counted(self, actor: Actor) -> Spoken | None:
+        """What of a member's words counts; None: nothing does yet."""
+        spoken = self.spoken.get(actor)
+        return None if spoken is None or spoken.number < 0 else spoken
 
     def hear(self, seen: Seen) -> bool:
         """Take one in; whether it is news. Its vectors may be what moved only: they add to what is known."""
-        known = self.by_actor.get(seen.actor)
-        if known is None:
-            self.by_actor[seen.actor] = seen
-            return True
-        if seen.number < known.number or seen == known:
+        spoken = self.spoken.get(seen.actor)
+        if spoken is None:
+            actor = self._actors.setdefault(seen.actor, seen.actor)
+            spoken = self.spoken[actor] = Spoken(actor)
+        last = spoken.newest()
+        if seen.number < last.number:
             return False
-        vectors = {keyspace: dict(vector) for keyspace, vector in known.vectors.items()}
+        news = self._beyond(spoken, seen.vectors)
+        ttl_ms, revision = max(seen.ttl_ms, last.ttl_ms), max(seen.revision, last.revision)
+        if not news and (seen.number, ttl_ms, revision) == last[1:4]:
+            return False
+        for keyspace, vector in news.items():
+            spoken.news.setdefault(keyspace, {}).update(vector)
+        if len(spoken.ahead) > 1:
+            vectors = spoken.ahead.pop().vectors
+            for keyspace, vector in news.items():
+                vectors.setdefault(keyspace, {}).update(vector)
+            news = vectors
+        spoken.ahead.append(Seen(spoken.actor, seen.number, ttl_ms, revision, news))
+        self._ahead[spoken.actor] = self._fresh[spoken.actor] = spoken
+        return True
+
+    def prove(self, own: Mapping[int, Vector]) -> None:
+        """Have those count that name nothing which is not durable here. ``own``: this node's durable vectors.
+
+        A call looks at a bounded number of entries, the next one goes on.
+        """
+        looked = 0
+        for spoken in list(self._ahead.values()):
+            if looked > PROVED_AT_ONCE:
+                break
+            looked += sum(map(len, spoken.ahead[0].vectors.values()))
+            del self._ahead[spoken.actor]
+            while spoken.ahead and _covers_all(own, spoken.ahead[0]):
+                self._count(spoken, spoken.ahead.pop(0))
+            if spoken.ahead:
+                self._ahead[spoken.actor] = spoken  # behind those that had no turn
+
+    def take_news(self) -> Iterator[Seen]:
+        """What was heard since the last time, once."""
+        fresh = list(self._fresh.values())
+        self._fresh.clear()
+        for spoken in fresh:
+            news, spoken.news = spoken.news, {}
+            yield spoken.newest()._replace(vectors=news)
+
+    def forget(self, actor: Actor) -> None:
+        """Its words do not matter any more."""
+        for by_actor in (self.spoken, self._ahead, self._fresh):
+            by_actor.pop(actor, None)
+
+    def _beyond(self, spoken: Spoken, vectors: Mapping[int, Vector]) -> dict[int, Vector]:
+        actors, news = self._actors, {}
+        for keyspace, vector in vectors.items():
+            more = {actors.setdefault(a, a): seq for a, seq in vector.items() if seq > spoken.said(keyspace, a)}
+            if more:
+                news[keyspace] = more
+        return news
+
+    def _count(self, spoken: Spoken, seen: Seen) -> None:
+        spoken.number, spoken.ttl_ms, spoken.revision = seen.number, seen.ttl_ms, seen.revision
         for keyspace, vector in seen.vectors.items():
-            mine = vectors.setdefault(keyspace, {})
-            for actor, seq in vector.items():
-                mine[actor] = max(seq, mine.get(actor, 0))
-        newest = Seen(
-            seen.actor,
-            seen.number,
-            max(seen.ttl_ms, known.ttl_ms),
-            max(seen.revision, known.revision),
-            vectors,
-        )
-        self.by_actor[seen.actor] = newest
-        return newest != known
+            spoken.vectors.setdefault(keyspace, {}).update(vector)
+            self.lowest.rose(keyspace, spoken.actor, vector)
 
 
-def moved(newer: Seen, older: Seen | None) -> Seen:
-    """A SEEN with only what it says beyond an older one."""
-    if older is None:
-        return newer
-    vectors: dict[int, Vector] = {}
-    for keyspace, vector in newer.vectors.items():
-        before = older.vectors.get(keyspace, {})
-        news = {actor: seq for actor, seq in vector.items() if seq > before.get(actor, 0)}
-        if news:
-            vectors[keyspace] = news
-    return newer._replace(vectors=vectors)
+def _covers_all(own: Mapping[int, Vector], seen: Seen) -> bool:
+    return all(covers(own.get(keyspace, _NOTHING), vector) for keyspace, vector in seen.vectors.items())

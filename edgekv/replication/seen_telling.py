@@ -1,6 +1,6 @@
 """SEENs on their way: this node's own, and those it has heard, to the hubs that it is linked to.
 
-To a new peer all vectors of all members go, which no message could hold: they are cut into several.
+To a new peer all vectors of all members go, a message at each tick; from then on, what moved.
 """
 
 from typing import Final
@@ -11,8 +11,8 @@ from edgekv.replication.holdings import Holdings
 from edgekv.replication.link import Link
 from edgekv.replication.link_table import LinkTable
 from edgekv.replication.members import Members
-from edgekv.replication.messages import Hello, Seen, SeenList
-from edgekv.replication.seen import SeenTable, moved
+from edgekv.replication.messages import Seen, SeenList
+from edgekv.replication.seen import SeenTable
 
 ENTRIES_MAX: Final = 10_000
 """Of vectors, after which a message of SEENs ends."""
@@ -39,21 +39,46 @@ class SeenTelling:
             ttl_ms, lsn = engine.checkpoints.ttl_durable_ms, engine.commit.durable_lsn
             vectors = self._holdings.vectors()
             self._table.hear(Seen(self._actor, lsn, ttl_ms, self._members.revision, vectors))
-        for link in self._links:
-            if link.peer is not None and link.peer.role == "hub" and link.is_up:
-                self._tell(link, link.peer)
+        links, news = self._hubs(), list(self._table.take_news())
+        for link in links:
+            if link.seen_owed is None:
+                link.seen_owed = dict.fromkeys(self._table.spoken)
+            self._send(link, [seen for seen in news if seen.actor not in link.seen_owed])
+        self.pay()
 
-    def _tell(self, link: Link, peer: Hello) -> None:
-        news: list[Seen] = []
+    def pay(self) -> None:
+        """Tell each new peer a message more of what all have said so far."""
+        for link in self._hubs():
+            whole: list[Seen] = []
+            entries = 0
+            while link.seen_owed and entries < ENTRIES_MAX:
+                spoken = self._table.spoken.get(link.seen_owed.popitem()[0])
+                if spoken is not None:
+                    whole.append(spoken.whole())
+                    entries += _entries(whole[-1])
+            self._send(link, whole)
+
+    def _hubs(self) -> list[Link]:
+        """Who is told: they have had the meta by which they know of whom it is said."""
+        return [
+            link for link in self._links if link.phase == "data" and link.peer is not None and link.peer.role == "hub"
+        ]
+
+    def _send(self, link: Link, said: list[Seen]) -> None:
+        assert link.peer is not None
+        message: list[Seen] = []
         entries = 0
-        for actor, seen in self._table.by_actor.items():
-            known = link.said_seen.get(actor)
-            if seen is not known and actor != peer.actor:
-                news.append(moved(seen, known))
-                link.said_seen[actor] = seen
-                entries += sum(map(len, news[-1].vectors.values()))
-                if entries >= ENTRIES_MAX:
-                    self._links.send(link, SeenList(news))
-                    news, entries = [], 0
-        if news:
-            self._links.send(link, SeenList(news))
+        for seen in said:
+            if seen.actor == link.peer.actor:
+                continue
+            message.append(seen)
+            entries += _entries(seen)
+            if entries >= ENTRIES_MAX:
+                self._links.send(link, SeenList(message))
+                message, entries = [], 0
+        if message:
+            self._links.send(link, SeenList(message))
+
+
+def _entries(seen: Seen) -> int:
+    return sum(map(len, seen.vectors.values()))

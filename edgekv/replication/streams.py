@@ -167,11 +167,13 @@ class Streams:
 
     def drain(self, link: Link) -> None:
         """Take in what came, as long as the engine has room."""
-        admission = self._engine.admission
+        admission, flips = self._engine.admission, self._engine.flips
         if not link.inbox:
             return
         try:
-            while link.inbox and not (admission.waits or admission.disk_full or admission.read_only):
+            while link.inbox and not (admission.blocked or admission.disk_full or admission.read_only):
+                if flips.holds(link.inbox[0][0]):
+                    break
                 runs, size = link.inbox.popleft()
                 link.inbox_bytes -= size
                 for run in runs:

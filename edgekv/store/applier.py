@@ -11,7 +11,8 @@ One transaction
    operation ids of the same changes;
 4. if it reached the requested LSN: purges by the indexes, sweeps what cleared sets and maps left behind, and deletes some rows of
    keyspaces that are not held any more (``store.drop``);
-   A BARRIER ends the stretch before it, and is a transaction of its own in which nothing is purged (``store.fold``);
+   A BARRIER ends the stretch before it, and is some transactions of its own in which nothing is purged (``store.fold``). The LSN
+   moves with the last of them;
 5. stores LSN, vectors with chain values, HLCs and flags, and commits with one fdatasync.
 
 What may go wrong: the process can be killed at any point; the transaction is gone and the log still has it. Every few thousand
@@ -46,6 +47,7 @@ from edgekv.limits import (
     APPLIER_TRANSACTION_BYTES_MAX,
     APPLIER_TRANSACTION_ROWS_MAX,
     APPLIER_TRANSACTION_ROWS_MIN,
+    FOLD_TRANSACTION_ROWS_MAX,
     LMDB_RESERVE_BYTES,
     PURGE_ROWS_MAX,
 )
@@ -54,7 +56,7 @@ from edgekv.store.applied import Applied, Failed, Opened, Progress, Stable, stor
 from edgekv.store.applier_messages import frame_message, pack_response, parse_request, take_messages
 from edgekv.store.collection_rows import StoredRows
 from edgekv.store.drop import drop
-from edgekv.store.fold import fold
+from edgekv.store.fold import Folding
 from edgekv.store.generation import Generation
 from edgekv.store.lmdb_store import LmdbStore, MapFull, WriteTransaction, disk_is_full, free_bytes
 from edgekv.store.purge import Cuts, Purge, Purged, index_entries
@@ -93,6 +95,8 @@ class Applier:
         self._previous_lsn = 0
         """Of its last commit but one: what a power cut leaves at least. 0 until there are two: if the process before this one ended
         because an fdatasync failed, the kernel may have dropped the meta page of its last commit, though reads still show that."""
+        self._folding: Folding | None = None
+        """The fold of which some transactions have been committed."""
         self.purge_more = False
         """The last transaction left something to purge: apply once more, to the same LSN."""
 
@@ -115,12 +119,20 @@ class Applier:
             except _NothingToStoreError:
                 return None
             except MapFull:
+                self._end_fold()
                 self._store.grow()
+            except BaseException:
+                self._end_fold()
+                raise
 
     def progress(self) -> Progress:
         """Where the store stands."""
         self._store.renew()
-        return self._report(self._store.applied().lsn, cleared=False)
+        reading = self._store.read()
+        try:
+            return self._report(reading.applied().lsn, cleared=False)
+        finally:
+            reading.close()
 
     def _apply(self, upto_lsn: int, stable: Stable | None, rows_max: int, poll: Callable[[], bool]) -> Progress:
         rows_max, bytes_max = self._bounds(rows_max)
@@ -128,10 +140,10 @@ class Applier:
             before = transaction.applied()
             generation = self._merge_log(transaction, before, upto_lsn, rows_max, bytes_max, poll)
             if generation.barrier is not None and generation.lsn == before.lsn:
-                applied, purged = self._fold(transaction, before, generation.barrier, poll)
+                applied, purged = self._fold(transaction, before, generation.barrier, rows_max, poll)
             else:
                 applied, purged = self._store_rows(transaction, generation, upto_lsn, stable, rows_max, poll)
-            if applied == before and not transaction.changed:
+            if applied == before and not transaction.changed and self._folding is None:
                 raise _NothingToStoreError
             transaction.put_applied(applied)
         self._previous_lsn, self._own_lsn = self._own_lsn, applied.lsn
@@ -164,24 +176,39 @@ class Applier:
         return applied, purged
 
     def _fold(
-        self, transaction: WriteTransaction, before: Applied, barrier: Barrier, poll: Callable[[], bool]
+        self,
+        transaction: WriteTransaction,
+        before: Applied,
+        barrier: Barrier,
+        rows_max: int,
+        poll: Callable[[], bool],
     ) -> tuple[Applied, Purged]:
-        """The BARRIER at ``before.lsn``. Nothing is purged: the next transaction does, by what this one stores."""
+        """The BARRIER at ``before.lsn``, or a part of it. Nothing is purged: the next transaction does that."""
+        if self._folding is None or self._folding.lsn != before.lsn:
+            self._folding = self._begin_fold(before, barrier)
+        rows_max = min(rows_max, FOLD_TRANSACTION_ROWS_MAX)
+        applied = self._folding.step(transaction, before, lambda: _poll(poll), rows_max=rows_max)
+        if applied is None:
+            return before, NOT_PURGED
+        self._end_fold()
+        self.purge_more = True
+        return applied, FOLDED
+
+    def _begin_fold(self, before: Applied, barrier: Barrier) -> Folding:
         file = spool_file(self._spools, barrier.spool_id)
         try:
-            spool = SpoolReader(file)
+            return Folding(before.lsn, barrier, SpoolReader(file))
         except FileNotFoundError:
             raise Corruption(
                 f"the log joins the rows of {file}, which is gone. Restore a backup of the directory, or join the cluster again.",
                 path=file.name,
                 first_lsn=before.lsn,
             ) from None
-        try:
-            applied = fold(transaction, before, barrier, spool, lambda: _poll(poll))
-        finally:
-            spool.close()
-        self.purge_more = True
-        return applied, FOLDED
+
+    def _end_fold(self) -> None:
+        if self._folding is not None:
+            self._folding.close()
+            self._folding = None
 
     def _merge_log(
         self,

@@ -1,8 +1,13 @@
-"""The fold: the rows of a spool join the rows of a keyspace, in one LMDB transaction, where a BARRIER in the log says so.
+"""The fold: the rows of a spool join the rows of a keyspace, where a BARRIER in the log says so.
 
 Each side is complete and has its vector, so the dot rule decides row by row (crdt/joins.py): what the other side covers and does not
 show was superseded or deleted there. Both sides lie in LMDB's order and are walked together, a *window* at a time: the rows up to the
 least of the two last keys in sight. So memory is bounded by windows, besides the transaction's own dirty pages.
+
+It may take several LMDB transactions, of which the last one alone moves what is stored as applied. A fold that ends in between begins
+anew, from the first row, with the vector of before, and comes to the same rows: the dot rule decides on a row that it has joined as
+it did the first time. For the counts' sake no transaction ends amid a set or map of which a row changed. Nobody reads what lies
+between: the node's reader is pinned, and a node that starts finishes the fold before it serves (engine/flip.py).
 
 1. The clears of this side are carried out (store/sweep.py); the spool's were when it was written.
 2. Windows. Rows that are equal, and those that only this side has and keeps, are not touched; plain rows are not even decoded for it.
@@ -67,25 +72,57 @@ def joined_vector(mine: ChainedVector, theirs: ChainedVector) -> ChainedVector:
 def fold(
     transaction: WriteTransaction, before: Applied, barrier: Barrier, spool: SpoolReader, poll: Callable[[], None]
 ) -> Applied:
-    """Carry out a BARRIER, which is the record at ``before.lsn``: what has to be stored beside the rows.
+    """Carry out a BARRIER in one transaction; see `Folding`."""
+    applied = Folding(before.lsn, barrier, spool).step(transaction, before, poll, rows_max=1 << 62)
+    assert applied is not None
+    return applied
 
-    ``poll`` is called every few thousand rows and may raise. Raises Corruption: the spool is not the one that was logged, or damaged.
-    """
-    keyspace, head = KeyspaceId(barrier.keyspace), spool.head
-    theirs = {actor: (seq, chain) for actor, seq, chain in barrier.vector}
-    if (head.keyspace, head.vector, head.hlc) != (keyspace, theirs, barrier.hlc):
-        raise Corruption(f"{spool.name} is another spool than the log speaks of. {_REMEDY}", path=spool.name)
-    mine = before.vectors.get(keyspace, {})
-    vectors = {**before.vectors, keyspace: joined_vector(mine, theirs)}
-    sweep_keyspace(transaction, keyspace, poll)
-    _Fold(transaction, keyspace, spool, mine, vectors[keyspace]).run(poll)
-    return Applied(
-        before.lsn + 1,
-        vectors,
-        {**before.hlcs, keyspace: max(before.hlcs.get(keyspace, 0), barrier.hlc)},
-        before.mixed | {keyspace} if head.mixed else before.mixed,
-        before.ttl_ms,
-    )
+
+class Folding:
+    """A fold over several transactions: `step` in each, until it says what has to be stored beside the rows."""
+
+    def __init__(self, lsn: int, barrier: Barrier, spool: SpoolReader) -> None:
+        """``lsn``: of the BARRIER."""
+        self.lsn: Final = lsn
+        self._barrier: Final = barrier
+        self._spool: Final = spool
+        self._fold: _Fold | None = None
+
+    def step(
+        self, transaction: WriteTransaction, before: Applied, poll: Callable[[], None], *, rows_max: int
+    ) -> Applied | None:
+        """Join about ``rows_max`` rows more; None: commit, and call again. If it raises, or a commit fails, another one has to begin.
+
+        ``poll`` is called every few thousand rows and may raise. Raises Corruption: the spool is not the one that was logged, or
+        damaged.
+        """
+        assert before.lsn == self.lsn
+        keyspace = KeyspaceId(self._barrier.keyspace)
+        mine = before.vectors.get(keyspace, {})
+        if self._fold is None:
+            self._check(keyspace)
+            joined = joined_vector(mine, self._spool.head.vector)
+            sweep_keyspace(transaction, keyspace, poll)
+            self._fold = _Fold(transaction, keyspace, self._spool, mine, joined)
+        if not self._fold.run(transaction, poll, rows_max):
+            return None
+        return Applied(
+            before.lsn + 1,
+            {**before.vectors, keyspace: self._fold.joined},
+            {**before.hlcs, keyspace: max(before.hlcs.get(keyspace, 0), self._barrier.hlc)},
+            before.mixed | {keyspace} if self._spool.head.mixed else before.mixed,
+            before.ttl_ms,
+        )
+
+    def _check(self, keyspace: KeyspaceId) -> None:
+        barrier, spool = self._barrier, self._spool
+        head, theirs = spool.head, {actor: (seq, chain) for actor, seq, chain in barrier.vector}
+        if (head.keyspace, head.vector, head.hlc) != (keyspace, theirs, barrier.hlc):
+            raise Corruption(f"{spool.name} is another spool than the log speaks of. {_REMEDY}", path=spool.name)
+
+    def close(self) -> None:
+        """Give the spool back. Idempotent."""
+        self._spool.close()
 
 
 class _Fold:
@@ -99,12 +136,13 @@ class _Fold:
         my_vector: ChainedVector,
         joined: ChainedVector,
     ) -> None:
-        self._transaction: Final = transaction
+        self._transaction = transaction
+        """Of this step."""
         self._keyspace: Final = keyspace
         self._spool: Final = spool
         self._my_vector: Final = {actor: seq for actor, (seq, _) in my_vector.items()}
         self._their_vector: Final = {actor: seq for actor, (seq, _) in spool.head.vector.items()}
-        self._joined: Final = joined
+        self.joined: Final = joined
         numbers = [transaction.intern(actor) for actor in spool.head.actors]
         self._is_same: Final = numbers == list(range(len(numbers)))
         """The rows of the spool name actors as this store does."""
@@ -118,17 +156,24 @@ class _Fold:
         self._indexed: dict[bytes, list[tuple[bytes, bytes]]] = {index: [] for index in _INDEXES}
         self._uncounted: dict[bytes, None] = {}
         """Keys of whose set or map a row changed, in the order of their first one."""
+        self._walk: Final = self._windows()
 
-    def run(self, poll: Callable[[], None]) -> None:
-        """Join everything."""
-        for last, mine, theirs in self._windows():
+    def run(self, transaction: WriteTransaction, poll: Callable[[], None], rows_max: int) -> bool:
+        """Join about so many rows more; whether those were the last."""
+        self._transaction = transaction
+        rows = 0
+        for last, mine, theirs in self._walk:
             poll()
+            rows += len(mine) + len(theirs)
             for lmdb_key, row in mine.items():
                 self._join_mine(lmdb_key, row, theirs.pop(lmdb_key, None))
             self._add(theirs)
             self._write()
             self._count_up_to(last)
+            if rows >= rows_max and not self._uncounted:
+                return False
         self._count_up_to(None)
+        return True
 
     # -- both sides, in step
 
@@ -256,7 +301,7 @@ class _Fold:
 
     def _count(self, key: bytes) -> None:
         stored = StoredRows(self._transaction, checked=False)
-        rows = CollectionRows(stored, self._keyspace, key, [], self._joined)
+        rows = CollectionRows(stored, self._keyspace, key, [], self.joined)
         count = layout.Count(rows.count_elements(), rows.count_fields())
         if rows.header.map_clear is not None:  # it may hide what came: that has to go before the clear does
             clear_key = layout.lmdb_key(self._keyspace, key, SUFFIX_MAP_CLEAR)

@@ -84,6 +84,7 @@ class LmdbStore:
         self._main = environment.open_db(None)
         self._rows = self._databases[layout.DB_ROWS]
         self._failure: str | None = None
+        self._pinned = False
         self._reader: lmdb.Transaction[bytes] | None = None
         self._readings: WeakSet[Reading] = WeakSet()
         self._actors: list[Actor] = []
@@ -132,7 +133,12 @@ class LmdbStore:
     # Reading.
 
     def renew(self) -> None:
-        """Take a new read transaction in place of the held one: what was committed before this call is seen after it."""
+        """Take a new read transaction in place of the held one: what was committed before this call is seen after it.
+
+        While the store is `pinned` nothing happens.
+        """
+        if self._pinned:
+            return
         if self._reader is not None:
             self._reader.abort()
             self._reader = None
@@ -144,10 +150,31 @@ class LmdbStore:
             self._reader = self._environment.begin(db=self._rows)
         self.get = self._reader.get
 
-    def read(self) -> "Reading":
-        """A read transaction of its own, which shows what the held one would after ``renew``. Close it soon: it pins pages."""
+    @property
+    def pinned(self) -> bool:
+        """Whether the held transaction stays the one it is, for as long as ``pin`` said so and the map did not have to move."""
+        return self._pinned
+
+    def pin(self) -> None:
+        """Go on showing this very state, whatever is committed: until ``unpin``. Its pages are not used again meanwhile."""
+        self._pinned = True
+
+    def unpin(self) -> None:
+        """Show what is committed."""
+        self._pinned = False
         self.renew()
-        reading = Reading(self._environment.begin(db=self._rows), self._databases)
+
+    def read(self) -> "Reading":
+        """A read transaction of its own, of what is committed, also while the store is pinned. Close it soon: it pins pages.
+
+        Raises Unavailable when there is none before the store is unpinned: another process made the map larger.
+        """
+        self.renew()
+        try:
+            transaction = self._environment.begin(db=self._rows)
+        except lmdb.MapResizedError as error:
+            raise Unavailable("the store has grown, and an older state of it is being read. Begin again.") from error
+        reading = Reading(transaction, self._databases)
         self._readings.add(reading)
         return reading
 
@@ -231,6 +258,7 @@ class LmdbStore:
         if self._reader is not None:
             self._reader.abort()
             self._reader = None
+        self._pinned = False
         self._end_readings()
         self._environment.set_mapsize(2 * self._environment.info()["map_size"])
         self.renew()
@@ -394,6 +422,7 @@ class Reading:
     def __init__(self, transaction: "lmdb.Transaction[bytes]", databases: "dict[bytes, lmdb._Database]") -> None:
         self._transaction: lmdb.Transaction[bytes] | None = transaction
         self._databases: Final = databases
+        self._actors: list[Actor] = []
 
     def applied(self) -> Applied:
         """What is stored beside the rows."""
@@ -402,6 +431,12 @@ class Reading:
     def actors(self) -> list[Actor]:
         """The actors behind the interned numbers in the rows, by number."""
         return [Actor(actor) for _, actor in self._open().cursor(self._databases[layout.DB_ACTORS])]
+
+    def actor_of(self, number: int) -> Actor:
+        """The actor behind an interned number in a row."""
+        if not self._actors:
+            self._actors = self.actors()
+        return self._actors[number]
 
     def get(self, lmdb_key: bytes) -> bytes | None:
         """The row under an LMDB key."""

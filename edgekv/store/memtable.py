@@ -161,6 +161,30 @@ class Layer:
             mine.merge_from(collection)
             self.collection_rows += mine.row_count - before
 
+    def replace(self, keys: Iterable[bytes], newer: "Layer") -> None:
+        """Of these keys, have what ``newer`` has, registers apart: whatever else is here of them goes."""
+        before = self._overhead_bytes
+        gone = False
+        for key in keys:
+            rows, mine = newer.composites.get(key), self.composites.get(key)
+            self.composite_rows += len(rows or ()) - len(mine or ())
+            if rows is not None:
+                self.composites[key] = rows
+            elif mine is not None:
+                del self.composites[key]
+                gone = True
+            collection, own = newer.collections.get(key), self.collections.get(key)
+            self.collection_rows += _row_count(collection) - _row_count(own)
+            if collection is not None:
+                self.collections[key] = collection
+            elif own is not None:
+                del self.collections[key]
+                gone = True
+        if gone:
+            self._composite_keys.shrunk()
+            self._collection_keys.shrunk()
+        self.size_bytes += self._overhead_bytes - before
+
     def forget(self, low: bytes, high: bytes | None) -> None:
         """Leave out every row of the keys in [low, high): they belong to another keyspace from now on."""
         before, size_bytes = self._overhead_bytes, self.size_bytes
@@ -338,6 +362,10 @@ def rows_in_layers(layers: Iterable[Layer], key: bytes) -> tuple[Register | None
         if rows:
             composites = {**rows, **composites}
     return register, composites
+
+
+def _row_count(collection: Collection | None) -> int:
+    return 0 if collection is None else collection.row_count
 
 
 def _content_bytes(row: Row) -> int:

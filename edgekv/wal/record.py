@@ -9,7 +9,7 @@ record is the frame's `first_lsn` plus its index in the payload.
              `op_ids` stays in this node's log: [[index, session 16 B, n u64, reply], ...].
     BARRIER  [2, keyspace_id u32, spool_id 8 B, [[actor, seq, chain], ...], hlc]
              the rows of a spool (store.spool) join those of the keyspace here; vector, chain values and HLC are the spool's. Until the
-             applier has committed it, only marks follow
+             applier has committed it, no run of another actor in this keyspace follows, and own ones have higher HLCs
     RAFT     [3, ...]   reserved
     RAFT_STATE [4, ...] reserved
     MARK     [5, mark_kind, ...]
@@ -130,6 +130,11 @@ def pack_columns(keys: Sequence[bytes], values: Sequence[bytes]) -> bytes:
 def pack_operations(changes: Sequence[Sequence[Sequence[object]]]) -> bytes:
     """The body of a run of changes, each a sequence of operations."""
     return pack((OPERATIONS, changes))
+
+
+def is_columns(body: bytes) -> bool:
+    """Whether a body is a run of plain PUTs, by its second byte."""
+    return body[1] == COLUMNS
 
 
 def unpack_body(body: bytes) -> Body:

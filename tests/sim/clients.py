@@ -42,8 +42,8 @@ class Clients:
         try:
             verb(self, operations, key, [other for other in keys if operations.engine.keyspaces.of(other) is keyspace])
         except REFUSALS as refusal:
-            return f"{verb.__name__[1:]} {key.decode()}: {type(refusal).__name__}"
-        return f"{verb.__name__[1:]} {key.decode()}"
+            return f"{verb.__name__[1:]} {_words(key)}: {type(refusal).__name__}"
+        return f"{verb.__name__[1:]} {_words(key)}"
 
     def _value(self) -> bytes:
         """Of its own, so that a value shown tells which write it is; some are numbers, to be counted with."""
@@ -142,6 +142,11 @@ class Clients:
 
     def _set_sibling(self, operations: Operations, key: bytes, _keys: Sequence[bytes]) -> None:
         operations.set(key, self._value())
+
+
+def _words(key: bytes) -> str:
+    """A key to be read by people; of a long one both ends."""
+    return repr(key if len(key) < 50 else key[:10] + b"..." + key[-10:])
 
 
 _Verb = Callable[[Clients, Operations, bytes, Sequence[bytes]], None]

@@ -24,8 +24,9 @@ from typing import Final, NamedTuple
 
 from edgekv.config import KeyspaceConfig
 from edgekv.ids import Actor
+from edgekv.store import layout
 from tests.sim.faults import Faults
-from tests.sim.hurry import hurried
+from tests.sim.hurry import hurried, unburdened
 from tests.sim.machine import Machine
 from tests.sim.moves import Moves
 from tests.sim.network import Network
@@ -39,6 +40,9 @@ KEYSPACES: Final = (
     KeyspaceConfig(prefix=b"many/", name="many", conflict="siblings", durability="fsync"),
     KeyspaceConfig(prefix=b"fast/", name="fast", durability="buffered"),
 )
+LEADS: Final = (b"", b"A", b"_meta.", b"z", b"_meta0", b"g", b"\x00", b"L" * layout.ORDER_BYTES, b"\xff")
+"""What keys begin with: so they lie on both sides of each prefix, ``_meta/`` among them, have a byte that LMDB's keys escape, and are
+too long for LMDB to order their rows."""
 LIVENESS_S: Final = 90
 """In which a mended cluster must agree."""
 AFTER_ALL_EXPIRIES_MS: Final = 600_000
@@ -61,6 +65,27 @@ class Outcome(NamedTuple):
     faults: dict[str, int]
 
 
+class Keys(NamedTuple):
+    """What clients use for a while."""
+
+    era: int
+    plain: list[bytes]
+    """Those of this time, and a few that were used before."""
+    siblings: list[bytes]
+    """In the keyspace that keeps concurrent values."""
+    all: list[bytes]
+
+
+def keys_of(era: int, count: int) -> Keys:
+    """The keys of one time; ``count``: how many names they have."""
+    names = [
+        LEADS[(e + i) % len(LEADS)] + b"%d.%d" % (e, i) for e in range(max(0, era - 1), era + 1) for i in range(count)
+    ]
+    plain = [prefix + name for name in names for prefix in (b"", b"fast/")][-3 * count :]
+    siblings = [b"many/" + LEADS[era % len(LEADS)] + b"%d" % era]
+    return Keys(era, plain, siblings, [*plain, *siblings])
+
+
 class Cluster:
     """One seed's cluster, from its first start to its end. ``trace`` gets every event as a line."""
 
@@ -81,6 +106,9 @@ class Cluster:
         self.calls = 0
         self.row_syncs = 0
         self.calling = True
+        self._keys = keys_of(0, plan.keys)
+        self._moved: list[bytes] = []
+        """The prefixes of keyspaces that were created, of those that are in use."""
         self.machines: Final = [
             Machine(self, number, directory / f"node-{number}", KEYSPACES) for number in range(plan.nodes)
         ]
@@ -124,19 +152,16 @@ class Cluster:
         """Of all events so far."""
         return self._digest.hexdigest()
 
-    def keys(self) -> list[bytes]:
-        """What clients use now, and a few that they used before."""
+    @property
+    def keys(self) -> Keys:
+        """Of this time."""
         era = self.calls // KEYS_LIVE_CALLS
-        names = [f"{e}.{i}" for e in range(max(0, era - 1), era + 1) for i in range(self.plan.keys)]
-        names_of_moved = [prefix + b"%d" % i for prefix in self.moves.prefixes[-3:] for i in range(2)]
-        return (
-            names_of_moved
-            + [prefix + name.encode() for name in names for prefix in (b"", b"fast/")][-3 * self.plan.keys :]
-        )
-
-    def sibling_keys(self) -> list[bytes]:
-        """Keys of the keyspace that keeps concurrent values."""
-        return [f"many/{self.calls // KEYS_LIVE_CALLS}".encode()]
+        if era != self._keys.era or self.moves.prefixes[-3:] != self._moved:
+            self._moved = self.moves.prefixes[-3:]
+            known = keys_of(era, self.plan.keys)
+            moved = [prefix + b"%d" % i for prefix in self._moved for i in range(2)]
+            self._keys = known._replace(plain=[*moved, *known.plain], all=[*moved, *known.all])
+        return self._keys
 
     def all_keys(self) -> list[bytes]:
         """Every key that was ever written to."""
@@ -196,7 +221,7 @@ def run(
     broken, cluster = "", None
     try:
         plan = plan or draw(seed)
-        with hurried(plan.hurry):
+        with hurried(plan.hurry), unburdened():
             cluster = Cluster(seed, plan, directory, trace=trace, check_ms=check_ms)
             cluster.live()
     except Violation as violation:

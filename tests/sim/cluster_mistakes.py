@@ -18,13 +18,16 @@ from edgekv.engine.expired_keys import ExpiredKeys
 from edgekv.engine.flip import Flips
 from edgekv.engine.intake import Intake
 from edgekv.engine.merging import RunMerger
+from edgekv.engine.rebase import Rebase
 from edgekv.node import identity
 from edgekv.replication import stability
 from edgekv.replication.holdings import Holdings
 from edgekv.replication.keyspace_orders import KeyspaceOrders
 from edgekv.replication.log_source import LogSource
+from edgekv.replication.lowest import _Columns
 from edgekv.replication.members import Members
 from edgekv.replication.membership import Membership
+from edgekv.replication.seen import SeenTable
 from edgekv.replication.sender import Sender
 from edgekv.replication.streams import Streams
 from edgekv.replication.subscriptions import Subscriptions
@@ -176,9 +179,9 @@ MUTANTS: Final[dict[str, Mutant]] = {
         "the leader uses a SEEN that it does not cover",
         (
             (
-                stability.compute_stable,
-                "if not all(_covers_all(own, seen[member.actor]) for member in counted):",
-                "if False:",
+                SeenTable.prove,
+                "while spoken.ahead and _covers_all(own, spoken.ahead[0]):",
+                "while spoken.ahead:",
             ),
         ),
         seeds_max=400,
@@ -199,9 +202,9 @@ MUTANTS: Final[dict[str, Mutant]] = {
         "the cut is what the leader has seen",
         (
             (
-                stability._minimum,
-                "lowest = {actor: min([seq, *(vector.get(actor, 0) for vector in others)]) for actor, seq in first.items()}",
-                "lowest = {actor: max([seq, *(vector.get(actor, 0) for vector in others)]) for actor, seq in first.items()}",
+                _Columns._look,
+                "lowest = min(seqs)",
+                "lowest = max(seqs)",
             ),
         ),
     ),
@@ -347,7 +350,7 @@ MUTANTS: Final[dict[str, Mutant]] = {
     ),
     "sync_does_not_fold_hlc": Mutant(
         "a node does not stamp above the rows that it took in",
-        ((Flips._finish, "keyspace.hlc = max(keyspace.hlc, applied.hlcs.get(keyspace.id, 0))", "pass"),),
+        ((Flips._log, "keyspace.hlc = max(keyspace.hlc, barrier.hlc)", "pass"),),
         seeds_max=400,
         first=38,
     ),
@@ -355,26 +358,23 @@ MUTANTS: Final[dict[str, Mutant]] = {
         "after a row sync the vector is the sender's",
         ((fold.joined_vector, "joined = dict(mine)", "joined: ChainedVector = {}"),),
     ),
-    "sync_before_drained": Mutant(
-        "rows are joined with what LMDB has, while newer ones are in memory",
-        (
-            (
-                Flips._is_drained,
-                "if any(frame.number <= flip.through.number and not frame.empty for frame in commit.overlays):",
-                "if False:",
-            ),
-            (Flips._is_drained, "if self._checkpoints.applied_lsn >= flip.drained_lsn or", "if True or"),
-        ),
+    "rebase_is_left_out": Mutant(
+        "what was written while rows were joined hides what came with them",
+        ((Rebase.put, "active.replace(self._made.keys, self._made.layer)", "pass"),),
+        seeds_max=400,
+        first=130,
+    ),
+    "rebase_leaves_out_the_undurable": Mutant(
+        "what was written a moment before the joined rows were shown hides what came with them",
+        ((Rebase.put, "frame.layer.replace(made.keys, made.layer)", "pass"),),
         seeds_max=400,
         first=10,
-        rare=True,
     ),
-    "changes_during_a_flip": Mutant(
-        "clients write and runs come in while rows are joined",
+    "runs_during_a_flip": Mutant(
+        "runs of others come in while rows are joined",
         (
             (Flips._hold, "asked.keyspace.held = True", "pass"),
-            (Flips._hold, "self._admission.hold()", "self._admission.hold(); self._admission.release()"),
-            (Flips._finish, "self._admission.release()", "pass"),
+            (Flips.holds, "keyspace is not None and any(run.keyspace == keyspace.id for run in runs)", "False"),
         ),
         seeds_max=400,
     ),
@@ -447,6 +447,7 @@ MUTANTS: Final[dict[str, Mutant]] = {
         ),
         seeds_max=400,
         first=FIRST_MOVES,
+        rare=True,
     ),
     "misplaced_is_shown": Mutant(
         "a change of the default keyspace is shown below a prefix that another one has by now",

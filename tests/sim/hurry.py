@@ -1,11 +1,13 @@
 """Intervals of the production code, shortened: what takes seconds to minutes there happens many times in one simulated life."""
 
+import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
 from edgekv.engine import checkpoint
 from edgekv.replication import leader, replication
+from edgekv.store import lmdb_store
 
 _SHORT_MS: Final[list[tuple[Any, str, int]]] = [
     (checkpoint, "GENERATION_AGE_MS", 300),
@@ -29,3 +31,21 @@ def hurried(wanted: bool) -> Iterator[None]:
     finally:
         for module, name, value in before:
             setattr(module, name, value)
+
+
+@contextmanager
+def unburdened() -> Iterator[None]:
+    """Within it nothing is done that costs time and shows nothing: the store's reserve on the disk, and looking for garbage."""
+    before = lmdb_store._fallocate
+    lmdb_store._fallocate = lambda *_: True
+    collecting = gc.isenabled()
+    gc.disable()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        lmdb_store._fallocate = before
+        gc.collect()
+        gc.unfreeze()
+        if collecting:
+            gc.enable()

@@ -22,7 +22,7 @@ from tests.sim.sim_node import Reply, SimNode
 from tests.sim.witness import Promise, Violation
 
 if TYPE_CHECKING:
-    from tests.sim.cluster import Cluster
+    from tests.sim.cluster import Cluster, Keys
 
 CLUSTER: Final = b"a simulated one!"
 START_MS: Final = 1_700_000_000_000
@@ -214,23 +214,24 @@ class Machine:
         if engine.write_blocked or not (founded or self.number == 0):
             return
         engine.barrier = None
-        keys, sibling_keys = self._here(self._cluster.keys()), self._cluster.sibling_keys()
+        keys = self._here(self._cluster.keys)
         witness, before = self._cluster.witness, self._cluster.witness.seqs(self.node)
         self._clients.lasting = not founded
-        done = self._clients.call(self.node.operations, keys, sibling_keys)
+        done = self._clients.call(self.node.operations, keys.plain, keys.siblings)
         witness.made(self.node)
         self._note(done)
         self._reply(witness.promise(self.node, (), before))
         if not self._cluster.check_ms:
-            key = self._rng.choice(keys)
+            key = self._rng.choice(keys.plain)
             engine.barrier = None
-            witness.check(self.node, [key])
+            witness.check(self.node, [key], anew=True)
             self._reply(witness.promise(self.node, (key,), witness.seqs(self.node)))
         self._turn()
 
-    def _here(self, keys: list[bytes]) -> list[bytes]:
+    def _here(self, keys: "Keys") -> "Keys":
         """Those that the node does not send elsewhere."""
-        return [key for key in keys if not self.node.engine.keyspaces.owner(key).absent]
+        owner = self.node.engine.keyspaces.owner
+        return keys._replace(plain=[key for key in keys.plain if not owner(key).absent])
 
     def _reply(self, promise: Promise) -> None:
         """The reply leaves when the engine says so."""
@@ -259,8 +260,7 @@ class Machine:
         for entry in self.replication.members.keyspaces.values():
             cluster.witness.left.update((entry.policy.id, actor) for actor in entry.left)
         cluster.witness.made(node, system=True)
-        if not cluster.check_ms:
-            cluster.witness.check_acks(node)
+        cluster.witness.check_durable(node)
         node.engine.kick()
         if node.jobs and not self._flushing:
             self._flushing = True
@@ -272,19 +272,18 @@ class Machine:
         self._look(whole=whole)
 
     def _look(self, *, whole: bool) -> None:
-        """Check what this event touched and one key more; everything that is in use now and then, and after a start or an apply."""
+        """Check what this event touched and one key more; everything that is in use after a start, an apply or a row sync."""
         cluster = self._cluster
         if self._rng.random() < CACHE_DROPPED:
             self.node.engine.memtable.drop_cache()  # as when memory is short: it hides what is wrong in LMDB
-        keys = cluster.witness.touched(self.node)
-        in_use = [*cluster.keys(), *cluster.sibling_keys()]
+        touched, in_use = cluster.witness.touched(self.node), cluster.keys.all
         if cluster.check_ms:
             whole |= cluster.now_us - self._checked_us >= cluster.check_ms * 1000
-            keys = []
         if whole:
             self._checked_us = cluster.now_us
-        if whole or not cluster.check_ms:
-            cluster.witness.check(self.node, in_use if whole else dict.fromkeys([*keys, self._rng.choice(in_use)]))
+            cluster.witness.check(self.node, in_use)
+        elif not cluster.check_ms and (not cluster.witness.is_idle(self.node) or touched):
+            cluster.witness.check(self.node, dict.fromkeys([*touched, self._rng.choice(in_use)]))
 
     def _flush(self) -> None:
         self._flushing = False

@@ -17,19 +17,23 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from decimal import Context, Decimal, InvalidOperation
 from fractions import Fraction
-from functools import partial
 from typing import Any, Final, NamedTuple, TypeVar
 
 from edgekv.crdt.checks import decode_number
+from edgekv.engine.engine import Engine
 from edgekv.engine.frame import Run
+from edgekv.engine.keyspaces import Keyspace
 from edgekv.errors import WrongType
 from edgekv.ids import Actor
+from edgekv.node.maps import Maps
 from edgekv.node.node import Node
+from edgekv.node.sets import Sets
 from edgekv.wal.record import Changes, Columns, unpack_body
 
 Stamp = tuple[int, int, Actor]
 Vector = Mapping[Actor, int]
 _T = TypeVar("_T")
+_On = TypeVar("_On")
 
 _DIGITS: Final = Context(prec=120)
 _NEVER: Final = 1 << 70
@@ -115,6 +119,10 @@ class Key:
         self._adds: dict[bytes, list[tuple[Actor, int]]] = {}
         self._removed: dict[bytes, dict[Actor, int]] = {}
         self._cleared: dict[Actor, int] = {}
+        self._ends: list[int] | None = None
+        """When anything may cease to be shown, in order; None: nobody has asked yet."""
+        self._shown: dict[int, Shown] = {}
+        """By how many of those have passed: between two of them it is the same."""
 
     def take(self, actor: Actor, seq: int, hlc: int, operation: Sequence[Any]) -> None:
         """One operation. Those of one actor come in the order of its changes; otherwise any order will do."""
@@ -184,7 +192,17 @@ class Key:
         return self._field_counts.setdefault(field, _Count())
 
     def shown(self, now_ms: int) -> Shown:
-        """At this TTL time."""
+        """At this TTL time, when all operations have been taken."""
+        if self._ends is None:
+            siblings = self._siblings.values() if self._siblings is not None else ()
+            self._ends = sorted({version.expiry_ms for version in (self._expiry, self._register, *siblings)} - {0})
+        passed = bisect_right(self._ends, now_ms)
+        found = self._shown.get(passed)
+        if found is None:
+            found = self._shown[passed] = self._shown_at(now_ms)
+        return found
+
+    def _shown_at(self, now_ms: int) -> Shown:
         end = self._expiry.expiry_ms or _NEVER
         gone = end <= now_ms
         amounts = self._count.added()
@@ -365,15 +383,52 @@ def _plain(
 def shown(node: Node, key: bytes) -> Shown:
     """The same from a running node, through what its clients call. AssertionError when its calls contradict each other."""
     operations = node.operations
-    values = _unless_another_type(lambda: _values(node, key))
-    members = _unless_another_type(lambda: _pages(partial(operations.sets.page, key), operations.sets.count(key)))
-    fields = _unless_another_type(lambda: _pages(partial(operations.maps.page, key), operations.maps.count(key)))
-    return Shown(tuple(values), tuple(members), tuple(fields), operations.expiry_of(key))
-
-
-def _unless_another_type(read: Callable[[], list[_T]]) -> list[_T]:
+    once = _Once(node.engine)
     try:
-        return read()
+        values = _unless_another_type(_values, node, key)
+        members = _unless_another_type(_pages, operations.sets, key)
+        fields = _unless_another_type(_pages, operations.maps, key)
+        return Shown(tuple(values), tuple(members), tuple(fields), operations.expiry_of(key))
+    finally:
+        once.end()
+
+
+class _Once:
+    """While it lasts an engine looks at a key once, although every verb asks for the same again, and time stands still."""
+
+    def __init__(self, engine: Engine) -> None:
+        ask_state, ask_counts = engine.reads.state, engine.collections.counts
+        states: dict[bytes, Any] = {}
+        counted: dict[bytes, Any] = {}
+
+        def state(keyspace: Keyspace, key: bytes) -> Any:
+            if key not in states:
+                states[key] = ask_state(keyspace, key)
+            return states[key]
+
+        def counts(keyspace: Keyspace, key: bytes) -> Any:
+            if key not in counted:
+                counted[key] = ask_counts(keyspace, key)
+            return counted[key]
+
+        now_ms = engine.ttl_now_ms()
+        self._places: Final = (
+            (vars(engine.reads), "state"),
+            (vars(engine.collections), "counts"),
+            (vars(engine), "ttl_now_ms"),
+        )
+        for (place, name), function in zip(self._places, (state, counts, lambda: now_ms), strict=True):
+            place[name] = function
+
+    def end(self) -> None:
+        """It looks again."""
+        for place, name in self._places:
+            del place[name]
+
+
+def _unless_another_type(read: Callable[[_On, bytes], list[_T]], on: _On, key: bytes) -> list[_T]:
+    try:
+        return read(on, key)
     except WrongType:
         return []
 
@@ -385,12 +440,15 @@ def _values(node: Node, key: bytes) -> list[bytes]:
     return [] if value is None else [value]
 
 
-def _pages(page: Callable[[bytes, int], tuple[list[_T], bytes | None]], count: int) -> list[_T]:
+def _pages(verbs: Sets | Maps, key: bytes) -> list[Any]:
     """All pages, and whether there are as many as the node counts."""
-    found: list[_T] = []
+    count = verbs.count(key)
+    if not count:
+        return []  # so `page` begins, too
+    found: list[Any] = []
     start: bytes | None = b""
     while start is not None:
-        items, start = page(start, _PAGE)
+        items, start = verbs.page(key, start, _PAGE)
         found += items
     assert len(found) == count, f"{count} are counted, {len(found)} are shown"
     return found

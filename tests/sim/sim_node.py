@@ -5,14 +5,13 @@ LMDB is the real one, on tmpfs when there is one; a power cut may take its last 
 which the file as it was before that commit is kept. What a shell does is a method here, as in tests/unit/node/inline_node.py.
 """
 
-import shutil
 import tempfile
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from random import Random
-from typing import Final
+from typing import Final, NamedTuple
 
 from edgekv.config import Config, KeyspaceConfig, LimitsConfig, WalConfig
 from edgekv.config.settings import Role
@@ -74,6 +73,17 @@ class _Effects:
         self._node.jobs.append(RecycleJob(below_lsn, self._node.retain_bytes))
 
 
+class _Backup(NamedTuple):
+    """A copy of a directory."""
+
+    log: dict[str, bytes]
+    store: bytes
+    files: dict[str, bytes]
+    """The identity and the keyspaces."""
+    spools: dict[str, bytes]
+    """A BARRIER of the log may wait for one."""
+
+
 class SimNode:
     """One data directory and, while it is up, the node on it."""
 
@@ -108,24 +118,18 @@ class SimNode:
         self.disk: Final = SimDisk(rng, evicting=False)
         self.up = False
         self.jobs: deque[Job] = deque()
-        self._backup: tuple[dict[str, bytes], bytes, dict[str, bytes]] | None = None
+        self._backup: _Backup | None = None
+        self._before_commit: bytes | None = None
+        """LMDB's file as it was before its last commit, which a power cut may take back."""
         self.commits = 0
         """Of LMDB, in all lives."""
         self.open()
 
     # -- what others look at
 
-    @property
-    def engine(self) -> Engine:
-        return self.node.engine
-
-    @property
-    def operations(self) -> Operations:
-        return self.node.operations
-
-    @property
-    def actor(self) -> Actor:
-        return self.node.identity.actor
+    engine: Engine
+    operations: Operations
+    actor: Actor
 
     def keyspace(self, keyspace_id: int = 0) -> Keyspace:
         """One that the node has not heard of is empty."""
@@ -165,6 +169,7 @@ class SimNode:
             now_ms=self.now_ms,
             entropy=self.rng.randbytes,
         )
+        self.engine, self.operations, self.actor = self.node.engine, self.node.operations, self.node.identity.actor
         assert self.node.log is not None, self.engine.admission.read_only
         self.engine.checkpoints.lone = False
         (directory / "wal").mkdir(exist_ok=True)
@@ -192,8 +197,8 @@ class SimNode:
         self.store.close()
         if power:
             self.disk.power()
-            if self._before_commit.exists() and self.rng.random() < 0.5:
-                shutil.copyfile(self._before_commit, self._data)
+            if self._before_commit is not None and self.rng.random() < 0.5:
+                self._data.write_bytes(self._before_commit)
 
     def back_up(self) -> None:
         """Copy the directory as it is at this moment, unless it holds what a power cut may take: those dots are issued again then.
@@ -202,10 +207,11 @@ class SimNode:
         """
         if self.jobs or self.engine.commit.needs_sync:
             return
-        self._backup = (
+        self._backup = _Backup(
             {name: bytes(inode.cache) for name, inode in self.disk.entries.items()},
             self._data.read_bytes(),
             {name: (self.config.data_dir / name).read_bytes() for name in (identity.FILE, keyspace_file.FILE)},
+            {file.name: file.read_bytes() for file in sync_path(self.config.data_dir).iterdir()},
         )
 
     @property
@@ -217,11 +223,15 @@ class SimNode:
         assert self.up and self._backup is not None
         self.up = False
         self.store.close()
-        files, data, written = self._backup
-        self.disk.replace(files)
-        self._data.write_bytes(data)
-        self._before_commit.unlink(missing_ok=True)
-        for name, content in written.items():
+        backup = self._backup
+        self.disk.replace(backup.log)
+        self._data.write_bytes(backup.store)
+        for file in sync_path(self.config.data_dir).iterdir():
+            file.unlink()
+        for name, content in backup.spools.items():
+            (sync_path(self.config.data_dir) / name).write_bytes(content)
+        self._before_commit = None
+        for name, content in backup.files.items():
             file = self.config.data_dir / name
             copy = file.with_suffix(".copy")
             copy.write_bytes(content)
@@ -269,7 +279,7 @@ class SimNode:
         progress = self._applier.step()
         if progress is None:
             return False
-        self._before_commit.write_bytes(before)
+        self._before_commit = before
         self.commits += 1
         self.engine.applied(progress)
         return True
@@ -293,10 +303,6 @@ class SimNode:
     @property
     def _data(self) -> Path:
         return self.config.data_dir / "store" / "data.mdb"
-
-    @property
-    def _before_commit(self) -> Path:
-        return self.config.data_dir / "store.before"
 
     def _make_spares(self) -> None:
         while self._log.spares < SPARE_SEGMENTS:

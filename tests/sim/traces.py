@@ -204,8 +204,8 @@ class Actors:
         self._seen[number].hear(self._seen_of(number))
 
     def _hear(self, number: int, source: int) -> None:
-        for seen in self._seen[source].by_actor.values():
-            self._seen[number].hear(seen)
+        for spoken in self._seen[source].spoken.values():
+            self._seen[number].hear(spoken.whole())
 
     def _meta(self, number: int, source: int) -> None:
         self._knows[number] = max(self._knows[number], self._knows[source])
@@ -215,10 +215,11 @@ class Actors:
         self._say(number)
         node = self.nodes[number]
         own = self._vectors(node)
-        for actor, heads in settled_heads(self._members.values(), self._seen[number].by_actor, own).items():
+        self._seen[number].prove(own)
+        for actor, heads in settled_heads(self._members.values(), self._seen[number], own).items():
             self._members[actor] = replace(self._members[actor], state="settled", heads=heads)
         members = self._members.values()
-        stable = compute_stable(members, self._seen[number].by_actor, own, lambda member, keyspace: True)
+        stable = compute_stable(members, self._seen[number], own, lambda member, keyspace: True)
         if stable is None or stable.cuts is None:
             return
         self._new_revision(number)

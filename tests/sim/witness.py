@@ -9,7 +9,7 @@ After each step that it is asked about, of the node that moved:
 - a reply to a reader leaves when all that it showed is durable here.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final, NamedTuple
 
 from edgekv.crdt.counter import Part
@@ -20,10 +20,11 @@ from edgekv.crdt.siblings import Siblings
 from edgekv.engine.frame import Run
 from edgekv.engine.keyspaces import Head, Keyspace, successor
 from edgekv.ids import Actor, KeyspaceId
-from edgekv.node.node import Node
+from edgekv.replication.acks import Peer
 from edgekv.store import layout
 from edgekv.wal.record import Changes
-from tests.sim.oracle import Change, History, changes_of, changes_of_run, replayed, shown
+from tests.sim.held import Held
+from tests.sim.oracle import Change, History, Shown, changes_of, changes_of_run, replayed, shown
 from tests.sim.sim_node import SimNode
 
 Vector = dict[Actor, int]
@@ -50,8 +51,14 @@ class Witness:
         self.histories: Final = {keyspace: History() for keyspace in keyspaces}
         self.acknowledged: Final[dict[tuple[KeyspaceId, Actor], int]] = {}
         self.checks = 0
+        """How many keys were looked at."""
+        self._held: Final = Held()
         self._seen_by_maker: Final[dict[Dot, Vector]] = {}
         self._durable: Final[dict[tuple[str, KeyspaceId], Vector]] = {}
+        self._checked: Final[dict[tuple[str, KeyspaceId], dict[Actor, Head]]] = {}
+        """The vectors that `check_durable` was last asked about."""
+        self._judged: Final[dict[tuple[KeyspaceId, Actor, int], bytes]] = {}
+        """The bodies of runs that were found to be what their maker made, by their first seqs."""
         self._got: Final[dict[tuple[KeyspaceId, Actor], int]] = {}
         """How far anybody else has an actor's changes."""
         self._touched: Final[dict[str, dict[bytes, None]]] = {}
@@ -80,7 +87,8 @@ class Witness:
         known = len(history.made.get(node.actor, ()))
         if run.first_seq + run.count - 1 <= known:
             return
-        before = {actor: head.seq for actor, head in _seen(run.keyspace, node.actor).items() if actor != node.actor}
+        before = _seen(run.keyspace, node.actor)
+        before.pop(node.actor, None)
         for change in changes_of_run(run, node.actor):
             if change.seq > known:
                 history.add(change)
@@ -92,7 +100,7 @@ class Witness:
     # -- what is taken in
 
     def watch_intake(self, node: SimNode) -> None:
-        """Every run that the node takes in is judged from now on, until it is started again."""
+        """Every run that the node takes in is judged from now on, and every acknowledgement, until it is started again."""
         intake = node.engine.intake
         receive: Callable[[Changes], bool] = intake.receive
 
@@ -105,6 +113,20 @@ class Witness:
             return taken
 
         intake.receive = judged  # type: ignore[method-assign] # a spy
+        acks = node.node.acks
+        met, heard = acks.met, acks.heard
+
+        def judged_met(peer: Peer, vectors: Mapping[KeyspaceId, Mapping[Actor, int]]) -> None:
+            met(peer, vectors)
+            for number in self.histories:
+                self.check_acks(node, number)
+
+        def judged_heard(peer: Peer, keyspace: KeyspaceId, vector: Mapping[Actor, int]) -> None:
+            heard(peer, keyspace, vector)
+            if keyspace in self.histories:
+                self.check_acks(node, keyspace)
+
+        acks.met, acks.heard = judged_met, judged_heard  # type: ignore[method-assign] # spies
 
     def _judge(self, node: SimNode, run: Changes) -> None:
         keyspace = KeyspaceId(run.keyspace)
@@ -112,10 +134,15 @@ class Witness:
         last = run.first_seq + run.changes - 1
         if last > len(made):
             raise Violation(f"{node.name} got changes up to {last} that their maker does not remember")
-        seen = {actor: head.seq for actor, head in _seen(node.keyspace(keyspace), node.actor).items()}
-        for change in changes_of(run):
-            original = made[change.seq - 1]
-            if _plain(change.operations) != _plain(original.operations) or change.hlc != original.hlc:
+        seen = _seen(node.keyspace(keyspace), node.actor)
+        originals = made[run.first_seq - 1 : last]
+        if self._judged.get((keyspace, run.actor, run.first_seq)) != run.body:
+            for change, original in zip(changes_of(run), originals, strict=True):
+                if _plain(change.operations) != _plain(original.operations):
+                    raise Violation(f"{node.name} got another change {change.seq} than its maker made")
+            self._judged[keyspace, run.actor, run.first_seq] = run.body
+        for i, change in enumerate(originals):
+            if change.hlc != run.base_hlc + i:
                 raise Violation(f"{node.name} got another change {change.seq} than its maker made")
             self._touch(node, change)
             lacking = _lacking(seen, self._seen_by_maker[keyspace, run.actor, change.seq])
@@ -124,11 +151,18 @@ class Witness:
         self._got[keyspace, run.actor] = max(self._got.get((keyspace, run.actor), 0), last)
 
     def _touch(self, node: SimNode, change: Change) -> None:
-        self._touched.setdefault(node.name, {}).update((operation[1], None) for operation in change.operations)
+        touched = self._touched.setdefault(node.name, {})
+        for operation in change.operations:
+            touched[operation[1]] = None
+            self._held.touch(node, operation[1])
 
     def touched(self, node: SimNode) -> list[bytes]:
         """The keys that changes have touched at the node since it was asked last."""
         return list(self._touched.pop(node.name, ()))
+
+    def is_idle(self, node: SimNode) -> bool:
+        """As `Held.is_idle`."""
+        return self._held.is_idle(node)
 
     # -- what is promised
 
@@ -141,7 +175,7 @@ class Witness:
         keyspaces = [node.keyspace(number) for number in self.histories]
         return Promise(
             {keyspace.id: keyspace.seq for keyspace in keyspaces if keyspace.seq != before.get(keyspace.id, 0)},
-            {k.id: {actor: head.seq for actor, head in _seen(k, node.actor).items()} for k in keyspaces},
+            {keyspace.id: _seen(keyspace, node.actor) for keyspace in keyspaces} if keys else {},
             keys,
             node.engine.ttl_now_ms(),
         )
@@ -149,12 +183,14 @@ class Witness:
     def replied(self, node: SimNode, promise: Promise) -> None:
         """The reply left."""
         for number, history in self.histories.items():
-            if not node.keyspace(number).fsync or (number, node.actor) in self.left or number not in promise.seen:
+            if not node.keyspace(number).fsync or (number, node.actor) in self.left:
                 continue
             durable, made = node.durable(number), promise.made.get(number, 0)
             self.acknowledged[number, node.actor] = max(self.acknowledged.get((number, node.actor), 0), made)
-            seen = promise.seen[number]
+            seen = promise.seen.get(number, {})
             both = {actor: min(seq, durable.get(actor, 0)) for actor, seq in seen.items()}
+            if both == seen:
+                continue
             for key in promise.keys:
                 if node.engine.keyspaces.owner(key).id != number:
                     continue
@@ -164,25 +200,32 @@ class Witness:
 
     # -- what must be so
 
-    def check(self, node: SimNode, keys: Iterable[bytes]) -> None:
-        """Readers of these keys are shown what they must be."""
+    def check(self, node: SimNode, keys: Iterable[bytes], *, anew: bool = False) -> None:
+        """Readers of these keys are shown what they must be. ``anew``: of those, too, of which nothing has moved."""
         self.check_durable(node)
-        operations = node.node
-        for key in keys:
-            self.check_key(operations, key, node)
-
-    def check_key(self, running: Node, key: bytes, node: SimNode) -> None:
-        """One key."""
-        self.checks += 1
-        engine = running.engine
-        keyspace = engine.keyspaces.owner(key)
-        if keyspace.absent:
-            return
+        engine = node.engine
         now_ms = engine.ttl_now_ms()
-        vector = {actor: head.seq for actor, head in _seen(keyspace, node.actor).items()}
+        seen: dict[KeyspaceId, Vector] = {}
+        for key in keys:
+            keyspace = engine.keyspaces.owner(key)
+            if keyspace.absent:
+                continue
+            if keyspace.id not in seen:
+                seen[keyspace.id] = _seen(keyspace, node.actor)
+            must = self._truth(node, key, self.histories[keyspace.id], seen[keyspace.id], now_ms)
+            if anew or not self._held.is_same(node, keyspace, key, must):
+                self._check_key(node, key, must)
+
+    def _truth(self, node: SimNode, key: bytes, history: History, seen: Vector, now_ms: int) -> Shown:
         try:
-            must = self.histories[keyspace.id].truth(key, vector, now_ms)
-            is_shown = shown(running, key)
+            return history.truth(key, seen, now_ms)
+        except AssertionError as contradiction:
+            raise Violation(f"{node.name}: {key!r}: {contradiction}") from contradiction
+
+    def _check_key(self, node: SimNode, key: bytes, must: Shown) -> None:
+        self.checks += 1
+        try:
+            is_shown = shown(node.node, key)
         except AssertionError as contradiction:
             raise Violation(f"{node.name}: {key!r}: {contradiction}") from contradiction
         if is_shown != must:
@@ -193,6 +236,10 @@ class Witness:
     def check_durable(self, node: SimNode) -> None:
         """What is durable never becomes less, and not more than its maker has."""
         for number, history in self.histories.items():
+            vector = node.keyspace(number).vector
+            if self._checked.get((node.name, number)) == vector:
+                continue
+            self._checked[node.name, number] = dict(vector)
             durable = node.durable(number)
             before = self._durable.get((node.name, number), {})
             if (number, node.actor) in self.left and node.keyspace(number).absent:
@@ -206,17 +253,16 @@ class Witness:
                 if actor != node.actor:
                     self._got[number, actor] = max(self._got.get((number, actor), 0), seq)
 
-    def check_acks(self, node: SimNode) -> None:
+    def check_acks(self, node: SimNode, number: KeyspaceId) -> None:
         """What the node believes others to have durably of its changes, they have."""
-        for number, history in self.histories.items():
-            for seq in range(len(history.made.get(node.actor, ())), 0, -1):
-                peers = node.node.acks.covered_by({number: seq})
-                believed = [peer.name for peer in peers if peer.name not in self._set_back]
-                for name in believed:
-                    if self._durable.get((name, number), {}).get(node.actor, 0) < seq:
-                        raise Violation(f"{node.name} believes that {name} has its change {seq} durably")
-                if believed:
-                    break
+        for seq in range(len(self.histories[number].made.get(node.actor, ())), 0, -1):
+            peers = node.node.acks.covered_by({number: seq})
+            believed = [peer.name for peer in peers if peer.name not in self._set_back]
+            for name in believed:
+                if self._durable.get((name, number), {}).get(node.actor, 0) < seq:
+                    raise Violation(f"{node.name} believes that {name} has its change {seq} durably")
+            if believed:
+                break
 
     def check_system_clears(self) -> None:
         """What the cluster itself cleared was hidden already: without that change readers are shown the same.
@@ -255,6 +301,7 @@ class Witness:
                 self._seen_by_maker.pop((number, node.actor, change.seq), None)
                 self._system.pop((number, node.actor, change.seq), None)
         self._touched.pop(node.name, None)
+        self._held.forget(node)
         self.check_durable(node)
 
     def set_back(self, node: SimNode, nodes: Sequence[SimNode]) -> None:
@@ -263,6 +310,7 @@ class Witness:
         for number in self.histories:
             self._left[number, node.actor] = 1 << 60
             self._durable.pop((node.name, number), None)
+            self._checked.pop((node.name, number), None)
         for (number, actor), left in self._left.items():
             others = [
                 self._durable.get((other.name, number), {})
@@ -307,7 +355,7 @@ class Witness:
                         )
                     history.forget_above(actor, everything.get(actor, 0))
         for node in nodes:
-            self.check(node, keys)
+            self.check(node, keys, anew=True)
 
 
 def _holds(node: SimNode, number: KeyspaceId) -> bool:
@@ -355,17 +403,24 @@ def _shows_nothing(row: Row, ttl_ms: int) -> bool:
     return False
 
 
-def _seen(keyspace: Keyspace, own: Actor) -> dict[Actor, Head]:
+def _seen(keyspace: Keyspace, own: Actor) -> Vector:
     """All that readers of the node see, durable or not."""
-    heads = {**keyspace.vector, **keyspace.observed}
+    seen = {actor: head.seq for actor, head in keyspace.vector.items()}
+    for actor, head in keyspace.observed.items():
+        seen[actor] = head.seq
     if keyspace.seq:
-        heads[own] = Head(keyspace.seq, 0)
-    return heads
+        seen[own] = keyspace.seq
+    return seen
 
 
 def _lacking(vector: Vector, wanted: Vector) -> int:
     """How many of the wanted changes the vector does not cover."""
-    return sum(max(0, seq - vector.get(actor, 0)) for actor, seq in wanted.items())
+    lacking = 0
+    for actor, seq in wanted.items():
+        has = vector.get(actor, 0)
+        if has < seq:
+            lacking += seq - has
+    return lacking
 
 
 def _plain(item: object) -> object:

@@ -65,6 +65,10 @@ class FakeWatches:
     def when_durable(self, callback: Callable[[], None]) -> None:
         self.waiting.append(callback)
 
+    def forget(self, callback: Callable[[], None]) -> None:
+        if callback in self.waiting:
+            self.waiting.remove(callback)
+
     def write(self, *keys: bytes) -> None:
         """Something becomes durable: every watch shows it."""
         for watch in self.opened:

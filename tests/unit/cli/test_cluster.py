@@ -44,7 +44,10 @@ REPLICATION: dict[str, Any] = {
 
 
 def show(node: FakeNode, **changed: object) -> None:
-    node.documents["/v1/status"] = {"node": "hub", "site": "cloud", "replication": {**REPLICATION, **changed}}
+    """Figures of the node itself, too."""
+    own = {name: changed.pop(name) for name in ("disk_full", "read_only") if name in changed}
+    status: dict[str, Any] = {"node": "hub", "site": "cloud", "replication": {**REPLICATION, **changed}}
+    node.documents["/v1/status"] = status | own
 
 
 def test_a_healthy_cluster_is_said_to_be_well(node: FakeNode, edgekv: Program) -> None:
@@ -60,7 +63,14 @@ def test_a_healthy_cluster_is_said_to_be_well(node: FakeNode, edgekv: Program) -
 @pytest.mark.parametrize(
     ("changed", "said"),
     [
-        ({"member": False}, "has to reach a hub once"),
+        ({"member": False, "links": []}, "has to reach a hub once"),
+        ({"member": False}, "it is linked, and waits to be admitted"),
+        ({"member": False, "disk_full": True}, "disk of this node is full"),
+        ({"disk_full": True}, "disk of this node is full"),
+        (
+            {"read_only": "the log is damaged. Salvage it."},
+            "is read-only, and takes nothing in: the log is damaged. Salvage it.",
+        ),
         ({"members": [], "links": []}, "edgekv serve --upstream"),
         ({"role": "edge", "links": []}, "what is written here stays here"),
         (
@@ -78,6 +88,7 @@ def test_what_is_wrong_is_said_with_what_to_do(
     show(node, **changed)
     text = edgekv("cluster", "status").text
     assert said in text and "All is well" not in text
+    assert "has to reach a hub" not in text or said == "has to reach a hub once", "no advice that leads astray"
 
 
 def test_what_went_wrong_on_links_is_shown_with_its_time(node: FakeNode, edgekv: Program) -> None:

@@ -1,10 +1,12 @@
 """What ``edgekv dev`` decides without a node: shapes, ports, refusals, and the orders that a running cluster takes."""
 
 import asyncio
+import errno
 import json
 import os
 import signal
 import socket
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -136,6 +138,34 @@ def test_garbage_at_the_control_socket_is_answered_and_harms_nothing(tmp_path: P
         assert order(directory, "links") == []
 
     in_a_cluster(tmp_path, orders)
+
+
+def test_an_order_that_fails_on_the_disk_is_answered_with_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def orders(directory: Path) -> None:
+        with pytest.raises(Unavailable, match=r"could not be done: .*No space left on device"):
+            order(directory, "nodes")
+
+    monkeypatch.setattr(DevCluster, "_carry_out", full)
+    in_a_cluster(tmp_path, orders)
+
+
+def test_a_cluster_that_hangs_up_without_an_answer_is_not_taken_for_none(tmp_path: Path) -> None:
+    def hang_up() -> None:
+        connection, _ = listener.accept()
+        connection.close()
+
+    with socket.socket(socket.AF_UNIX) as listener:
+        with short_path(tmp_path) as path:
+            listener.bind(path)
+        listener.listen()
+        thread = threading.Thread(target=hang_up)
+        thread.start()
+        with pytest.raises(Unavailable, match=f"the development cluster in {tmp_path} did not answer"):
+            order(tmp_path, "nodes")
+        thread.join()
 
 
 def test_a_second_cluster_on_the_same_directory_is_refused(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import sys
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -10,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from edgekv.cli import dev_process
-from edgekv.cli.dev_layout import HOST, DevNode
+from edgekv.cli.dev_layout import HOST, DevNode, free_ports
 from edgekv.cli.dev_process import DevProcess
-from edgekv.errors import Unavailable
+from edgekv.errors import InvalidRequest, Unavailable
 
 HUB = {"name": "cloud-1", "state": "open"}
 VIEWS = [
@@ -35,7 +36,8 @@ class Status(ThreadingHTTPServer):
             def do_GET(self) -> None:
                 view = views[min(server.asked, len(views) - 1)]
                 server.asked += 1
-                body = json.dumps({"replication": {"members": view}}).encode()
+                replication = {"members": view, "member": False, "role": "edge", "links": [], "unlinked": []}
+                body = json.dumps({"replication": replication, "disk_full": True}).encode()
                 self.send_response(200 if self.path == "/v1/status" else 404)
                 self.send_header("Content-Length", str(len(body)))
                 self.end_headers()
@@ -68,9 +70,37 @@ def test_a_node_is_waited_for_until_it_sees_itself_as_an_open_member(tmp_path: P
 
 
 @pytest.mark.parametrize("status", [VIEWS[:3]], indirect=True)
-def test_a_node_that_is_not_admitted_is_said_with_its_log(
+def test_a_node_that_is_not_admitted_is_said_with_what_keeps_it_and_its_log(
     tmp_path: Path, status: Status, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(dev_process, "ADMITTED_S", 0.3)
-    with pytest.raises(Unavailable, match=r'node "EWR-1" was not admitted .* see .*EWR-1\.log'):
+    with pytest.raises(Unavailable, match=r'"EWR-1" was not admitted .*The disk .* is full.* See .*EWR-1\.log'):
         asyncio.run(process(tmp_path, status).admitted())
+
+
+def test_a_node_that_ends_before_it_is_admitted_is_said_with_its_last_words(tmp_path: Path) -> None:
+    (tmp_path / "EWR-1.log").write_text("edgekv: the disk is full\n")
+    node = DevProcess(tmp_path, DevNode("EWR-1", "EWR", "edge", free_ports(1)[0], 0, 0), [], print)
+    with pytest.raises(Unavailable, match='node "EWR-1" ended before it was admitted: edgekv: the disk is full'):
+        asyncio.run(node.admitted())
+
+
+def test_of_two_starts_at_once_one_is_refused_and_one_process_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started = tmp_path / "started"
+    interpreter = tmp_path / "python"
+    interpreter.write_text(f"#!/bin/sh\necho $$ >> {started}\necho ready\nexec sleep 60\n")
+    interpreter.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(interpreter))
+
+    async def twice() -> list[BaseException | None]:
+        node = DevProcess(tmp_path, DevNode("EWR-1", "EWR", "edge", 0, 0, 0), [], print)
+        answers = await asyncio.gather(node.start(), node.start(), return_exceptions=True)
+        assert node.state == "ready"
+        await node.stop()
+        return list(answers)
+
+    first, second = asyncio.run(twice())
+    assert first is None and isinstance(second, InvalidRequest)
+    assert len(started.read_text().split()) == 1

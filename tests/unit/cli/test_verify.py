@@ -2,6 +2,8 @@
 
 import json
 from collections.abc import Iterator
+from itertools import count
+from types import SimpleNamespace
 
 import pytest
 
@@ -83,6 +85,18 @@ def test_a_digest_that_was_overtaken_by_a_write_is_asked_for_again(
 ) -> None:
     pair[1].documents["/v1/admin/digest"] = [digest("d2", moved=True), digest("d3", vector=OLDER), digest("d1")]
     assert edgekv(*arguments(pair)).exit_code == 0
+
+
+def test_after_digests_that_took_long_a_time_is_asked_for_that_no_node_purges_beyond_meanwhile(
+    pair: tuple[FakeNode, FakeNode], edgekv: Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now_s = count()
+    monkeypatch.setattr("edgekv.cli.verify.time", SimpleNamespace(monotonic=lambda: next(now_s), sleep=lambda _: None))
+    pair[1].documents["/v1/admin/digest"] = [digest("d2", moved=True), digest("d1")]
+    assert edgekv(*arguments(pair)).exit_code == 0
+    asked = [request for request in pair[0].requests if "digest" in request]
+    first, second = (int(request.split("ttl_ms=")[1].split()[0]) for request in asked)
+    assert first == 5 and second >= 5 + 2 * 1_000
 
 
 def test_nodes_that_never_have_the_same_changes_are_not_compared(

@@ -153,6 +153,18 @@ def test_a_node_that_falls_silent_is_left(follow: Follow, monkeypatch: pytest.Mo
         assert follow(f"{hung.url},{other.address}", 1, LATE_S)[0].cursor == "c1"
 
 
+def test_a_watch_that_was_quiet_for_longer_than_the_deadline_goes_on_elsewhere(
+    follow: Follow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A node pushes its place every 15 s when nothing is written, and deadlines are shorter."""
+    for module in (watch_link, watch_line):
+        monkeypatch.setattr(module, "SILENCE_S", 2 * SOON_S)
+    with FakeNode("a") as hung, FakeNode("b") as other:
+        hung.script = Script(b"+OK\r\n" + message("cursor", "c0"))
+        other.script = Script(b"+OK\r\n" + put("c1"))
+        assert follow(f"{hung.url},{other.address}", 1, SOON_S)[0].cursor == "c1"
+
+
 def test_what_a_node_refuses_it_with_is_raised(follow: Follow) -> None:
     with FakeNode() as node:
         node.script = Script(b"-DENIED keys below '_meta/' belong to EdgeKV itself\r\n")

@@ -106,6 +106,24 @@ def test_of_several_upstreams_that_are_away_each_is_said_once_in_the_log_and_sho
     run(scenario)
 
 
+def test_an_upstream_that_is_no_node_is_one_line_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    async def scenario(edge: Site) -> None:
+        def answer(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+            writer.close()
+
+        server = await asyncio.start_server(answer, LOOPBACK, 0)
+        port = server.sockets[0].getsockname()[1]
+        edge.dial([Address(LOOPBACK, port)])
+        await until(lambda: len(edge.host.troubles) >= 3)
+        server.close()
+        (line,) = caplog.messages
+        assert line.startswith(f"the link to {LOOPBACK}:{port} ended: what is connected does not speak as a node")
+        assert line.endswith("another address; it is tried again")
+
+    run(scenario, 1)
+
+
 def test_two_hubs_that_dial_each_other_keep_one_link_and_dial_again_when_it_ends(
     caplog: pytest.LogCaptureFixture,
 ) -> None:

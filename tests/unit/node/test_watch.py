@@ -361,6 +361,17 @@ def fold(node: InlineNode, done: list[str]) -> None:
     assert done == ["done"]
 
 
+def test_who_asked_to_be_woken_and_left_is_not_called(node: InlineNode) -> None:
+    woken: list[str] = []
+    stays, leaves = lambda: woken.append("stays"), lambda: woken.append("leaves")
+    for callback in (leaves, stays):
+        node.node.watches.when_durable(callback)
+    for _ in range(2):
+        node.node.watches.forget(leaves)
+    put(node, b"k")
+    assert woken == ["stays"]
+
+
 def test_the_rows_of_a_row_sync_are_shown_to_whoever_watches_when_it_is_done(node: InlineNode, tmp_path: Path) -> None:
     put(node, b"near")
     before = open_watch(node)
@@ -371,8 +382,9 @@ def test_the_rows_of_a_row_sync_are_shown_to_whoever_watches_when_it_is_done(nod
     during = open_watch(node)
     assert take(before) == take(during) == []
     node.node.watches.when_durable(lambda: woken.append("woken"))
-    node.apply()
-    assert done == ["done"] and woken == ["woken"]
+    while not done:
+        node.apply()
+    assert woken == ["woken"]
     for watch in (before, slow, during):
         found = shown(take(watch))
         assert [item[:2] for item in found] == [
@@ -382,6 +394,31 @@ def test_the_rows_of_a_row_sync_are_shown_to_whoever_watches_when_it_is_done(nod
             ("put", b"near"),
             ("resync", b""),
         ]
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+def test_a_cursor_from_the_middle_of_a_row_sync_is_shown_its_rows_and_the_writes_meanwhile(
+    node: InlineNode, tmp_path: Path, restarted: bool
+) -> None:
+    watch = open_watch(node)
+    done = row_sync(node, tmp_path)
+    log_barrier(node)
+    put(node, b"meanwhile")
+    assert [item[:2] for item in shown(take(watch))] == [("put", b"meanwhile")]
+    cursor = watch.cursor
+    assert take(open_watch(node, cursor=cursor)) == [], "it has seen that"
+    if restarted:
+        node.kill()
+        node.open()
+    else:
+        fold(node, done)
+    assert [item[:2] for item in shown(take(open_watch(node, cursor=cursor)))] == [
+        ("resync", b""),
+        ("put", b"far/1"),
+        ("put", b"far/2"),
+        ("put", b"meanwhile"),
+        ("resync", b""),
+    ]
 
 
 def test_a_cursor_from_before_a_row_sync_is_shown_its_rows_also_after_a_restart(

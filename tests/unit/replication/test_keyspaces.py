@@ -365,7 +365,7 @@ def test_a_member_has_left_when_the_leader_has_all_that_its_last_seen_names(net:
     hub.replication.leader.keyspaces.remove_site("eu", "site-0")
     actor, number = first.node.identity.actor, held(hub, "eu")
     assert number is not None
-    before = hub.replication.seen.by_actor[actor]
+    before = hub.replication.seen.spoken[actor].whole()
     seen = before._replace(number=before.number + 1, revision=before.revision + 100, vectors={number.id: {actor: 1}})
     hub.replication.seen.hear(seen)
     run(net, [hub, second], rounds=10, step_ms=1_000)

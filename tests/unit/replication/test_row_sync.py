@@ -6,7 +6,10 @@ from random import Random
 
 import pytest
 
+from edgekv.limits import SYNC_SILENCE_MS
 from edgekv.replication import messages
+from edgekv.replication.link import Link
+from edgekv.replication.row_sync import RowSync
 from tests.unit.engine.test_intake import KEYS, shown, step
 from tests.unit.replication.test_links import vectors
 from tests.unit.replication.wires import Make, Net, Peer, run
@@ -154,3 +157,96 @@ def test_a_leader_that_was_set_back_gets_rows_from_a_member_whose_log_is_cut(
     assert hub.replication.row_sync.syncs_total
     assert hub.operations.get(b"3/299") == b"v" * 2_000
     assert hub.replication.leader.leads
+
+
+def test_a_sync_that_brings_nothing_any_more_ends_with_its_link_and_goes_on_where_it_was(
+    net: Net, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The link is alive, only the rows do not come."""
+    hub = make("hub", founder=True)
+    for i in range(40):
+        hub.operations.set(b"big/%d" % i, Random(i).randbytes(40_000))
+    hub.settle()
+    edge = make("edge", site="s", role="edge")
+    wire = net.connect(edge, hub)
+    sent: list[int] = []
+    send = RowSync._send_piece
+
+    def send_two(sync: RowSync, link: Link, keyspace: int, spool: bytes, offset: int) -> None:
+        sent.append(offset)
+        if len(sent) <= 2:
+            send(sync, link, keyspace, spool, offset)
+        else:
+            link.wanted.clear()
+
+    monkeypatch.setattr(RowSync, "_send_piece", send_two)
+    while len(sent) < 3:
+        run(net, [hub, edge], rounds=1)
+    have, size = edge.replication.row_sync.incoming_bytes
+    assert 0 < have < size
+    run(net, [hub, edge], rounds=SYNC_SILENCE_MS // 1_000 - 5, step_ms=1_000)
+    assert wire.number in hub.replication.links, "a slow one is waited for"
+    run(net, [hub, edge], rounds=10, step_ms=1_000)
+    assert wire.number not in hub.replication.links
+    assert edge.replication.row_sync.incoming_bytes == (0, 0)
+    monkeypatch.undo()
+    net.connect(edge, hub)
+    seen: list[int] = []
+    while edge.operations.get(b"big/39") is None:
+        run(net, [hub, edge], rounds=1)
+        seen.append(edge.replication.row_sync.incoming_bytes[0])
+    assert min(filter(None, seen)) >= have
+    assert vectors(edge) == vectors(hub)
+
+
+def test_a_sync_that_lasts_longer_than_the_log_reaches_back_is_said(net: Net, make: Make) -> None:
+    """Else nobody knows why the rows go over the link again and again."""
+    hub = make("hub", founder=True, retain_bytes=0)
+    for i in range(40):
+        hub.operations.set(b"big/%d" % i, Random(i).randbytes(40_000))
+    hub.settle()
+    edge = make("edge", site="s", role="edge")
+    net.connect(edge, hub)
+    while not edge.replication.row_sync.incoming_bytes[0]:
+        run(net, [hub, edge], rounds=1)
+    for _ in range(6):
+        for _ in range(4):
+            hub.operations.set(b"filler", b"x" * 60_000)
+            hub.settle()
+        hub.engine.checkpoints.carry()
+        while hub.apply():
+            hub.settle()
+    run(net, [hub, edge], rounds=60)
+    assert vectors(edge) == vectors(hub)
+    assert edge.replication.row_sync.syncs_total == 2
+    assert hub.replication.row_sync.again_total == 1
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_clients_of_the_receiver_write_on_and_everybody_agrees_in_the_end(net: Net, make: Make, seed: int) -> None:
+    dice = Random(seed)
+    hub = make("hub", founder=True)
+    edge = make("edge", site="s", role="edge")
+    wire = net.connect(edge, hub)
+    run(net, [hub, edge], rounds=30)
+    net.cut(wire)
+    for _ in range(40):
+        step(hub, edge, dice, pulls=False)
+        step(edge, hub, dice, pulls=False)
+    fill(hub)
+    for _ in range(5):
+        for _ in range(4):
+            hub.operations.set(b"filler", b"x" * 60_000)
+            hub.settle()
+        hub.engine.checkpoints.carry()
+        while hub.apply():
+            hub.settle()
+    hub.now_ms = edge.now_ms = max(hub.now_ms, edge.now_ms)
+    net.connect(edge, hub)
+    for _ in range(60):
+        step(edge, hub, dice, pulls=False)
+        run(net, [hub, edge], rounds=1)
+    run(net, [hub, edge], rounds=30)
+    assert vectors(edge) == vectors(hub)
+    for key in [*KEYS[:3], b"n", b"m", b"s", b"key/00123"]:
+        assert shown(edge, key) == shown(hub, key)

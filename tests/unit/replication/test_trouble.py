@@ -1,16 +1,21 @@
 """What a node bears: peers that are wrong, disks that are full or damaged, clocks that are set, and all of it beside others' links."""
 
 import errno
+from dataclasses import replace
 from random import Random
 
 import pytest
 
 from edgekv.config import KeyspaceConfig
+from edgekv.crdt.operation import PUT
 from edgekv.engine.keyspaces import DEFAULT_ID, META_ID
 from edgekv.engine.tail import LogCursor
 from edgekv.errors import ReadOnly
-from edgekv.ids import node_actor
+from edgekv.ids import Actor, node_actor
 from edgekv.replication import messages
+from edgekv.replication.leader import Leader
+from edgekv.replication.members import MEMBER_PREFIX
+from edgekv.replication.membership import EDGES_ADMIT_NOBODY
 from edgekv.replication.sender import READS_AT_ONCE
 from edgekv.store.applied import sync_path
 from edgekv.wal.record import Changes, pack_columns
@@ -165,9 +170,9 @@ def test_a_clock_that_is_set_neither_ends_a_link_nor_keeps_a_dead_one(net: Net, 
     assert wire.number not in hub.replication.links
 
 
-def test_a_peer_that_sends_beyond_its_credit_is_refused(net: Net, make: Make) -> None:
+def test_a_peer_that_sends_beyond_its_credit_is_refused(net: Net, make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     hub, (edge,), (wire,) = cluster(net, make, edges=1)
-    hub.engine.admission.hold()
+    monkeypatch.setattr(hub.engine.flips, "holds", lambda runs: True)
     changes = Changes(DEFAULT_ID, edge.engine.actor, 1, hub.now_ms << 16, 0, 1, bytes((1 << 20) - 64))
     message = messages.pack_message(messages.Runs([changes]))
     for _ in range(8):
@@ -334,21 +339,28 @@ def run_one(net: Net, *peers: Peer) -> None:
     net.deliver()
 
 
-def test_what_all_members_have_seen_goes_out_in_messages_that_fit(net: Net, make: Make) -> None:
+@pytest.mark.parametrize("owed", [None, {}], ids=["to a new peer", "as news"])
+def test_what_all_members_have_seen_goes_out_in_messages_that_fit(
+    net: Net, make: Make, owed: dict[Actor, None] | None
+) -> None:
     hub = make("hub", founder=True)
     other = make("other")
     wire = net.connect(other, hub)
     run(net, [hub, other], rounds=10)
     actors = [node_actor(i.to_bytes(16, "big"), b"12345678") for i in range(100)]
+    me = hub.replication.members.members[hub.engine.actor]
     for actor in actors:
-        hub.replication.seen.hear(
-            messages.Seen(actor, 1, 1, 1, {DEFAULT_ID: dict.fromkeys(actors, 1), 7: dict.fromkeys(actors, 1)})
-        )
+        for peer in (hub, other):
+            peer.replication.members.members[actor] = replace(me, actor=actor)
+        vector = dict.fromkeys(actors, 1)
+        hub.replication.seen.hear(messages.Seen(actor, 1, 1, 1, {DEFAULT_ID: vector, META_ID: vector}))
     hub.replication._seen_at_ms = 0
+    hub.replication.links[wire.number].seen_owed = owed
     hub.replication.tick()
     assert max(map(len, wire.queues[other])) < 512 << 10
-    run(net, [hub, other], rounds=2)
-    assert all(other.replication.seen.by_actor[actor] == hub.replication.seen.by_actor[actor] for actor in actors)
+    run(net, [hub, other], rounds=4)
+    spoken = [[peer.replication.seen.spoken[actor].whole() for actor in actors] for peer in (hub, other)]
+    assert spoken[0] == spoken[1]
 
 
 def test_a_leader_whose_log_is_damaged_writes_no_meta(net: Net, make: Make) -> None:
@@ -394,6 +406,35 @@ def test_an_edge_admits_nobody(net: Net, make: Make) -> None:
     assert not hub.replication.members.is_open(stranger.actor)
 
 
+def test_a_row_of_meta_that_cannot_be_read_leaves_the_last_whole_view(net: Net, make: Make) -> None:
+    hub, (edge,), _ = cluster(net, make, edges=1)
+    before, revision = dict(hub.replication.members.members), hub.replication.members.revision
+    meta = hub.engine.keyspaces.by_id[META_ID]
+    hub.engine.commit.change(meta, [(PUT, MEMBER_PREFIX + edge.engine.actor.hex().encode(), b"\xc1", 0)])
+    hub.engine.barrier = None
+    run(net, [hub, edge], rounds=30)
+    for peer in (hub, edge):
+        assert peer.replication.members.members == before
+        assert peer.replication.members.revision == revision, "what cannot be read is not known"
+        assert "cannot be read" in str(peer.replication.status()["events"])
+    edge.operations.set(b"k", b"data goes on")
+    run(net, [hub, edge], rounds=5)
+    assert hub.operations.get(b"k") == b"data goes on"
+    hub.engine.commit.change(meta, [(PUT, *Leader._entry(before[edge.engine.actor]), 0)])
+    hub.engine.barrier = None
+    run(net, [hub, edge], rounds=30)
+    assert hub.replication.members.unreadable is None and hub.replication.members.revision >= revision + 2
+
+
+def test_of_members_only_those_that_moved_are_read_anew(net: Net, make: Make) -> None:
+    hub, (edge,), _ = cluster(net, make, edges=1)
+    members = hub.replication.members
+    before = dict(members.members)
+    hub.replication.membership.remove("edge-0")
+    assert members.members[edge.engine.actor].state == "closed"
+    assert members.members[hub.engine.actor] is before[hub.engine.actor]
+
+
 @pytest.mark.parametrize("first_dials", [True, False])
 def test_of_two_links_between_two_hubs_one_goes_and_who_dials_it_again_hears_which_one_stays(
     net: Net, make: Make, first_dials: bool
@@ -425,3 +466,25 @@ def test_a_node_that_is_refused_again_and_again_is_one_event_with_its_name(
         "one: it belongs to cluster 64646464",
         "two: it belongs to cluster 64646464",
     ]
+
+
+def test_an_edge_takes_nobody_into_the_cluster_and_says_who_does(net: Net, make: Make) -> None:
+    hub, edge, other = make("hub", founder=True), make("edge", role="edge"), make("other", role="edge")
+    net.connect(edge, hub)
+    run(net, [hub, edge], rounds=15)
+    wire = net.connect(other, edge)
+    run(net, [hub, edge, other], rounds=5)
+    assert not wire.up
+    (event,) = other.replication.figures.events
+    assert event.sentence == f"edge: refused this node: {EDGES_ADMIT_NOBODY}"
+
+    asked = net.connect(other, edge)
+    replies = sent_by(edge)
+    edge.replication.received(asked.number, messages.pack_message(messages.Join("late", "s", "edge")))
+    assert [type(reply) for reply in replies] == [messages.Refused]
+
+    net.connect(other, hub)
+    run(net, [hub, edge, other], rounds=15)
+    again = net.connect(other, edge)
+    run(net, [hub, edge, other], rounds=15)
+    assert again.up, "members may be linked in any way"

@@ -3,6 +3,7 @@
 import itertools
 import tempfile
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from random import Random
 from typing import Final
@@ -22,7 +23,7 @@ from edgekv.store import fold as fold_module
 from edgekv.store import layout
 from edgekv.store.applied import Applied, Cut, Stable, sync_path
 from edgekv.store.applier import AbortedError
-from edgekv.store.fold import fold, joined_vector
+from edgekv.store.fold import Folding, fold, joined_vector
 from edgekv.store.lmdb_store import LmdbStore
 from edgekv.store.purge import index_entries
 from edgekv.store.spool import SpoolReader, SpoolSummary, SpoolWriter, spool_file
@@ -96,6 +97,30 @@ def fold_into(store: LmdbStore, file: Path, spool: SpoolSummary) -> None:
     store.renew()
 
 
+def fold_in_pieces(store: LmdbStore, file: Path, spool: SpoolSummary, dice: Random) -> None:
+    """The same in several transactions; now and then the applier ends between two of them, or amid one."""
+    folding: Folding | None = None
+    applied: Applied | None = None
+    ends = 3
+    while applied is None:
+        if folding is None:
+            folding = Folding(store.applied().lsn, barrier_of(spool), SpoolReader(file))
+        with store.write() as transaction:
+            before = transaction.applied()
+            applied = folding.step(transaction, before, lambda: None, rows_max=dice.choice((1, 2, 9)))
+            transaction.put_applied(applied or before)
+        store.renew()
+        if applied is None and ends and dice.random() < 0.3:
+            if dice.random() < 0.5:
+                with suppress(AbortedError), store.write() as transaction:
+                    folding.step(transaction, transaction.applied(), lambda: None, rows_max=3)
+                    raise AbortedError
+            folding.close()
+            folding, ends = None, ends - 1
+    assert folding is not None
+    folding.close()
+
+
 def rows_by_key(store: LmdbStore) -> dict[bytes, dict[bytes, Row]]:
     """What is left when the sweeps have come to their end."""
     with store.write() as transaction:
@@ -155,7 +180,10 @@ def test_a_fold_is_the_join_of_every_key_with_its_counts_and_indexes(history: Hi
         source = store_of(folder / "source", theirs, b.vector)
         target = store_of(folder / "target", mine, a.vector, strangers=dice.choice((0, 2)))
         spool = spool_of(source, folder / "file")
-        fold_into(target, folder / "file", spool)
+        if dice.random() < 0.3:
+            fold_into(target, folder / "file", spool)
+        else:
+            fold_in_pieces(target, folder / "file", spool, dice)
         assert not any(isinstance(row, Clear) for row in contents(target).values()), "they were carried out"
         assert_is_joined(target, mine, theirs, a, b)
         joined = target.applied()

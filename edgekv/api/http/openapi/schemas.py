@@ -191,7 +191,10 @@ SCHEMAS: Final[Part] = {
         "properties": {
             "keyspace": {"type": "string"},
             "ttl_ms": {"type": "integer", "description": "The TTL time, by which expiries were judged."},
-            "moved": {"type": "boolean", "description": "Whether what readers see changed meanwhile."},
+            "moved": {
+                "type": "boolean",
+                "description": "Whether what readers see changed meanwhile, or was purged beyond `ttl_ms`.",
+            },
             "vector": ref("schemas", "Vector"),
             "vector_after": ref("schemas", "Vector"),
             "keys": {"type": "integer", "minimum": 0},

@@ -91,8 +91,10 @@ async def test_silence_is_broken_by_heartbeats_with_the_cursor_as_it_is_by_then(
 async def test_a_client_that_leaves_ends_its_watch_at_once(site: Site) -> None:
     async with watching(site, "/v1/watch") as (client, watch):
         await block(client)
+        await until(lambda: bool(site.node.watches.waiting))
         client.writer.close()
         await until(lambda: watch.closed)
+        assert not site.node.watches.waiting, "on an idle node nobody would take them out"
 
 
 @served()

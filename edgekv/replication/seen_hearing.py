@@ -1,0 +1,75 @@
+"""SEENs that come: who may say what of whom, and what of it can be.
+
+- An edge speaks for itself. A hub passes on what it has heard of others.
+- What is said of a node, or names a node or a keyspace, that this node does not know waits on its link until meta, or the changes that
+  are under way, have told of them. Later words of the same member wait behind it: each adds to the one before.
+- So a table of SEENs has no more than the members, and each no more than the actors that there are. Whether what is named *exists* is
+  asked before it counts (replication/seen.py).
+"""
+
+from typing import Final
+
+from edgekv.engine.engine import Engine
+from edgekv.errors import PeerFault
+from edgekv.ids import Actor, KeyspaceId, actor_text
+from edgekv.limits import SEEN_WAITING_ENTRIES_MAX
+from edgekv.replication.link import Link
+from edgekv.replication.members import Members
+from edgekv.replication.messages import Seen
+from edgekv.replication.seen import SeenTable
+
+
+class SeenHearing:
+    """Of one node."""
+
+    def __init__(self, *, engine: Engine, table: SeenTable, members: Members) -> None:
+        self._engine: Final = engine
+        self._table: Final = table
+        self._members: Final = members
+
+    def heard(self, link: Link, said: list[Seen]) -> None:
+        """A peer says what members have seen. PeerFault: it has no business to, or says too much that nobody can make sense of."""
+        assert link.peer is not None
+        for seen in said:
+            if link.peer.role != "hub" and seen.actor != link.peer.actor:
+                raise PeerFault(f"it is an edge, and says what {actor_text(seen.actor)} has seen.")
+        link.seen_waiting.extend(said)
+        self.take(link)
+        waiting = sum(1 + sum(map(len, seen.vectors.values())) for seen in link.seen_waiting)
+        if waiting > SEEN_WAITING_ENTRIES_MAX:
+            raise PeerFault(f"it says what members have seen that this node knows nothing of, {waiting} entries.")
+
+    def take(self, link: Link) -> None:
+        """Take in what this node knows enough for by now."""
+        assert link.peer is not None
+        if not link.seen_waiting or not self._members.is_open(link.peer.actor):
+            return
+        waiting: list[Seen] = []
+        behind: set[Actor] = set()
+        for seen in link.seen_waiting:
+            member = self._members.members.get(seen.actor)
+            if member is not None and member.state == "settled":
+                continue
+            if member is None or seen.actor in behind or not self._knows_all(seen):
+                behind.add(seen.actor)
+                waiting.append(seen)
+            else:
+                self._table.hear(seen)
+        link.seen_waiting[:] = waiting
+
+    def forget_settled(self) -> None:
+        """Nobody asks any more what they have seen."""
+        members = self._members.members
+        for actor in [actor for actor in self._table.spoken if actor in members and members[actor].state == "settled"]:
+            self._table.forget(actor)
+
+    def _knows_all(self, seen: Seen) -> bool:
+        members, by_id = self._members.members, self._engine.keyspaces.by_id
+        for number, vector in seen.vectors.items():
+            keyspace = by_id.get(KeyspaceId(number))
+            if keyspace is None:
+                return False
+            # An actor of the founder's time alone is no member.
+            if any(a not in members and a not in keyspace.vector and a not in keyspace.observed for a in vector):
+                return False
+        return True
