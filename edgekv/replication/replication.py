@@ -348,7 +348,9 @@ class Replication:
         elif isinstance(message, Join):
             self._asked_to_join(link)
         elif not link.is_up:
-            raise PeerFault("it did not say HELLO first.")
+            if not link.node:
+                raise PeerFault("it did not say HELLO first.")
+            # What it said was not taken, and why is what it has to tell (`Greeting.accepts`).
         elif isinstance(message, Runs):
             self._streams.came(link, message.runs)
         elif isinstance(message, Ack):
