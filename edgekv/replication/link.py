@@ -12,6 +12,7 @@ from collections import deque
 from typing import Final, Literal
 
 from edgekv.ids import Actor
+from edgekv.replication.hub_time import Reading, RoundTrips
 from edgekv.replication.messages import Hello, Seen, SyncOffer
 from edgekv.replication.sender import Sender
 from edgekv.wal.record import Changes
@@ -31,9 +32,14 @@ class Link:
         self.name = ""
         """Of the other node, as it says; empty before that."""
         self.sender: Sender | None = None
+        self.node, self.role = b"", ""
+        """The peer's, as it says in its HELLO, whatever comes of it."""
         self.since_ms: Final = wall_ms
         self.sent_ms = now_ms
         self.heard_ms = now_ms
+        self.round_trips: Final = RoundTrips()
+        self.hub_time: Reading | None = None
+        """Of the peer's clock, if that is a hub."""
         self.skew_ms = 0
         """The peer's wall clock less this node's, when it last spoke, the way between them included."""
         self.unacknowledged = 0
@@ -60,6 +66,8 @@ class Link:
         """By keyspace the spool that was offered here (replication/row_sync.py)."""
         self.wanted: Final[dict[int, tuple[bytes, int]]] = {}
         """By keyspace the spool that the peer wants, and from which offset on."""
+        self.asked: Final[set[int]] = set()
+        """Keyspaces whose rows the peer asked for although it has all changes (replication/repairs.py)."""
         self.synced: Final[set[int]] = set()
         """Keyspaces of which the peer got rows here, or had them when they were offered."""
         self.deferred: Final[dict[int, SyncOffer]] = {}

@@ -1,6 +1,7 @@
 """What a running node has to do with other nodes: replication, its connections, its listener, and the dialing of its upstreams."""
 
 import asyncio
+import logging
 import os
 import random
 from collections.abc import Callable
@@ -23,6 +24,8 @@ from edgekv.store.lmdb_store import LmdbStore
 from edgekv.store.spool_transfer import SpoolFolder
 from edgekv.wal.disk import Disk
 
+_log: Final = logging.getLogger("edgekv.replication")
+
 
 class Peers:
     """Of one node. A `Listener` of the shell; without `listen` other nodes cannot come, and this one still dials."""
@@ -37,7 +40,7 @@ class Peers:
         now_ms: Callable[[], int],
         monotonic_ms: Callable[[], int],
         kick: Callable[[], None],
-        rolled_back: Callable[[], None],
+        rolled_back: Callable[[], bool],
         connections_max: int = PEER_CONNECTIONS_MAX,
     ) -> None:
         """``kick`` and ``rolled_back``: see `Replication`."""
@@ -64,6 +67,7 @@ class Peers:
 
         self._links: Final = Links(replication, incoming_max=connections_max)
         self.replication: Final = self._links.host
+        self.replication.repairs.told = _log.warning
         node.sessions.announced = lambda: self.replication.members.announced
         self._listener: Final = PeerListener(self._links)
         upstreams = [upstream.address for upstream in config.upstreams]
