@@ -70,8 +70,6 @@ class Link:
         """By keyspace the spool that the peer wants, and from which offset on."""
         self.asked: Final[set[int]] = set()
         """Keyspaces whose rows the peer asked for although it has all changes (replication/repairs.py)."""
-        self.synced: Final[set[int]] = set()
-        """Keyspaces of which the peer got rows here, or had them when they were offered."""
         self.deferred: Final[dict[int, SyncOffer]] = {}
         """By keyspace what the peer has offered and this node takes in later."""
         self.received_bytes = 0
