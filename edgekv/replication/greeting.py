@@ -10,7 +10,7 @@ from typing import Final
 from edgekv.engine.engine import Engine
 from edgekv.engine.keyspaces import Head
 from edgekv.errors import EdgeKVError, Forked, PeerFault
-from edgekv.ids import KeyspaceId, actor_text
+from edgekv.ids import KeyspaceId, actor_text, node_of
 from edgekv.replication.holdings import Holdings
 from edgekv.replication.link import Link
 from edgekv.replication.link_table import LinkTable
@@ -57,7 +57,7 @@ class Greeting:
         """Whether the link goes on. PeerFault, Forked: the peer is told why it does not."""
         if link.peer is not None:
             raise PeerFault("it said HELLO twice.")
-        link.name = hello.name
+        link.name, link.node, link.role = hello.name, hello.node, hello.role
         if hello.cluster != self._cluster:
             raise PeerFault(
                 f"it belongs to cluster {hello.cluster.hex()[:8]}, this node to {self._cluster.hex()[:8]}. "
@@ -65,7 +65,12 @@ class Greeting:
             )
         if hello.node == self._self.node:
             raise PeerFault("it is this node itself, or a copy of its directory that runs as the same incarnation.")
-        self.compare(link, hello)
+        try:
+            self.compare(link, hello)
+        except Forked as error:
+            if error.node == self._self.node and hello.role == "hub":
+                return False  # it sees the same, and says whether this node runs elsewhere as well
+            raise
         return self._is_wanted(link, hello)
 
     def compare(self, link: Link, hello: Hello) -> None:
@@ -84,9 +89,10 @@ class Greeting:
             for actor, (seq, chain) in vector.items():
                 head = keyspace.vector.get(actor, Head(0, 0))
                 if seq == head.seq and chain != head.chain:
-                    raise Forked(
+                    raise Forked.of(
+                        node_of(actor),
                         f"it has another history of {actor_text(actor)} in keyspace {keyspace.name!r} up to {seq}: "
-                        "a directory was copied and both copies ran."
+                        "a directory was copied and both copies ran.",
                     )
 
     def _knows_more_of_me(self, link: Link, hello: Hello, claim: str) -> EdgeKVError:

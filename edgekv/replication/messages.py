@@ -23,6 +23,9 @@
                 the rows are in; the log from this vector on is wanted
     SYNC_GONE   [14, keyspace, spool]
                 this spool is not there any more; if the receiver still needs rows, another one is offered
+    SYNC_ASK    [16, keyspace]
+                a repair (replication/repairs.py): offer rows although the receiver has all changes. SYNC_GONE with a spool of zeros
+                says that the rows here are damaged
     HOLDS       [15, {keyspace: [[actor, seq, chain], ...]}]
                 what the sender holds besides, since a keyspace was created or its site was added to one
     JOIN        [12, name, site, role]              the only message of a node that has no cluster yet
@@ -55,9 +58,11 @@ SYNC_DONE: Final = 11
 JOIN: Final = 12
 WELCOME: Final = 13
 SYNC_GONE: Final = 14
+SYNC_ASK: Final = 16
 HOLDS: Final = 15
 
 SPOOL_ID_BYTES: Final = 8
+NO_SPOOL: Final = bytes(SPOOL_ID_BYTES)
 ChainedVector = dict[Actor, tuple[int, int]]
 """Per actor its highest seq and the chain value after it."""
 
@@ -179,6 +184,12 @@ class SyncGone(NamedTuple):
     spool: bytes
 
 
+class SyncAsk(NamedTuple):
+    """Offer the rows of a keyspace."""
+
+    keyspace: int
+
+
 class Holds(NamedTuple):
     """What the peer has of keyspaces that its HELLO does not name."""
 
@@ -213,6 +224,7 @@ Message = (
     | SyncPiece
     | SyncDone
     | SyncGone
+    | SyncAsk
     | Holds
     | Join
     | Welcome
@@ -247,6 +259,8 @@ def pack_message(message: Message) -> bytes:  # noqa: PLR0912 - one arm for each
             return pack([SYNC_DONE, message.keyspace, _chained_list(message.vector)])
         case SyncGone():
             return pack([SYNC_GONE, *message])
+        case SyncAsk():
+            return pack([SYNC_ASK, *message])
         case Holds(vectors):
             return pack([HOLDS, {keyspace: _chained_list(vector) for keyspace, vector in vectors.items()}])
         case Join():
@@ -301,6 +315,8 @@ def _parse(fields: Any) -> Message | None:  # noqa: PLR0912 - one arm for each r
             return SyncDone(_number(keyspace), _chained(vector))
         case [14, int(keyspace), bytes(spool)]:
             return SyncGone(_number(keyspace), _spool(spool))
+        case [16, int(keyspace)]:
+            return SyncAsk(_number(keyspace))
         case [15, dict(vectors)]:
             return Holds({_number(keyspace): _chained(vector) for keyspace, vector in vectors.items()})
         case [12, str(name), str(site), str(role)]:

@@ -20,6 +20,7 @@ from edgekv.ids import KeyspaceId, actor_text
 from edgekv.limits import CLOCK_READ_MS, LINKS_LOOK_MS, PEER_DEAD_MS, PEER_HEARTBEAT_MS, SEEN_INTERVAL_MS
 from edgekv.replication import hub_time
 from edgekv.replication.acks import HUB, Acks
+from edgekv.replication.copies import Copies
 from edgekv.replication.figures import Figures
 from edgekv.replication.greeting import Greeting
 from edgekv.replication.holdings import Holdings
@@ -42,6 +43,7 @@ from edgekv.replication.messages import (
     Refused,
     Runs,
     SeenList,
+    SyncAsk,
     SyncDone,
     SyncGone,
     SyncOffer,
@@ -50,6 +52,7 @@ from edgekv.replication.messages import (
     Welcome,
     parse,
 )
+from edgekv.replication.repairs import Repairs
 from edgekv.replication.row_sync import RowSync
 from edgekv.replication.seen import SeenTable
 from edgekv.replication.seen_hearing import SeenHearing
@@ -108,6 +111,9 @@ class Replication:
         table = LinkTable(self.links, transport, self.figures, now_ms=now_ms, monotonic_ms=monotonic_ms)
         self._table: Final = table
         self._holdings: Final = Holdings(engine, self.members, myself)
+        self.copies: Final = Copies(self.links, myself.node)
+        table.judge = self.copies.judge
+        self.repairs: Final = Repairs(engine=engine, store=store, links=table, now_ms=now_ms, monotonic_ms=monotonic_ms)
         self.row_sync: Final = RowSync(
             engine=engine,
             store=store,
@@ -117,6 +123,7 @@ class Replication:
             send=table.send,
             refuse=table.refuse,
             note=table.say,
+            repairs=self.repairs,
             entropy=entropy,
             now_ms=monotonic_ms,
         )
@@ -232,6 +239,7 @@ class Replication:
         """About ten times a second."""
         now, monotonic = self._now_ms(), self._monotonic_ms()
         self.work()
+        self.repairs.look()
         for link in self._table:
             if monotonic - link.heard_ms > PEER_DEAD_MS:
                 self._table.close(link, f"the peer has said nothing for {PEER_DEAD_MS // 1000} s")
@@ -273,7 +281,11 @@ class Replication:
 
     def status(self) -> dict[str, object]:
         """Figures for people and scripts."""
-        return self.figures.status(self._now_ms(), self._monotonic_ms())
+        return {
+            **self.figures.status(self._now_ms(), self._monotonic_ms()),
+            "repairs": self.repairs.status(),
+            "aside": self.copies.aside,
+        }
 
     def _tell_seen(self) -> None:
         """What is said of a revision is said by a node that follows it: it makes no change any more where its site was taken off."""
@@ -286,22 +298,22 @@ class Replication:
     # -- clocks
 
     def _beat(self, link: Link, now: int, monotonic: int) -> None:
-        said = link.round_trips.said_at_ms
-        if said is None or monotonic - said >= CLOCK_READ_MS:
-            self._table.send(link, Heartbeat(now, *link.round_trips.say(monotonic)))
+        said = link.clock.said_at_ms
+        if link.is_up and (said is None or monotonic - said >= CLOCK_READ_MS):
+            self._table.send(link, Heartbeat(now, *link.clock.say(monotonic)))
         elif monotonic - link.sent_ms >= PEER_HEARTBEAT_MS:
             self._table.send(link, Heartbeat(now))
 
     def _read_clock(self, link: Link, wall_ms: int, round_trip_ms: int | None) -> None:
         if link.peer is not None and link.peer.role == "hub":
-            link.hub_time = hub_time.read(link.hub_time, wall_ms, round_trip_ms, self._monotonic_ms())
+            link.clock.reading = hub_time.read(link.clock.reading, wall_ms, round_trip_ms, self._monotonic_ms())
 
     def _stamp_ms(self) -> int:
         """The hubs' time while one is linked that is a member, else the own clock."""
         hubs = [
-            link.hub_time
+            link.clock.reading
             for link in self.links.values()
-            if link.hub_time is not None and link.peer is not None and self.members.is_open(link.peer.actor)
+            if link.clock.reading is not None and link.peer is not None and self.members.is_open(link.peer.actor)
         ]
         return hub_time.stamp_ms(hubs, self._now_ms(), self._monotonic_ms())
 
@@ -331,6 +343,7 @@ class Replication:
             self._greeted(link, message)
         elif isinstance(message, Refused):
             self._table.note(link, f"refused this node: {message.sentence}")
+            self.copies.refused(link, message)
             self._table.close(link, message.sentence, told=True)
         elif isinstance(message, Join):
             self._asked_to_join(link)
@@ -340,7 +353,7 @@ class Replication:
             self._streams.came(link, message.runs)
         elif isinstance(message, Ack):
             self._streams.acknowledged(link, message)
-        elif isinstance(message, SyncOffer | SyncWant | SyncPiece | SyncDone | SyncGone):
+        elif isinstance(message, SyncOffer | SyncWant | SyncPiece | SyncDone | SyncGone | SyncAsk):
             self._sync(link, message)
         elif isinstance(message, SeenList | Holds):
             self._heard(link, message)
@@ -348,7 +361,7 @@ class Replication:
             self._asked_to_admit(link, message)
         elif isinstance(message, Heartbeat):
             link.skew_ms = message.wall_ms - self._now_ms()
-            round_trip_ms = link.round_trips.hear(*message[1:], self._monotonic_ms())
+            round_trip_ms = link.clock.hear(*message[1:], self._monotonic_ms())
             self._read_clock(link, message.wall_ms, round_trip_ms)
         else:
             raise PeerFault(f"it sent {type(message).__name__}, which was not asked for.")
@@ -386,12 +399,12 @@ class Replication:
             with suppress(Denied):  # the hub that asks hears nothing, and its peer waits
                 self.membership.admit(applicant)
 
-    def _sync(self, link: Link, message: SyncOffer | SyncWant | SyncPiece | SyncDone | SyncGone) -> None:
+    def _sync(self, link: Link, message: SyncOffer | SyncWant | SyncPiece | SyncDone | SyncGone | SyncAsk) -> None:
         """Rows instead of changes (row_sync.py)."""
         keyspace = self._engine.keyspaces.by_id.get(KeyspaceId(message.keyspace))
         assert link.peer is not None and link.sender is not None
         # It may ask as whom this node sends changes to may: a restored leader, too.
-        asks = isinstance(message, SyncWant | SyncDone)
+        asks = isinstance(message, SyncWant | SyncDone | SyncAsk)
         if keyspace is not None and not asks and self._holdings.left(keyspace):
             return  # it was offered when the site had not been taken off it
         if keyspace is None or not self._holdings.holds(keyspace):
@@ -412,6 +425,9 @@ class Replication:
             self._streams.acknowledge(link)
         elif isinstance(message, SyncWant):
             self.row_sync.wanted(link, message)
+            self._streams.pump(link)
+        elif isinstance(message, SyncAsk):
+            self.row_sync.asked(link, message.keyspace)
             self._streams.pump(link)
         elif isinstance(message, SyncGone):
             self.row_sync.gone(link, message)

@@ -94,7 +94,7 @@ class Streams:
         if sender is None or not link.is_up:
             return
         try:
-            if sender.beyond or link.wanted:
+            if sender.beyond or link.wanted or link.asked:
                 self._row_sync.pump(link)
             for _ in range(PEER_MESSAGES_AT_ONCE):
                 if link.unacknowledged >= PEER_WINDOW_BYTES or (sender.scanning and not scan):

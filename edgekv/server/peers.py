@@ -1,6 +1,7 @@
 """What a running node has to do with other nodes: replication, its connections, its listener, and the dialing of its upstreams."""
 
 import asyncio
+import logging
 import os
 import random
 from collections.abc import Callable
@@ -22,6 +23,8 @@ from edgekv.store.applied import sync_path
 from edgekv.store.lmdb_store import LmdbStore
 from edgekv.store.spool_transfer import SpoolFolder
 from edgekv.wal.disk import Disk
+
+_log: Final = logging.getLogger("edgekv.replication")
 
 
 class Peers:
@@ -64,6 +67,7 @@ class Peers:
 
         self._links: Final = Links(replication, incoming_max=connections_max)
         self.replication: Final = self._links.host
+        self.replication.repairs.told = _log.warning
         node.sessions.announced = lambda: self.replication.members.announced
         self._listener: Final = PeerListener(self._links)
         upstreams = [upstream.address for upstream in config.upstreams]

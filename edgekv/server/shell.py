@@ -241,6 +241,8 @@ class Server:
             rolled_back=self._rolled_back,
             connections_max=self._allowed.peers,
         )
+        copies = self._peers.replication.copies
+        copies.copied, copies.aside = self._copied, identity.aside(directory.path)
         if self.node.log is not None:
             self._effects.flusher = Flusher(self.node.log, self._deliver)
             self._spares = SpareMaker(
@@ -384,6 +386,20 @@ class Server:
         self.engine.admission.read_only = error
         self._end(error)
         return True
+
+    def _copied(self, runs_elsewhere: bool) -> None:
+        """The cluster has another history of this node: what this directory holds must not go on as that."""
+        if self._failure is not None or not self.config.upstreams:
+            return
+        identity.set_aside(self._directory.path, self.node.identity, os.urandom, as_another=runs_elsewhere)
+        other = " as another node, for which it needs another --node name," if runs_elsewhere else ""
+        error = Unavailable(
+            "the cluster has another history of this node: its directory was copied and both copies ran, or it was set back. "
+            f"Start it again: it begins anew{other} and what it had is set aside in {self._directory.path / identity.ASIDE}. "
+            "`edgekv cluster unite` brings back what the cluster lacks of it."
+        )
+        self.engine.admission.read_only = error
+        self._end(error)
 
     def _fail(self, error: LogFailed) -> None:
         """Rule L8: nothing is acknowledged any more; say so, and end."""
