@@ -60,10 +60,12 @@ def stamp_ms(readings: Iterable[Reading | None], now_ms: int, at_ms: int) -> int
     return max(0, min(known, key=lambda reading: reading.error_at(at_ms)).ahead_ms + at_ms)
 
 
-class RoundTrips:
-    """Of one link: what HEARTBEATs say besides the wall clock."""
+class PeerClock:
+    """The clock at the other end of one link, as HEARTBEATs tell of it."""
 
     def __init__(self) -> None:
+        self.reading: Reading | None = None
+        """Of a hub's."""
         self._heard_ms = 0
         self._heard_at_ms = 0
         self.said_at_ms: int | None = None

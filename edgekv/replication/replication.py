@@ -298,22 +298,22 @@ class Replication:
     # -- clocks
 
     def _beat(self, link: Link, now: int, monotonic: int) -> None:
-        said = link.round_trips.said_at_ms
-        if said is None or monotonic - said >= CLOCK_READ_MS:
-            self._table.send(link, Heartbeat(now, *link.round_trips.say(monotonic)))
+        said = link.clock.said_at_ms
+        if link.is_up and (said is None or monotonic - said >= CLOCK_READ_MS):
+            self._table.send(link, Heartbeat(now, *link.clock.say(monotonic)))
         elif monotonic - link.sent_ms >= PEER_HEARTBEAT_MS:
             self._table.send(link, Heartbeat(now))
 
     def _read_clock(self, link: Link, wall_ms: int, round_trip_ms: int | None) -> None:
         if link.peer is not None and link.peer.role == "hub":
-            link.hub_time = hub_time.read(link.hub_time, wall_ms, round_trip_ms, self._monotonic_ms())
+            link.clock.reading = hub_time.read(link.clock.reading, wall_ms, round_trip_ms, self._monotonic_ms())
 
     def _stamp_ms(self) -> int:
         """The hubs' time while one is linked that is a member, else the own clock."""
         hubs = [
-            link.hub_time
+            link.clock.reading
             for link in self.links.values()
-            if link.hub_time is not None and link.peer is not None and self.members.is_open(link.peer.actor)
+            if link.clock.reading is not None and link.peer is not None and self.members.is_open(link.peer.actor)
         ]
         return hub_time.stamp_ms(hubs, self._now_ms(), self._monotonic_ms())
 
@@ -363,7 +363,7 @@ class Replication:
             self._asked_to_admit(link, message)
         elif isinstance(message, Heartbeat):
             link.skew_ms = message.wall_ms - self._now_ms()
-            round_trip_ms = link.round_trips.hear(*message[1:], self._monotonic_ms())
+            round_trip_ms = link.clock.hear(*message[1:], self._monotonic_ms())
             self._read_clock(link, message.wall_ms, round_trip_ms)
         else:
             raise PeerFault(f"it sent {type(message).__name__}, which was not asked for.")

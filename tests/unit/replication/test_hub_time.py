@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgekv.replication.hub_time import UNKNOWN_ERROR_MS, WALL_MS_MAX, Reading, RoundTrips, read, stamp_ms
+from edgekv.replication.hub_time import UNKNOWN_ERROR_MS, WALL_MS_MAX, PeerClock, Reading, read, stamp_ms
 from edgekv.replication.messages import Heartbeat, pack_message, parse
 from tests.unit.replication.test_links import cluster
 from tests.unit.replication.wires import Make, Net, Peer, run
@@ -69,7 +69,7 @@ def test_without_a_hub_the_own_clock_counts_and_of_several_the_best_known() -> N
 
 
 def test_a_round_trip_leaves_out_how_long_the_other_side_waited() -> None:
-    ours, theirs = RoundTrips(), RoundTrips()
+    ours, theirs = PeerClock(), PeerClock()
     assert ours.say(1_000) == (1_000, 0, 0)
     assert theirs.hear(*(1_000, 0, 0), 500_020) is None
     said = theirs.say(507_020)
@@ -119,7 +119,7 @@ def test_who_says_that_it_is_a_hub_and_is_no_member_sets_no_clock(net: Net, make
     hub, (edge,), (wire,) = cluster(net, make, edges=1)
     link = edge.replication.links[wire.number]
     assert link.peer is not None
-    link.hub_time = Reading(link.hub_time.ahead_ms + DAY_MS, 0, 0) if link.hub_time else None
+    link.clock.reading = Reading(link.clock.reading.ahead_ms + DAY_MS, 0, 0) if link.clock.reading else None
     del edge.replication.members.members[hub.engine.actor]
     assert abs(edge.replication._stamp_ms() - edge.now_ms) < 1_000
 
@@ -129,5 +129,5 @@ def test_a_clock_is_read_over_a_round_trip_though_the_link_is_never_silent(net: 
     for i in range(30):
         hub.operations.set(b"k%d" % i, b"v")
         run(net, [hub, edge], rounds=8)
-    reading = edge.replication.links[wire.number].hub_time
+    reading = edge.replication.links[wire.number].clock.reading
     assert reading is not None and reading.error_ms < 200
