@@ -33,9 +33,7 @@ class SeenWords:
 class Link:
     """State of one link. replication/replication.py moves it."""
 
-    def __init__(  # noqa: PLR0915 - a record: each statement is a field
-        self, number: int, *, outgoing: bool, wall_ms: int, now_ms: int
-    ) -> None:
+    def __init__(self, number: int, *, outgoing: bool, wall_ms: int, now_ms: int) -> None:
         """``now_ms``: monotonic, as all times here but ``since_ms``: silence is not measured by clocks that are set."""
         self.number: Final = number
         self.outgoing: Final = outgoing
