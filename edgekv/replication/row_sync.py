@@ -142,7 +142,7 @@ class RowSync:
             need = (link.need or {}).get(keyspace, {})
             spooled = self._spooled(keyspace, need) if keyspace not in link.asked or self._is_fresh(keyspace) else None
             if spooled is not None and spooled.offer is not None:
-                if keyspace in link.synced:
+                if keyspace in link.sender.given:
                     self._note_again(link, keyspace)
                 link.offered[keyspace] = spooled.spool
                 self._send(link, spooled.offer)
@@ -258,7 +258,6 @@ class RowSync:
         link.offered.pop(done.keyspace, None)
         link.asked.discard(done.keyspace)
         link.wanted.pop(done.keyspace, None)
-        link.synced.add(done.keyspace)
         link.sender.took_rows(done.keyspace, {actor: seq for actor, (seq, _) in done.vector.items()})
 
     # -- the side that lacks them

@@ -47,6 +47,8 @@ class Sender:
         """Of which the peer lacks what the log no longer has: it needs the rows."""
         self.rows_first: set[int] = set()
         """Of which the peer is to have the rows in any case."""
+        self.given: Final[set[int]] = set()
+        """Of which the peer got rows on this link, or had them when they were offered."""
         self.scanning = False
         """`take` ended although there is more to read: what it has read the peer has, or does not want."""
         self._cursor: LogCursor | None = None
@@ -111,6 +113,7 @@ class Sender:
             mine[actor] = max(seq, mine.get(actor, 0))
         self.beyond.discard(keyspace)
         self.rows_first.discard(keyspace)
+        self.given.add(keyspace)
 
     def close(self) -> None:
         """Give up the place in the log."""

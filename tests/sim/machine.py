@@ -24,7 +24,7 @@ from tests.sim.sim_node import Reply, SimNode
 from tests.sim.witness import Promise, Violation
 
 if TYPE_CHECKING:
-    from tests.sim.cluster import Cluster
+    from tests.sim.cluster import Cluster, Keys
 
 CLUSTER: Final = b"a simulated one!"
 START_MS: Final = 1_700_000_000_000
@@ -60,6 +60,8 @@ class Machine:
             Random(f"node {number} {cluster.seed}"),
             self.now_ms,
             name=f"{'hub' if self.is_hub else 'edge'}-{number}",
+            site="cloud" if self.is_hub else f"site-{number}",
+            role="hub" if self.is_hub else "edge",
             keyspaces=keyspaces,
             segment_bytes=plan.segment_bytes,
             retain_bytes=plan.retain_segments * plan.segment_bytes,
@@ -247,7 +249,7 @@ class Machine:
         if engine.write_blocked or not (founded or self.number == 0):
             return
         engine.barrier = None
-        keys = self._cluster.keys
+        keys = self._here(self._cluster.keys)
         witness, before = self._cluster.witness, self._cluster.witness.seqs(self.node)
         self._clients.lasting = not founded
         done = self._clients.call(self.node.operations, keys.plain, keys.siblings)
@@ -260,6 +262,11 @@ class Machine:
             witness.check(self.node, [key], anew=True)
             self._reply(witness.promise(self.node, (key,), witness.seqs(self.node)))
         self._turn()
+
+    def _here(self, keys: "Keys") -> "Keys":
+        """Those that the node does not send elsewhere."""
+        owner = self.node.engine.keyspaces.owner
+        return keys._replace(plain=[key for key in keys.plain if not owner(key).absent])
 
     def _reply(self, promise: Promise) -> None:
         """The reply leaves when the engine says so."""
@@ -287,6 +294,8 @@ class Machine:
             whole = True
         if self.is_leading and PARK in cluster.plan.faults:
             cluster.returns += cluster.witness.see_members(self.replication.members)
+        for entry in self.replication.members.keyspaces.values():
+            cluster.witness.left.update((entry.policy.id, actor) for actor in entry.left)
         cluster.witness.made(node, system=True)
         cluster.witness.check_durable(node)
         node.engine.kick()
@@ -305,13 +314,14 @@ class Machine:
         if self._rng.random() < CACHE_DROPPED:
             self.node.engine.memtable.drop_cache()  # as when memory is short: it hides what is wrong in LMDB
         touched, in_use = cluster.witness.touched(self.node), cluster.keys.all
+        another = self._rng.choice(in_use)  # in any case: what is looked at is not to decide what happens
         if cluster.check_ms:
             whole |= cluster.now_us - self._checked_us >= cluster.check_ms * 1000
         if whole:
             self._checked_us = cluster.now_us
             cluster.witness.check(self.node, in_use)
         elif not cluster.check_ms and (not cluster.witness.is_idle(self.node) or touched):
-            cluster.witness.check(self.node, dict.fromkeys([*touched, self._rng.choice(in_use)]))
+            cluster.witness.check(self.node, dict.fromkeys([*touched, another]))
 
     def _flush(self) -> None:
         self._flushing = False

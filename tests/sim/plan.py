@@ -12,6 +12,7 @@ RETURN: Final = "(return)"
 """Counted with the faults: a parked member brought what it had written meanwhile."""
 ROW_SYNC: Final = "(row sync)"
 """Counted with the faults: it is what some of them lead to."""
+MOVES_SHARE: Final = 0.3
 CLOCK_STEPS_MS: Final = (-30_000, -500, 200, 5_000, 60_000)
 SKEWS_MS: Final = (0, 0, 0, 40, -40, 2_000, -2_000, 90_000)
 
@@ -38,6 +39,8 @@ class Plan:
     """Log that is kept for others. Few: who was away needs rows."""
     hurry: bool
     """Whether what all have seen is announced and purged many times in this life (tests/sim/hurry.py)."""
+    moves: bool = False
+    """Whether keyspaces are created, and sites added to them and taken off (tests/sim/moves.py)."""
     late_s: float = 0.0
     """When the last edge comes; the others are there from the start."""
 
@@ -71,6 +74,7 @@ def draw(seed: int, *, chaos_s: float = 6.0) -> Plan:
         retain_segments=rng.choice((0, 0, 0, 2, 1_000)),
         hurry=rng.random() < 0.8 or seed >= PARKING,
         late_s=late_s,
+        moves=Random(f"moves {seed}").random() < MOVES_SHARE,
     )
 
 
