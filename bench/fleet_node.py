@@ -116,6 +116,7 @@ class FleetNode:
             store=self._store,
             folder=SpoolFolder(sync_path(directory)),
             entropy=dice.randbytes,
+            max_offline_ms=0,
         )
 
     # -- for replication (its Transport)

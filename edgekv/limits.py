@@ -2,6 +2,7 @@
 
 from typing import Final
 
+DAY_MS: Final = 24 * 3_600_000
 KIB: Final = 1 << 10
 MIB: Final = 1 << 20
 GIB: Final = 1 << 30
@@ -162,6 +163,7 @@ PEER_HEARTBEAT_MS: Final = 1_000
 CLOCK_READ_MS: Final = 10_000  # between two readings of a peer's clock with their round trip
 LINKS_LOOK_MS: Final = 1_000  # between two looks at who is a member, what is settled, and how far all are
 SEEN_INTERVAL_MS: Final = 5_000  # as often as the leader makes a STABLE of them
+RETURN_LEASE_MS: Final = 600_000  # a member that returns and is silent for so long is parked again
 SPOOL_CHECK_ROWS: Final = 1_000  # looked at between two turns of the event loop: 3 ms
 PART_WRITE_BACK_BYTES: Final = 256 * KIB  # of a spool that came in, per step of its check: 40 MB/s
 # Without a byte of the rows that a peer sends, its link is closed, and they are asked for again.
@@ -198,7 +200,7 @@ COUNTER_BYTES_MAX: Final = 2_100  # of a counter's total that is an integer: 10^
 COUNTER_TEXT_BYTES_MAX: Final = 5_070  # of one that is not, as text: the same with a sign, a point and 17 digits more
 
 HLC_FOLD_MAX: Final = 1 << 63  # nothing near this is ever folded in
-CLOCK_AHEAD_MS_MAX: Final = 24 * 3_600_000  # of a peer's stamps: further ahead its link is refused
+CLOCK_AHEAD_MS_MAX: Final = DAY_MS  # of a peer's stamps: further ahead its link is refused
 
 assert SEGMENT_BYTES >= 2 * (VALUE_BYTES_MAX + CHANGE_OVERHEAD_BYTES)
 assert SPARE_SEGMENTS > RESERVE_SEGMENTS

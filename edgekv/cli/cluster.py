@@ -23,6 +23,8 @@ Document = dict[str, Any]
 
 SKEW_MS_MAX: Final = 1_000
 """A clock that is further off is worth a word: last writer wins by clocks."""
+SILENT_S_SHOWN: Final = 60
+"""So long a member may be between two links."""
 LAG_S_MAX: Final = 10.0
 """So is a linked member that has been behind for so long."""
 _MEMBERS: Final = ("NAME", "SITE", "ROLE", "STATE", "ACTOR")
@@ -79,6 +81,10 @@ def status(output: Output, http: Address, timeout_s: float) -> None:
         click.echo()
     for sentence in advice(found) or ["All is well."]:
         click.echo(sentence)
+    for each in replication["late_writes"]:
+        click.echo(
+            f"{each['name']} brought {each['changes']} changes of {each['keyspace']} when it came back from being parked."
+        )
     for each in replication["repairs"]["done"][-_EVENTS_SHOWN:]:
         click.echo(
             f"Repaired {_time(each['wall_ms'])}: {each['keyspace']} from {each['source']}{' (union)' if each['union'] else ''}, "
@@ -118,8 +124,8 @@ def members(output: Output, http: Address, timeout_s: float) -> None:
 def remove(member: str, http: Address, timeout_s: float) -> None:
     """Take a member out that will not come back: until then nobody forgets what it may not have seen deleted.
 
-    Ask the hub that leads. Should the node turn up again it is refused, with what it had not sent; it may join anew with an empty
-    directory.
+    Ask the hub that leads. Should the node turn up again it is refused, until `edgekv cluster readmit` lets it come back with what it
+    wrote; or it joins anew with an empty directory.
 
     \b
     edgekv cluster remove clinic-2-a
@@ -127,6 +133,23 @@ def remove(member: str, http: Address, timeout_s: float) -> None:
     with NodeHttp(http, timeout_s) as node:
         node.change("DELETE", f"/v1/admin/members?member={quote(member, safe='')}")
     click.echo(f"removed: {member}")
+
+
+@cluster.command()
+@click.argument("member")
+@http_option
+@timeout_option
+def readmit(member: str, http: Address, timeout_s: float) -> None:
+    """Let a member come back that was removed, with what it wrote meanwhile. Nothing is lost, and nothing is counted twice.
+
+    Ask the hub that leads. It comes when it next reaches a hub; a member that was parked needs no word for that.
+
+    \b
+    edgekv cluster readmit clinic-2-a
+    """
+    with NodeHttp(http, timeout_s) as node:
+        node.change("PUT", f"/v1/admin/members?member={quote(member, safe='')}")
+    click.echo(f"may come back: {member}")
 
 
 @cluster.command()
@@ -207,6 +230,12 @@ def advice(status: Document) -> list[str]:
             "Check its [[upstream]] and the network."
         )
     found += [
+        f"{each['name']} ({each['site']}) is parked: it was silent for too long, and holds nothing back any more. It goes on serving "
+        "its users; when it reaches a hub it is admitted again."
+        for each in replication["members"]
+        if each["state"] == "parked"
+    ]
+    found += [
         "This node had another history than the cluster's, and has set it aside. See what the cluster lacks of it with "
         f"`edgekv cluster unite {folder}`, and remove that folder when you have what you need."
         for folder in replication["aside"]
@@ -254,7 +283,8 @@ def _ask(http: Address, timeout_s: float) -> tuple[Document, Document]:
 
 
 def _member(each: Document) -> tuple[str, ...]:
-    return each["name"], each["site"], each["role"], each["state"], each["actor"]
+    silent = f", silent for {_duration(each['silent_s'])}" if each["silent_s"] >= SILENT_S_SHOWN else ""
+    return each["name"], each["site"], each["role"], each["state"] + silent, each["actor"]
 
 
 def _link(each: Document) -> tuple[str, ...]:

@@ -11,7 +11,6 @@ from edgekv.config.settings import (
     DEFAULT_KEYSPACE,
     MEMORY_BYTES_SMALL_MIN,
     NAME,
-    OFFLINE_DAYS_DEFAULT,
     OFFLINE_DAYS_MAX,
     RESERVED_PREFIX,
     RETAIN_BYTES_MAX,
@@ -46,8 +45,11 @@ def _identity_problems(config: Config) -> Iterator[tuple[str, str]]:
     for key, name in (("node", config.node), ("site", config.site)):
         if not NAME.fullmatch(name):
             yield key, f'"{name}" is not a name: use 1 to 63 letters, digits, dots, dashes or underscores'
-    if not 1 <= config.max_offline_days <= OFFLINE_DAYS_MAX:
-        yield "max_offline_days", f"{config.max_offline_days} is out of range: write 1 to {OFFLINE_DAYS_MAX} days"
+    if not 0 <= config.max_offline_days <= OFFLINE_DAYS_MAX:
+        yield (
+            "max_offline_days",
+            f"{config.max_offline_days} is out of range: write 1 to {OFFLINE_DAYS_MAX} days, or 0 for ever",
+        )
 
 
 def _listener_problems(config: Config) -> Iterator[tuple[str, str]]:
@@ -155,11 +157,6 @@ def _mode_problems(key: str, keyspace: KeyspaceConfig) -> Iterator[tuple[str, st
 
 def _not_yet(config: Config) -> Iterator[tuple[str, str]]:
     """What a configuration may say and this release cannot do. Accepting it would promise what is not kept."""
-    if config.max_offline_days != OFFLINE_DAYS_DEFAULT:
-        yield (
-            "max_offline_days",
-            "members of this release stay until they are removed, however long they are away: remove it",
-        )
     for number, keyspace in enumerate(config.keyspaces):
         if keyspace.late_write != "keep":
             yield f"keyspace[{number}].late_write", "this release keeps what comes late, whatever it says: remove it"

@@ -185,9 +185,10 @@ class Config:
     """Accept memory_bytes down to 1 MiB, for tests and the tiniest devices."""
 
     max_offline_days: int = OFFLINE_DAYS_DEFAULT
-    """How long a member may be silent before it must be admitted anew, 1 to 3650 days. Too low: nodes with long outages pay a
-    full comparison. Too high: tombstones of deleted keys are kept that long while a member is away. Members of this release stay
-    until they are removed: it takes no other value."""
+    """How long a member may be silent before it is parked, 1 to 3650 days, or 0: for ever. The hub that leads counts. Who was
+    parked goes on serving its users, and is admitted again when it comes back. Too low: nodes with long outages, and all that hold
+    the same keyspaces, take rows anew when they come back. Too high: tombstones of deleted keys are kept that long while a member
+    is away."""
 
     wal: WalConfig = WalConfig()
     limits: LimitsConfig = LimitsConfig()

@@ -25,7 +25,7 @@ from edgekv.engine.recovery import Replay
 from edgekv.engine.runs import Runs
 from edgekv.engine.tail import Tail
 from edgekv.errors import LogFailed
-from edgekv.ids import Actor, KeyspaceId, Lsn, actor_text
+from edgekv.ids import Actor, KeyspaceId, Lsn, Vector, actor_text
 from edgekv.limits import CLOCK_AHEAD_MS_MAX, HLC_FOLD_MAX, RESERVE_SEGMENTS, RESTART_SEGMENTS
 from edgekv.store.applied import ChainedVector, Progress, Stable
 from edgekv.store.lmdb_store import LmdbStore
@@ -223,9 +223,15 @@ class Engine:
         *,
         repair: Repair | None = None,
         failed: Callable[[str], None] = lambda sentence: None,
+        unseen: Vector | None = None,
     ) -> None:
         """Have the rows of a checked spool join those of a keyspace, or mend them, then call ``done``; see `Flips.begin`."""
-        self.flips.begin(self.keyspaces.by_id[number], spool_id, vector, hlc, done, repair=repair, failed=failed)
+        self.flips.begin(
+            *(self.keyspaces.by_id[number], spool_id, vector, hlc, done),
+            repair=repair,
+            failed=failed,
+            unseen=unseen or {},
+        )
 
     def create(self, policy: KeyspacePolicy) -> Keyspace:
         """One more keyspace. What was written below its prefix is misplaced from now on. ConfigError: see `Keyspaces.add`."""

@@ -36,7 +36,7 @@ from edgekv.engine.frame import Frame
 from edgekv.engine.keyspaces import Head, Keyspace
 from edgekv.engine.rebase import Rebase
 from edgekv.errors import ClockTooFarAhead, Forked, Unavailable
-from edgekv.ids import Actor, actor_text
+from edgekv.ids import Actor, Vector, actor_text
 from edgekv.limits import REBASE_AT_ONCE_MAX, REBASE_STEPS_MAX
 from edgekv.store.applied import ChainedVector, Progress
 from edgekv.store.lmdb_store import LmdbStore, Reading
@@ -122,11 +122,13 @@ class Flips:
         *,
         repair: Repair | None = None,
         failed: Callable[[str], None] = lambda sentence: None,
+        unseen: Vector | None = None,
     ) -> None:
         """Have the rows of a spool join the keyspace's own; ``vector`` and ``hlc`` are those of its head.
 
         ``repair``: have them take the place of the own ones instead. That is right at one vector only: ``failed`` is called, and
-        nothing happens, when the keyspace has another one where the BARRIER would stand.
+        nothing happens, when the keyspace has another one where the BARRIER would stand. ``unseen``: as if this node had seen no
+        more of these actors, where cells are joined (replication/returning.py).
 
         If it raises, nothing happened. Forked: the spool has another history of an actor than this node, or changes of this node's own
         that it does not know. ClockTooFarAhead: its stamps are not folded in.
@@ -134,7 +136,8 @@ class Flips:
         self._check(keyspace, vector, hlc)
         self._kept[spool_id] = _NOT_YET  # also if it lay there at the start, as something to remove
         entries = [(actor, seq, chain) for actor, (seq, chain) in sorted(vector.items())]
-        self._waiting.append(_Asked(keyspace, Barrier(keyspace.id, spool_id, entries, hlc, repair), done, failed))
+        barrier = Barrier(keyspace.id, spool_id, entries, hlc, repair, sorted((unseen or {}).items()))
+        self._waiting.append(_Asked(keyspace, barrier, done, failed))
         self.advance()
 
     def found(self, spool_ids: Iterable[bytes], lsn: int) -> None:
@@ -201,10 +204,7 @@ class Flips:
             if head is not None and head.seq == seq and head.chain != chain:
                 raise Forked(f"its rows come from another history of {actor_text(actor)}, up to {seq}.")
         if hlc > self._hlc_max(keyspace):
-            raise ClockTooFarAhead(
-                f"rows in keyspace {keyspace.name!r} are stamped {hlc >> 16} ms, more than a day ahead of this node. "
-                "Set the clocks of both, and connect again."
-            )
+            raise ClockTooFarAhead.of(f"rows in keyspace {keyspace.name!r}", hlc, self._hlc_max(keyspace))
 
     def _hold(self, asked: _Asked) -> _Flip:
         asked.keyspace.held = True

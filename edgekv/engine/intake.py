@@ -79,10 +79,8 @@ class Intake:
         self._check_continues(keyspace, run, head)
         hlc = run.base_hlc + run.changes - 1
         if hlc > self._hlc_max(keyspace):
-            raise ClockTooFarAhead(
-                f"changes of {actor_text(run.actor)} in keyspace {keyspace.name!r} are stamped {hlc >> 16} ms, more than a day ahead "
-                "of this node. Set the clocks of both, and connect again."
-            )
+            what = f"changes of {actor_text(run.actor)} in keyspace {keyspace.name!r}"
+            raise ClockTooFarAhead.of(what, hlc, self._hlc_max(keyspace))
         if len(run.body) > self._run_bytes_max:
             raise PeerFault(
                 f"a run has {len(run.body)} bytes, and this node's log takes {self._run_bytes_max}. "

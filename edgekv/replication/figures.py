@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Final, Literal, NamedTuple
 
 from edgekv.engine.engine import Engine
-from edgekv.ids import Vector, actor_text
+from edgekv.ids import KeyspaceId, Vector, actor_text
 from edgekv.replication.acks import HUB
 from edgekv.replication.lag import EvenSince, behind
 from edgekv.replication.leader import Leader
@@ -19,6 +19,7 @@ from edgekv.replication.link import Link
 from edgekv.replication.members import Member, Members
 from edgekv.replication.messages import Applicant
 from edgekv.replication.seen import SeenTable
+from edgekv.replication.silence import Silence
 
 EVENTS_MAX: Final = 64
 """Of the last things that went wrong."""
@@ -56,6 +57,7 @@ class Figures:
         members: Members,
         seen: SeenTable,
         leader: Leader,
+        silence: Silence,
         links: Mapping[int, Link],
         now_ms: int,
     ) -> None:
@@ -65,6 +67,7 @@ class Figures:
         self._members: Final = members
         self._seen: Final = seen
         self._leader: Final = leader
+        self._silence: Final = silence
         self._links: Final = links
         self._started_ms: Final = now_ms
         self._even: Final[dict[bytes, EvenSince]] = {}
@@ -130,10 +133,14 @@ class Figures:
 
     def member_states(self) -> dict[str, int]:
         """How many actors are members, by their state."""
-        states = dict.fromkeys(("open", "closed", "settled"), 0)
+        states = dict.fromkeys(("open", "parked", "returning", "closed", "settled"), 0)
         for member in self._members.members.values():
-            states[member.state] += 1
+            states[self._shown_state(member)] += 1
         return states
+
+    def silent_ms_max(self) -> int:
+        """How long the member that has been silent longest has been, as far as this node knows."""
+        return max((self._silence.silent_ms(member.actor) for member in self._others()), default=0)
 
     def status(self, now_ms: int, monotonic_ms: int) -> dict[str, object]:
         """All of it."""
@@ -148,9 +155,17 @@ class Figures:
             "meta_revision": members.revision,
             "stable": 0 if members.announced is None else members.announced.number,
             "members": [
-                {"name": m.name, "site": m.site, "role": m.role, "state": m.state, "actor": actor_text(m.actor)}
+                {
+                    "name": m.name,
+                    "site": m.site,
+                    "role": m.role,
+                    "state": self._shown_state(m),
+                    "actor": actor_text(m.actor),
+                    "silent_s": self._silence.silent_ms(m.actor) // 1000,
+                }
                 for m in sorted(members.members.values(), key=lambda m: (m.name, m.revision))
             ],
+            "late_writes": self._late_writes(),
             "links": [_link_status(link, by_node, monotonic_ms) for link in self._links.values()],
             "unlinked": [
                 {"name": lag.member.name, "site": lag.member.site, **_lag_status(lag)} for lag in lags if not lag.linked
@@ -158,7 +173,28 @@ class Figures:
             "events": [event._asdict() for event in self.events],
         }
 
+    def _late_writes(self) -> list[dict[str, object]]:
+        """What members brought when they returned: ranges of an actor's changes (replication/returning.py)."""
+        names = {keyspace.id: keyspace.name for keyspace in self._engine.keyspaces.all}
+        return [
+            {
+                "name": member.name,
+                "actor": actor_text(member.actor),
+                "keyspace": names.get(KeyspaceId(keyspace), str(keyspace)),
+                "first": first,
+                "last": last,
+                "changes": last - first + 1,
+            }
+            for member in sorted(self._members.members.values(), key=lambda m: (m.name, m.actor))
+            for keyspace, ranges in sorted(member.late.items())
+            for first, last in ranges
+        ]
+
     # -- what is known
+
+    def _shown_state(self, member: Member) -> str:
+        """For people: whether a closed one may come back is what counts."""
+        return "parked" if member.parked and member.state in ("closed", "settled") else member.state
 
     def _vectors(self) -> dict[int, Vector]:
         """What is durable here."""

@@ -48,10 +48,18 @@ class Holdings:
         return {k.id: {actor: head.seq for actor, head in k.vector.items()} for k in self.all()}
 
     def floors(self) -> dict[int, Vector]:
-        """What of the founder's time alone this node has: its log does not say what was forgotten then."""
+        """What this node has that its log must not be asked for.
+
+        What the founder made alone: the log does not say what was forgotten then. And what came late (replication/returning.py).
+        """
         own = self.vectors()
         floors: dict[int, Vector] = {}
         for keyspace, floor in self._members.floors.items():
             vector = own.get(keyspace, {})
             floors[keyspace] = {actor: min(seq, vector[actor]) for actor, seq in floor.items() if actor in vector}
+        for member in self._members.members.values():
+            for keyspace, ranges in member.late.items():
+                known, floor = own.get(keyspace, {}).get(member.actor, 0), floors.setdefault(keyspace, {})
+                if known:
+                    floor[member.actor] = max(min(ranges[-1][1], known), floor.get(member.actor, 0))
         return floors

@@ -8,6 +8,7 @@ knows of has shown its vectors and it has caught up with all of them; then it ad
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Final
 
 from edgekv.crdt.operation import PUT, Operation
@@ -15,12 +16,25 @@ from edgekv.engine.engine import Engine
 from edgekv.engine.keyspaces import META_ID
 from edgekv.errors import Denied, NotFound, Replaced, Unavailable
 from edgekv.ids import Actor, Vector, actor_text
-from edgekv.limits import STRANGERS_HEARD_MAX, VALUE_BYTES_MAX
+from edgekv.limits import RETURN_LEASE_MS, STRANGERS_HEARD_MAX, VALUE_BYTES_MAX
 from edgekv.replication.keyspace_orders import KeyspaceOrders
 from edgekv.replication.log_source import covers
-from edgekv.replication.members import CLUSTER_KEY, STABLE_KEY, Announced, Member, Members, pack_announced, pack_cluster
-from edgekv.replication.messages import Applicant, Hello
+from edgekv.replication.members import (
+    CLUSTER_KEY,
+    SILENCE_KEY,
+    STABLE_KEY,
+    Announced,
+    Member,
+    Members,
+    State,
+    pack_announced,
+    pack_cluster,
+    pack_silences,
+)
+from edgekv.replication.messages import Applicant, Hello, Return
+from edgekv.replication.readmission import brought, has_brought, opened
 from edgekv.replication.seen import SeenTable
+from edgekv.replication.silence import Silence
 from edgekv.replication.stability import compute_stable, settled_heads
 from edgekv.store.applied import Stable
 
@@ -34,12 +48,15 @@ WALL_STEP_MS: Final = 60_000
 class Leader:
     """The leader's part of a node; idle in one that does not lead."""
 
-    def __init__(self, engine: Engine, members: Members, seen: SeenTable, applicant: Applicant) -> None:
+    def __init__(
+        self, engine: Engine, members: Members, seen: SeenTable, applicant: Applicant, silence: Silence
+    ) -> None:
         """``applicant``: this node itself."""
         self._engine: Final = engine
         self._members: Final = members
         self._seen: Final = seen
         self._self: Final = applicant
+        self._silence: Final = silence
         self.keyspaces: Final = KeyspaceOrders(
             engine=engine, members=members, seen=seen, myself=applicant, write=self._write
         )
@@ -79,22 +96,64 @@ class Leader:
             raise Denied(
                 "it is a copy of the directory of the node that leads, which runs. Start it with an empty --data-dir."
             )
-        if applicant.actor in members.members:
-            if not members.is_open(applicant.actor):
-                raise refusal_of(applicant, any(m.state == "open" for m in members.of_node(applicant.node)))
+        known, earlier = members.members.get(applicant.actor), members.of_node(applicant.node)
+        if known is not None and known.state in ("open", "returning"):
             return False
-        if members.of_node(applicant.node) and not any(m.state == "open" for m in members.of_node(applicant.node)):
-            raise refusal_of(applicant, False)
+        is_open = any(m.state == "open" for m in earlier)
+        may_return = any(m.parked for m in earlier) if known is None else known.parked
+        if (known is not None and is_open) or (earlier and not is_open and not may_return):
+            raise refusal_of(applicant, is_open)
         for other in members.open_members():
             if other.name == applicant.name and other.node != applicant.node:
                 raise Denied(f"there is a node {applicant.name!r} already. Start this one with another --node name.")
-        closed = [m for m in members.of_node(applicant.node) if m.state == "open"]
+        if may_return and not is_open:
+            return self._take_back(applicant, known, earlier)
+        closed = [m for m in earlier if m.state == "open"]
         self._write(
             [
                 *(self._entry(self._changed(member, "closed", {})) for member in closed),
                 self._entry(self._open(applicant)),
             ]
         )
+        return True
+
+    def _take_back(self, applicant: Applicant, known: Member | None, earlier: list[Member]) -> bool:
+        """A member that was parked is there (replication/readmission.py); False: it has to wait."""
+        if known is not None and known.state == "closed":
+            self._write([self._entry(self._changed(known, "open", {}, parked=False))])
+            return True
+        if known is None and not any(m.parked and m.state == "settled" for m in earlier):
+            self._write([self._entry(m) for m in [*(replace(m, parked=False) for m in earlier), self._open(applicant)]])
+            return True
+        others = [k.id for k in self._engine.keyspaces.all if k.id != META_ID]
+        own: dict[int, Vector] = {number: vector_of(self._engine, number) for number in others}
+        if self._members.returning is not None or not brought(self._members, own):
+            return False
+        now = self._open(applicant)
+        member = now if known is None else replace(now, heads=known.heads, late=known.late)
+        self._write([self._entry(replace(member, state="returning", need=own, parked=True))])
+        return True
+
+    def returned(self, message: Return) -> bool:
+        """A member says how its return stands; whether it is a member again by that."""
+        member = self._members.members.get(message.actor)
+        if member is None or member.state != "returning":
+            return False
+        self._silence.heard(member.actor)
+        if not message.whole:
+            return False
+        self._write([self._entry(m) for m in opened(self._members, member, message.late, self._members.next_revision)])
+        return True
+
+    def readmit(self, name: str) -> bool:
+        """Let a member come back that was removed; False: it is one, or may. NotFound: there is none."""
+        known = [member for member in self._members.members.values() if member.name == name]
+        if not known:
+            raise NotFound(f"there is no member {name!r}. See `edgekv cluster members`.")
+        if any(member.parked or member.state == "open" for member in known):
+            return False
+        newest = max(known, key=lambda member: member.actor)  # by its incarnation
+        self._write([self._entry(replace(newest, parked=True))])
         return True
 
     def remove(self, name: str) -> bool:
@@ -104,10 +163,15 @@ class Leader:
             raise NotFound(f"there is no member {name!r}. See `edgekv cluster members`.")
         if any(member.node == self._self.node for member in known):
             raise Denied(f"{name!r} leads the cluster, and cannot be removed from it.")
-        closed = [member for member in known if member.state == "open"]
-        if closed:
-            self._write([self._entry(self._changed(member, "closed", {})) for member in closed])
-        return bool(closed)
+        closed = [self._changed(member, "closed", {}, parked=False) for member in known if member.state == "open"]
+        away = [
+            replace(member, state="settled" if member.state == "returning" else member.state, parked=False, need={})
+            for member in known
+            if member.parked
+        ]
+        if closed or away:
+            self._write([self._entry(member) for member in [*closed, *away]])
+        return bool(closed or away)
 
     def heard_hello(self, hello: Hello) -> None:
         """A member came: for a leader that has to find out what it has forgotten."""
@@ -124,10 +188,13 @@ class Leader:
             if self.is_leader:
                 self._return(own)
         else:
-            self._settle(own)
+            self._park(own)
+            is_calm = self._members.returning is None  # until a return is over nothing more is forgotten
+            if is_calm and self._members.all_durable():
+                self._settle(own)
             if self._members.all_durable():
                 self.keyspaces.settle(own)
-            if self._members.all_durable() and not 0 <= now_ms - self._announced_at_ms < STABLE_INTERVAL_MS:
+            if is_calm and self._members.all_durable() and not 0 <= now_ms - self._announced_at_ms < STABLE_INTERVAL_MS:
                 self._announced_at_ms = now_ms
                 self._announce(own)
             self._clear_expired()
@@ -156,6 +223,22 @@ class Leader:
             return False
         self._heard.clear()
         return self.admit(self._self)
+
+    def _park(self, own: Mapping[int, Vector]) -> None:
+        parked, row = self._silence.look(self._self.node)
+        changed = [self._changed(member, "closed", {}, parked=True) for member in parked]
+        for member in self._members.members.values():
+            if self._silence.silent_ms(member.actor) < RETURN_LEASE_MS or member in parked:
+                continue
+            if member.state == "returning":
+                changed.append(replace(self._changed(member, "settled", member.heads), need={}))
+            elif member.state == "open" and not has_brought(member, own):
+                changed.append(self._changed(member, "closed", {}, parked=True))
+        entries = [self._entry(member) for member in changed]
+        if row is not None:
+            entries.append((SILENCE_KEY, pack_silences(row)))
+        if entries:
+            self._write(entries)
 
     def _settle(self, own: Mapping[int, Vector]) -> None:
         found = settled_heads(self._members.members.values(), self._seen, own)
@@ -208,22 +291,13 @@ class Leader:
             heads={},
             hlcs={keyspace.id: keyspace.hlc for keyspace in keyspaces},
             ttl_ms=self._engine.ttl_now_ms(),
+            parked=False,
         )
 
-    def _changed(self, member: Member, state: str, heads: dict[int, int]) -> Member:
-        assert state in ("closed", "settled")
-        return Member(
-            actor=member.actor,
-            node=member.node,
-            name=member.name,
-            site=member.site,
-            role=member.role,
-            state="closed" if state == "closed" else "settled",
-            revision=self._members.next_revision,
-            heads=heads,
-            hlcs=member.hlcs,
-            ttl_ms=member.ttl_ms,
-        )
+    def _changed(self, member: Member, state: State, heads: dict[int, int], *, parked: bool | None = None) -> Member:
+        """``parked`` None: as it was."""
+        revision, parked = self._members.next_revision, member.parked if parked is None else parked
+        return replace(member, state=state, revision=revision, heads=heads, parked=parked)
 
     @staticmethod
     def _entry(member: Member) -> tuple[bytes, bytes]:
@@ -246,8 +320,8 @@ def refusal_of(applicant: Applicant, goes_on: bool) -> Denied:
             f"{actor_text(applicant.actor)} was closed: its node goes on under another incarnation. Is it running twice?"
         )
     return Denied(
-        f"{applicant.name!r} was removed from the cluster. To have it back, start it with an empty --data-dir; "
-        "what it had not sent before can be read there, and exported."
+        f"{applicant.name!r} was removed from the cluster. To have it back with what it wrote, ask the hub that leads: "
+        f"`edgekv cluster readmit {applicant.name}`. To have it back without, start it with an empty --data-dir."
     )
 
 

@@ -11,7 +11,7 @@ link waits by that, its heartbeats do not.
 from collections import deque
 from typing import Final, Literal
 
-from edgekv.ids import Actor
+from edgekv.ids import Actor, Vector
 from edgekv.replication.hub_time import PeerClock
 from edgekv.replication.messages import Hello, Seen, SyncOffer
 from edgekv.replication.sender import Sender
@@ -71,6 +71,8 @@ class Link:
         """By keyspace the spool that was offered here (replication/row_sync.py)."""
         self.wanted: Final[dict[int, tuple[bytes, int]]] = {}
         """By keyspace the spool that the peer wants, and from which offset on."""
+        # By keyspace what rows have to cover that the peer has asked for as one that returns; None: it has not.
+        self.need: dict[int, Vector] | None = None
         self.asked: Final[set[int]] = set()
         """Keyspaces whose rows the peer asked for although it has all changes (replication/repairs.py)."""
         self.deferred: Final[dict[int, SyncOffer]] = {}

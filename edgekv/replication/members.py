@@ -7,18 +7,22 @@ keyspace's, so every node knows a prefix of them; the *revision* of a node is th
     _meta/cluster          {"leader": node 16 B, "floors": {keyspace: [[actor, seq], ...]}}
                            floors: what the founder had purged by itself, before there was anybody to tell
     _meta/member/<actor>   {"node", "name", "site", "role", "state", "revision", "heads": {keyspace: seq}, "hlcs": {keyspace: hlc},
-                           "ttl_ms"}
-                           ``state`` is open, closed (its node goes on under another actor) or settled (nothing of it can turn up any
-                           more); ``revision`` is the one that gave it this state; ``hlcs`` and ``ttl_ms`` are the leader's when it
-                           was admitted: it stamps above them
+                           "ttl_ms", "parked", "need": {keyspace: [[actor, seq], ...]}, "late": {keyspace: [[first, last], ...]}}
+                           ``state`` is open, closed (no data is exchanged with it any more), settled (nothing of it is on its way
+                           any more) or returning (replication/returning.py); ``parked``: it was closed as its node was silent, or by
+                           an operator who wants it back, and may come back; ``revision`` is the one that gave it this state;
+                           ``hlcs`` and ``ttl_ms`` are the leader's when it was admitted: it stamps above them; ``need``: of one that
+                           returns, what rows that it takes have to cover; ``late``: ranges of its changes that travel as rows only
     _meta/keyspace/<id>    replication/keyspace_list.py
     _meta/stable           {"number", "wall_ms", "cuts": {keyspace: [cut, need, [parked actor, ...]]}}
                            the newest STABLE (replication/stability.py)
+    _meta/silence          {"silent": {actor: [ms, number]}, "parked_ago_ms": [ms, ...]}
+                           who has been silent for long (replication/silence.py)
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Final, Literal
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal, NamedTuple
 
 from edgekv.codec import pack, unpack
 from edgekv.engine.engine import Engine
@@ -28,10 +32,11 @@ from edgekv.ids import Actor, KeyspaceId, Vector
 from edgekv.replication.keyspace_list import KEYSPACE_PREFIX, ListedKeyspace, parse_listed
 from edgekv.store.applied import Cut, Stable
 
-State = Literal["open", "closed", "settled"]
+State = Literal["open", "closed", "settled", "returning"]
 
 CLUSTER_KEY: Final = META_PREFIX + b"cluster"
 STABLE_KEY: Final = META_PREFIX + b"stable"
+SILENCE_KEY: Final = META_PREFIX + b"silence"
 MEMBER_PREFIX: Final = META_PREFIX + b"member/"
 _PAGE: Final = 1000
 
@@ -50,6 +55,9 @@ class Member:
     heads: dict[int, int]
     hlcs: dict[int, int]
     ttl_ms: int
+    parked: bool
+    need: dict[int, Vector] = field(default_factory=dict)
+    late: dict[int, list[list[int]]] = field(default_factory=dict)
 
     @property
     def key(self) -> bytes:
@@ -69,6 +77,9 @@ class Member:
                 "heads": self.heads,
                 "hlcs": self.hlcs,
                 "ttl_ms": self.ttl_ms,
+                "parked": self.parked,
+                "need": {keyspace: list(vector.items()) for keyspace, vector in self.need.items()},
+                "late": self.late,
             }
         )
 
@@ -79,6 +90,15 @@ class Announced:
 
     number: int
     stable: Stable
+
+
+class Silences(NamedTuple):
+    """What the leader has counted."""
+
+    silent: dict[Actor, tuple[int, int]]
+    """By actor of an open member: for how long, ms, and the number of its last SEEN."""
+    parked_ago_ms: list[int]
+    """How long ago members were parked, of the last day."""
 
 
 class Members:
@@ -100,6 +120,7 @@ class Members:
         self.keyspaces: dict[int, ListedKeyspace] = {}
         """The cluster's list, by id; meta itself is not in it."""
         self.announced: Announced | None = None
+        self.silences = Silences({}, [])
 
     @property
     def revision(self) -> int:
@@ -158,6 +179,16 @@ class Members:
         member = self.members.get(actor)
         return member is not None and member.state == "open"
 
+    def goes_on(self, actor: Actor) -> bool:
+        """Whether an actor writes: as a member, or as one that is away and may come back."""
+        member = self.members.get(actor)
+        return member is not None and (member.state in ("open", "returning") or member.parked)
+
+    @property
+    def returning(self) -> Member | None:
+        """The one that returns just now."""
+        return next((member for member in self.members.values() if member.state == "returning"), None)
+
     def open_members(self) -> list[Member]:
         """All that take part, in the order of their names."""
         return sorted((m for m in self.members.values() if m.state == "open"), key=lambda m: m.name)
@@ -199,12 +230,15 @@ class Members:
                 self.floors = _vectors(entry["floors"])
             elif key == STABLE_KEY:
                 self.announced = _announced(entry)
+            elif key == SILENCE_KEY:
+                silent = {Actor(actor): (ms, number) for actor, (ms, number) in entry["silent"].items()}
+                self.silences = Silences(silent, entry["parked_ago_ms"])
             elif key.startswith(KEYSPACE_PREFIX):
                 listed = parse_listed(entry)
                 self.keyspaces[listed.policy.id] = listed
             elif key.startswith(MEMBER_PREFIX):
                 actor = Actor(bytes.fromhex(key[len(MEMBER_PREFIX) :].decode()))
-                self.members[actor] = Member(actor=actor, **entry)
+                self.members[actor] = Member(actor=actor, **{**entry, "need": _vectors(entry["need"])})
                 self._parsed[key] = value, self.members[actor]
         except (InvalidRequest, ValueError, TypeError, KeyError) as error:
             raise Corruption(
@@ -226,6 +260,12 @@ def pack_announced(announced: Announced) -> bytes:
         for keyspace, cut in announced.stable.cuts.items()
     }
     return pack({"number": announced.number, "wall_ms": announced.stable.wall_ms, "cuts": cuts})
+
+
+def pack_silences(silences: Silences) -> bytes:
+    """The row of who is silent."""
+    silent = {actor: list(entry) for actor, entry in silences.silent.items()}
+    return pack({"silent": silent, "parked_ago_ms": silences.parked_ago_ms})
 
 
 def _announced(entry: dict[str, Any]) -> Announced:

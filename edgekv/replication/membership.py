@@ -9,13 +9,14 @@ from typing import Final
 
 from edgekv.engine.engine import Engine
 from edgekv.errors import Copied, Denied, PeerFault, Replaced, Unavailable
-from edgekv.ids import Actor, KeyspaceId, actor_text
+from edgekv.ids import Actor, KeyspaceId, Vector, actor_text
 from edgekv.replication.acks import HUB, Acks
-from edgekv.replication.leader import Leader, refusal_of
+from edgekv.replication.leader import Leader, refusal_of, vector_of
 from edgekv.replication.link import Link
 from edgekv.replication.link_table import LinkTable
+from edgekv.replication.log_source import covers
 from edgekv.replication.members import Members
-from edgekv.replication.messages import Admit, Applicant, Hello
+from edgekv.replication.messages import Admit, Applicant, Hello, Return
 from edgekv.replication.subscriptions import Subscriptions
 
 EDGES_ADMIT_NOBODY: Final = (
@@ -54,17 +55,28 @@ class Membership:
 
     def remove(self, name: str) -> bool:
         """Take a member out that will not come back (`Leader.remove`). Denied: this node does not lead."""
+        self._check_leads()
+        removed = self._leader.remove(name)
+        self.follow_meta()
+        self._kick()
+        return removed
+
+    def readmit(self, name: str) -> bool:
+        """Let a member come back that was removed (`Leader.readmit`). Denied: this node does not lead."""
+        self._check_leads()
+        allowed = self._leader.readmit(name)
+        self.follow_meta()
+        self._kick()
+        return allowed
+
+    def _check_leads(self) -> None:
         if not self._leader.leads:
             leader = next((m.name for m in self._members.open_members() if m.node == self._members.leader), None)
             raise Denied(
                 f"this node does not lead the cluster. Ask {leader!r}."
                 if leader
-                else "there is no cluster to remove it from."
+                else "there is no cluster whose members could be changed."
             )
-        removed = self._leader.remove(name)
-        self.follow_meta()
-        self._kick()
-        return removed
 
     def lead(self) -> bool:
         """An operator's word that a leader which was restored need not wait for anybody (`Leader.force`)."""
@@ -126,15 +138,20 @@ class Membership:
         self._subscriptions.follow()
         engine, members = self._engine, self._members
         me = members.members.get(self._self.actor)
-        if me is not None and me.state == "open" and engine.admission.read_only is None:
-            known = engine.keyspaces.by_id
-            engine.fold({KeyspaceId(k): hlc for k, hlc in me.hlcs.items() if k in known}, me.ttl_ms)
+        if me is not None and members.goes_on(me.actor) and engine.admission.read_only is None:
+            if me.state in ("open", "returning"):
+                known = engine.keyspaces.by_id
+                engine.fold({KeyspaceId(k): hlc for k, hlc in me.hlcs.items() if k in known}, me.ttl_ms)
             engine.admission.outsider = None
         elif members.founded or not self._founder:
             engine.admission.outsider = Unavailable(
                 "this node is not a member of its cluster yet: it has to reach a hub once. "
                 "Check [[upstream]] and `edgekv cluster status`."
             )
+        if me is not None and me.state != "open":
+            for link in self._links:
+                if link.phase == "data":
+                    self._links.close(link, "this node is parked: it exchanges no data until it is a member again")
         engine.checkpoints.lone = self._founder and all(m.node == self._self.node for m in members.members.values())
         engine.checkpoints.stable = None if members.announced is None else members.announced.stable
         self._forget_acks()
@@ -143,7 +160,11 @@ class Membership:
             member = members.members.get(actor) if actor is not None else None
             if member is not None and link.peer is not None and member.state == "open" and link.phase == "meta":
                 self.apply(link, link.peer)  # it may not be what it says
+            elif member is not None and member.state == "returning":
+                continue
             elif member is not None and member.state != "open":
+                if member.parked and link.phase == "meta":
+                    continue  # it is told so, and that it may come back
                 self._links.close(
                     link, f"{actor_text(member.actor)} is closed: it was removed, or goes on as another incarnation"
                 )
@@ -154,11 +175,31 @@ class Membership:
         for node in {m.node for m in members if m.state != "open"} - {m.node for m in members if m.state == "open"}:
             self._acks.forget(node)
 
-    def may_send(self, peer: Hello) -> bool:
-        """To members; and to the leader that was restored, which has to learn what it has forgotten."""
-        return self._members.is_open(self._self.actor) and (
-            self._members.is_open(peer.actor) or peer.node == self._members.leader
-        )
+    def returned(self, message: Return) -> None:
+        """A parked member says how its return stands: for the leader."""
+        if self._leader.leads:
+            if self._leader.returned(message):
+                self.follow_meta()
+                self._kick()
+            return
+        for other in self._links:
+            if other.is_up and other.peer is not None and other.peer.node == self._members.leader:
+                self._links.send(other, message)
+
+    def may_send(self, link: Link) -> bool:
+        """To members; to one that returns and asked for rows; to a leader that was restored, which has to learn what it forgot."""
+        members, peer = self._members, link.peer
+        if peer is None or not members.is_open(self._self.actor):
+            return False
+        return members.is_open(peer.actor) or peer.node == members.leader or self.need_of(link) is not None
+
+    def need_of(self, link: Link) -> dict[int, Vector] | None:
+        """By keyspace what rows for a peer that returns have to cover; None: it does not return, or this node lacks some."""
+        member = None if link.peer is None else self._members.members.get(link.peer.actor)
+        if member is None or member.state != "returning" or link.need is None:
+            return None
+        here: dict[int, Vector] = {k.id: vector_of(self._engine, k.id) for k in self._engine.keyspaces.all}
+        return member.need if all(covers(here.get(k, {}), need) for k, need in member.need.items()) else None
 
     def check_late(self, actor: Actor, keyspace: int, seq: int) -> None:
         """Of an actor that is settled nothing more can turn up: what does may have been deleted, and the deletion forgotten."""
@@ -166,6 +207,6 @@ class Membership:
         if member is not None and member.state == "settled" and seq > member.heads.get(keyspace, 0):
             raise PeerFault(
                 f"it has changes of {actor_text(actor)} up to {seq}, and the cluster settled what there is of it at "
-                f"{member.heads.get(keyspace, 0)}: they come too late. Export what is missed from that node, and start it with an "
-                "empty --data-dir."
+                f"{member.heads.get(keyspace, 0)}: they come too late as changes. "
+                "Whoever has them brings them as rows, when it returns as a member."
             )

@@ -23,6 +23,9 @@
                 the rows are in; the log from this vector on is wanted
     SYNC_GONE   [14, keyspace, spool]
                 this spool is not there any more; if the receiver still needs rows, another one is offered
+    RETURN      [17, actor, whole, {keyspace: [[actor, seq], ...]}]
+                a parked member comes back (replication/returning.py): it wants rows, or has them all and says how far what is late
+                reaches. Hubs pass it on to the leader
     SYNC_ASK    [16, keyspace]
                 a repair (replication/repairs.py): offer rows although the receiver has all changes. SYNC_GONE with a spool of zeros
                 says that the rows here are damaged
@@ -58,6 +61,7 @@ SYNC_DONE: Final = 11
 JOIN: Final = 12
 WELCOME: Final = 13
 SYNC_GONE: Final = 14
+RETURN: Final = 17
 SYNC_ASK: Final = 16
 HOLDS: Final = 15
 
@@ -184,6 +188,16 @@ class SyncGone(NamedTuple):
     spool: bytes
 
 
+class Return(NamedTuple):
+    """A member that was parked comes back."""
+
+    actor: Actor
+    whole: bool
+    """Whether it has all rows; False: it wants some."""
+    late: dict[int, Vector]
+    """By keyspace the last of the late changes that it has, by actor."""
+
+
 class SyncAsk(NamedTuple):
     """Offer the rows of a keyspace."""
 
@@ -224,6 +238,7 @@ Message = (
     | SyncPiece
     | SyncDone
     | SyncGone
+    | Return
     | SyncAsk
     | Holds
     | Join
@@ -259,6 +274,8 @@ def pack_message(message: Message) -> bytes:  # noqa: PLR0912 - one arm for each
             return pack([SYNC_DONE, message.keyspace, _chained_list(message.vector)])
         case SyncGone():
             return pack([SYNC_GONE, *message])
+        case Return():
+            return pack([RETURN, message.actor, message.whole, _vector_lists(message.late)])
         case SyncAsk():
             return pack([SYNC_ASK, *message])
         case Holds(vectors):
@@ -315,6 +332,8 @@ def _parse(fields: Any) -> Message | None:  # noqa: PLR0912 - one arm for each r
             return SyncDone(_number(keyspace), _chained(vector))
         case [14, int(keyspace), bytes(spool)]:
             return SyncGone(_number(keyspace), _spool(spool))
+        case [17, bytes(actor), bool(whole), dict(late)]:
+            return Return(_actor(actor), whole, _vectors(late))
         case [16, int(keyspace)]:
             return SyncAsk(_number(keyspace))
         case [15, dict(vectors)]:

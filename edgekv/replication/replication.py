@@ -41,6 +41,7 @@ from edgekv.replication.messages import (
     Join,
     Message,
     Refused,
+    Return,
     Runs,
     SeenList,
     SyncAsk,
@@ -53,10 +54,12 @@ from edgekv.replication.messages import (
     parse,
 )
 from edgekv.replication.repairs import Repairs
+from edgekv.replication.returning import Returning
 from edgekv.replication.row_sync import RowSync
 from edgekv.replication.seen import SeenTable
 from edgekv.replication.seen_hearing import SeenHearing
 from edgekv.replication.seen_telling import SeenTelling
+from edgekv.replication.silence import Silence
 from edgekv.replication.streams import OWN_TROUBLE, Streams
 from edgekv.replication.subscriptions import Subscriptions
 from edgekv.store.lmdb_store import LmdbStore
@@ -84,10 +87,11 @@ class Replication:
         store: LmdbStore,
         folder: SpoolFolder,
         entropy: Callable[[int], bytes],
+        max_offline_ms: int,
     ) -> None:
         """``founder``: it has no upstream. ``remember``: write these keyspaces down durably. ``kick``: flush soon. ``rolled_back``: a
         peer has changes of this node that it does not remember; it must go on as another incarnation; whether
-        it does.
+        it does. ``max_offline_ms``: see `Silence`.
         """
         self._engine: Final = engine
         self._cluster: Final = cluster
@@ -97,7 +101,10 @@ class Replication:
         self.links: Final[dict[int, Link]] = {}
         self.members: Final = Members(engine)
         self.seen: Final = SeenTable()
-        self.leader: Final = Leader(engine, self.members, self.seen, myself)
+        self.silence: Final = Silence(
+            self.members, self.seen.spoken, self.links, max_offline_ms=max_offline_ms, monotonic_ms=monotonic_ms
+        )
+        self.leader: Final = Leader(engine, self.members, self.seen, myself, self.silence)
         self.figures: Final = Figures(
             engine=engine,
             cluster=cluster,
@@ -105,12 +112,16 @@ class Replication:
             members=self.members,
             seen=self.seen,
             leader=self.leader,
+            silence=self.silence,
             links=self.links,
             now_ms=now_ms(),
         )
         table = LinkTable(self.links, transport, self.figures, now_ms=now_ms, monotonic_ms=monotonic_ms)
         self._table: Final = table
         self._holdings: Final = Holdings(engine, self.members, myself)
+        self._returning: Final = Returning(
+            engine=engine, members=self.members, holdings=self._holdings, links=table, actor=myself.actor
+        )
         self.copies: Final = Copies(self.links, myself.node)
         table.judge = self.copies.judge
         self.repairs: Final = Repairs(engine=engine, store=store, links=table, now_ms=now_ms, monotonic_ms=monotonic_ms)
@@ -126,6 +137,8 @@ class Replication:
             repairs=self.repairs,
             entropy=entropy,
             now_ms=monotonic_ms,
+            took=self._returning.took_rows,
+            unseen=self._returning.unseen,
         )
         self._subscriptions: Final = Subscriptions(
             engine=engine,
@@ -330,6 +343,7 @@ class Replication:
             if self._engine.admission.read_only is None:
                 self.leader.tick(now, self._holdings.vectors())
             self.membership.follow_meta()
+            self._returning.tell()
         except OWN_TROUBLE as error:
             self._table.say(f"what the leader has to do waits: {error}")
         if self.members.unreadable is not None:
@@ -338,7 +352,7 @@ class Replication:
 
     # -- messages
 
-    def _take(self, link: Link, message: Message) -> None:
+    def _take(self, link: Link, message: Message) -> None:  # noqa: PLR0912 - one arm for each kind of message
         if isinstance(message, Hello):
             self._greeted(link, message)
         elif isinstance(message, Refused):
@@ -361,6 +375,8 @@ class Replication:
             self._heard(link, message)
         elif isinstance(message, Admit):
             self._asked_to_admit(link, message)
+        elif isinstance(message, Return):
+            self._asked_to_return(link, message)
         elif isinstance(message, Heartbeat):
             link.skew_ms = message.wall_ms - self._now_ms()
             round_trip_ms = link.clock.hear(*message[1:], self._monotonic_ms())
@@ -401,6 +417,15 @@ class Replication:
             with suppress(Denied):  # the hub that asks hears nothing, and its peer waits
                 self.membership.admit(applicant)
 
+    def _asked_to_return(self, link: Link, message: Return) -> None:
+        assert link.peer is not None
+        if link.peer.actor == message.actor:
+            link.need = link.need or {}
+        elif link.peer.role != "hub" or not self.members.is_open(link.peer.actor):
+            return
+        self.membership.returned(message)
+        self._streams.pump(link)
+
     def _sync(self, link: Link, message: SyncOffer | SyncWant | SyncPiece | SyncDone | SyncGone | SyncAsk) -> None:
         """Rows instead of changes (row_sync.py)."""
         keyspace = self._engine.keyspaces.by_id.get(KeyspaceId(message.keyspace))
@@ -413,7 +438,7 @@ class Replication:
             raise PeerFault(f"it speaks of rows of keyspace {message.keyspace}, which this node does not hold.")
         if asks and message.keyspace not in self._holdings.shared(link.peer):
             return  # its site was taken off it: no more rows go there
-        known = self.membership.may_send(link.peer) if asks else self.members.is_open(link.peer.actor)
+        known = self.membership.may_send(link) if asks else self.members.is_open(link.peer.actor)
         if message.keyspace != META_ID and not known:
             raise PeerFault(f"{actor_text(link.peer.actor)} speaks of rows, and is no member that this node knows of.")
         if isinstance(message, SyncOffer):

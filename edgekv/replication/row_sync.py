@@ -31,6 +31,7 @@ from edgekv.replication.log_source import LogSource, covers
 from edgekv.replication.messages import (
     NO_SPOOL,
     SPOOL_ID_BYTES,
+    ChainedVector,
     Message,
     SyncDone,
     SyncGone,
@@ -99,8 +100,13 @@ class RowSync:
         repairs: Repairs,
         entropy: Callable[[int], bytes],
         now_ms: Callable[[], int],
+        took: Callable[[int, ChainedVector], None],
+        unseen: Callable[[int], Vector],
     ) -> None:
-        """``refuse``: end a link whose rows cannot be used or kept. ``note``: for the operator. ``now_ms``: monotonic."""
+        """``refuse``: end a link whose rows cannot be used or kept. ``note``: for the operator. ``now_ms``: monotonic.
+
+        ``took``: the rows that a peer had of a keyspace, at this vector, are here. ``unseen``: see `Returning.unseen`.
+        """
         self._engine: Final = engine
         self._store: Final = store
         self._source: Final = source
@@ -112,6 +118,8 @@ class RowSync:
         self._repairs: Final = repairs
         self._entropy: Final = entropy
         self._now_ms: Final = now_ms
+        self._took: Final = took
+        self._unseen: Final = unseen
         self._outgoing: Final[dict[int, Outgoing]] = {}
         """By keyspace."""
         self._unreadable: Final[set[int]] = set()
@@ -131,7 +139,8 @@ class RowSync:
             link.asked.discard(keyspace)
             self._send(link, SyncGone(keyspace, NO_SPOOL))
         for keyspace in sorted((link.sender.beyond | link.asked) - link.offered.keys() - self._unreadable):
-            spooled = self._spooled(keyspace) if keyspace not in link.asked or self._is_fresh(keyspace) else None
+            need = (link.need or {}).get(keyspace, {})
+            spooled = self._spooled(keyspace, need) if keyspace not in link.asked or self._is_fresh(keyspace) else None
             if spooled is not None and spooled.offer is not None:
                 if keyspace in link.sender.given:
                     self._note_again(link, keyspace)
@@ -162,9 +171,15 @@ class RowSync:
         self._engine.checkpoints.carry()
         return False
 
-    def _spooled(self, keyspace: int) -> Outgoing | None:
-        """A spool from which the log can go on, or the one that is being written; None: it cannot be written yet."""
+    def _spooled(self, keyspace: int, need: Vector) -> Outgoing | None:
+        """A spool from which the log can go on, or the one that is being written; None: it cannot be written yet.
+
+        ``need``: what it has to cover.
+        """
         found = self._outgoing.get(keyspace)
+        if found is not None and not covers(found.vector, need):
+            self._drop(keyspace)
+            found = None
         if found is not None and found.offer is not None:
             begin = self._source.begin({keyspace: found.vector}, self._floors())
             if begin.beyond:
@@ -176,7 +191,8 @@ class RowSync:
             if self._engine.flips.keyspace is self._engine.keyspaces.by_id[KeyspaceId(keyspace)]:
                 return None  # the log could not go on from it: a BARRIER comes
             stored = self._store.applied().vectors.get(keyspace, {})
-            if not covers({actor: seq for actor, (seq, _) in stored.items()}, self._floors().get(keyspace, {})):
+            vector = {actor: seq for actor, (seq, _) in stored.items()}
+            if not covers(vector, self._floors().get(keyspace, {})) or not covers(vector, need):
                 return None  # the applier is on its way there
             spool = self._entropy(SPOOL_ID_BYTES)
             try:
@@ -252,7 +268,9 @@ class RowSync:
         if offer.bytes > LMDB_MAP_BYTES:
             raise PeerFault(f"it offers {offer.bytes} bytes of rows, and no store holds more than {LMDB_MAP_BYTES}.")
         repair = self._repairs.asked_of(link, offer.keyspace)
-        if repair is None and covers(_seqs(keyspace), {actor: seq for actor, (seq, _) in offer.vector.items()}):
+        vector = {actor: seq for actor, (seq, _) in offer.vector.items()}
+        if repair is None and covers(_seqs(keyspace), vector) and not self._unseen(keyspace.id):
+            self._took(offer.keyspace, offer.vector)
             self._send(link, SyncDone(offer.keyspace, _chained(keyspace)))
             return
         if self._engine.admission.disk_full or self._engine.admission.read_only is not None:
@@ -370,6 +388,7 @@ class RowSync:
                 *(keyspace.id, offer.spool, offer.vector, offer.hlc, lambda: self._flipped(incoming, keyspace)),
                 repair=incoming.repair,
                 failed=lambda sentence: self._not_flipped(incoming, keyspace, sentence),
+                unseen=self._unseen(keyspace.id),
             )
         except PeerFault as fault:
             self._folder.remove(offer.spool)
@@ -380,6 +399,7 @@ class RowSync:
         self._incoming = None
         if incoming.repair is None:
             self.syncs_total += 1
+            self._took(keyspace.id, incoming.offer.vector)
         else:
             self._unreadable.discard(keyspace.id)
             self._repairs.done()

@@ -144,11 +144,16 @@ class Streams:
     def _promote(self, link: Link, sender: Sender) -> bool:
         """Meta is on its way: data may follow, if the peer is a member."""
         assert link.peer is not None
-        ready = link.phase == "meta" and not sender.beyond and sender.at_end
-        if not ready or not self._membership.may_send(link.peer):
+        told = self._members.revision >= link.peer.revision  # else this node may be parked, and not know it yet
+        ready = told and link.phase == "meta" and not sender.beyond and sender.at_end
+        if not ready or not self._membership.may_send(link):
             return False
         link.phase = "data"
-        sender.begin(self._holdings.shared(link.peer))
+        shared, need = self._holdings.shared(link.peer), self._membership.need_of(link)
+        if need is not None:
+            link.need = need
+            sender.rows_first = True
+        sender.begin(shared)
         return True
 
     def _has_durably(self, link: Link, peer: Hello, keyspace: int, vector: Vector) -> None:

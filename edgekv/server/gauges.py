@@ -111,6 +111,11 @@ def register_replication(metrics: Metrics, figures: Figures, now_ms: Callable[[]
         lambda: [((("peer", name),), skew_s) for name, skew_s in sorted(figures.skews().items())],
     )
     metrics.gauge(
+        "edgekv_members_silent_seconds_max",
+        "How long the member that has been silent longest has been, by the leader's count.",
+        lambda: figures.silent_ms_max() / 1000,
+    )
+    metrics.gauge(
         "edgekv_members",
         "Members of the cluster, as this node knows them.",
         lambda: [((("state", state),), count) for state, count in figures.member_states().items()],

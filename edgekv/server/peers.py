@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from edgekv.config import Config
-from edgekv.limits import PEER_CONNECTIONS_MAX
+from edgekv.limits import DAY_MS, PEER_CONNECTIONS_MAX
 from edgekv.net.dialer import Dialer, lines
 from edgekv.net.links import Links, Transport
 from edgekv.net.listener import PeerListener
@@ -63,6 +63,7 @@ class Peers:
                 store=store,
                 folder=SpoolFolder(sync_path(Path(config.data_dir)), _in_thread),
                 entropy=os.urandom,
+                max_offline_ms=config.max_offline_days * DAY_MS,
             )
 
         self._links: Final = Links(replication, incoming_max=connections_max)

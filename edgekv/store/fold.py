@@ -20,12 +20,14 @@ they are for any row that is written; those of rows that went are recognised as 
 
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from struct import Struct
 from typing import Final
 
 from edgekv.checksum import crc32c
 from edgekv.crdt.joins import join_row
 from edgekv.crdt.operation import SUFFIX_MAP_CLEAR, TAG_ELEMENT, TAG_REGISTER, TAG_SIBLINGS, Row
+from edgekv.crdt.register import Cell
 from edgekv.errors import Corruption
 from edgekv.ids import Actor, KeyspaceId, actor_text
 from edgekv.limits import SPOOL_SLICE_BYTES, SPOOL_SLICE_ROWS
@@ -86,7 +88,7 @@ class Folding:
         self.lsn: Final = lsn
         self._barrier: Final = barrier
         self._spool: Final = spool
-        self._begin: Final = begin or Fold
+        self._begin: Final = begin or partial(Fold, unseen=dict(barrier.unseen))
         self._fold: Fold | None = None
 
     def step(
@@ -138,12 +140,16 @@ class Fold:
         spool: SpoolReader,
         my_vector: ChainedVector,
         joined: ChainedVector,
+        unseen: Mapping[Actor, int] | None = None,
     ) -> None:
+        """``unseen``: see `Barrier`."""
+        unseen = unseen or {}
         self._transaction = transaction
         """Of this step."""
         self._keyspace: Final = keyspace
         self._spool: Final = spool
         self._my_vector: Final = {actor: seq for actor, (seq, _) in my_vector.items()}
+        self._my_cells_vector: Final = {a: min(seq, unseen.get(a, seq)) for a, seq in self._my_vector.items()}
         self._their_vector: Final = {actor: seq for actor, (seq, _) in spool.head.vector.items()}
         self.joined: Final = joined
         numbers = [transaction.intern(actor) for actor in spool.head.actors]
@@ -153,8 +159,8 @@ class Fold:
         self._their_seqs: Final = _by_number(self._their_vector, transaction.number_of)
         """What the spool covers, by this store's numbers."""
         there = {actor: number for number, actor in enumerate(spool.head.actors)}
-        self._my_seqs: Final = _by_number(self._my_vector, there.get)
-        """What this store covers, by the spool's numbers."""
+        self._my_seqs: Final = _by_number(self._my_cells_vector, there.get)
+        """What this store covers of cells, by the spool's numbers."""
         self._puts: Window = {}
         self._indexed: dict[bytes, list[tuple[bytes, bytes]]] = {index: [] for index in _INDEXES}
         self._uncounted: dict[bytes, None] = {}
@@ -256,7 +262,8 @@ class Fold:
                 self._changed(lmdb_key)
 
     def _join(self, row_key: bytes, mine: Row | None, theirs: Row | None) -> Row | None:
-        return join_row(layout.split(row_key)[2], mine, self._my_vector, theirs, self._their_vector)
+        my_vector = self._my_cells_vector if isinstance(mine or theirs, Cell) else self._my_vector
+        return join_row(layout.split(row_key)[2], mine, my_vector, theirs, self._their_vector)
 
     def _is_equal(self, row: bytes, other: bytes) -> bool:
         """Whether a row is the same on both sides; False: it is not, or has to be decoded to tell."""

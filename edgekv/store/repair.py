@@ -52,7 +52,9 @@ class Repaired(NamedTuple):
 
 def fold_of(barrier: Barrier) -> Begin:
     """How the rows of a BARRIER's spool are joined: by the dot rule, or as its repair says."""
-    return Fold if barrier.repair is None else partial(_Repair, barrier, barrier.repair)
+    if barrier.repair is None:
+        return partial(Fold, unseen=dict(barrier.unseen))
+    return partial(_Repair, barrier, barrier.repair)
 
 
 def repairs(store: LmdbStore) -> list[Repaired]:

@@ -7,7 +7,7 @@ record is the frame's `first_lsn` plus its index in the payload.
              `changes` consecutive changes of one actor in one keyspace. Change i has dot (actor, first_seq + i) and HLC base_hlc + i.
              `chain` is the actor's chain value before first_seq; the one after the run is checksum.chain_next(chain, body).
              `op_ids` stays in this node's log: [[index, session 16 B, n u64, reply], ...].
-    BARRIER  [2, keyspace_id u32, spool_id 8 B, [[actor, seq, chain], ...], hlc, repair | nil]
+    BARRIER  [2, keyspace_id u32, spool_id 8 B, [[actor, seq, chain], ...], hlc, repair | nil, [[actor, seq], ...]]
              the rows of a spool (store.spool) join those of the keyspace here; vector, chain values and HLC are the spool's. Until the
              applier has committed it, no run of another actor in this keyspace follows, and own ones have higher HLCs
              `repair` = [union, [prefix, ...], source, wall_ms]: at this very vector the spool's rows of the keys that begin with any
@@ -90,6 +90,8 @@ class Barrier(NamedTuple):
     vector: Sequence[tuple[Actor, int, int]]  # (actor, seq, chain value after seq), of the spool
     hlc: int
     repair: Repair | None = None
+    unseen: Sequence[tuple[Actor, int]] = ()
+    """(actor, seq): for cells this side counts as one that has seen nothing of the actor beyond seq."""
 
 
 class KeyspaceState(NamedTuple):
@@ -217,9 +219,11 @@ def _record(fields: Any) -> Record:
     match fields:
         case [1, int(), bytes(actor), int(), int(), int(), int(), bytes(), None | list()]:
             return Changes(fields[1], Actor(actor), *fields[3:])
-        case [2, int(), bytes(), list(vector), int(), repair]:
+        case [2, int(), bytes(), list(vector), int(), repair, list(unseen)]:
             entries = [(Actor(actor), seq, chain) for actor, seq, chain in vector]
-            return Barrier(fields[1], fields[2], entries, fields[4], None if repair is None else _repair(repair))
+            mended = None if repair is None else _repair(repair)
+            before = [(Actor(actor), seq) for actor, seq in unseen]
+            return Barrier(fields[1], fields[2], entries, fields[4], mended, before)
         case [5, 1, bytes(actor)]:
             return Mark(INCARNATION, Actor(actor))
         case [5, 2]:

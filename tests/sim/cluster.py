@@ -31,7 +31,7 @@ from tests.sim.machine import Machine
 from tests.sim.moves import Moves
 from tests.sim.network import Network
 from tests.sim.oracle import Change
-from tests.sim.plan import ROW_SYNC, Plan, draw, steady
+from tests.sim.plan import RETURN, ROW_SYNC, Plan, draw, steady
 from tests.sim.sim_node import fast_directory
 from tests.sim.witness import Violation, Witness, garbage
 
@@ -105,6 +105,7 @@ class Cluster:
         self.network.delay_us = plan.delay_us
         self.calls = 0
         self.row_syncs = 0
+        self.returns = 0
         self.calling = True
         self._keys = keys_of(0, plan.keys)
         self._moved: list[bytes] = []
@@ -191,7 +192,7 @@ class Cluster:
         if not self.run_until(deadline_us, lambda: all(n.up for n in nodes) and self.witness.agreed(nodes)):
             lacking = [sorted(node.durable(0).values()) for node in nodes if node.up]
             raise Violation(f"no agreement {LIVENESS_S} s after {since}; vectors of the default keyspace: {lacking}")
-        self.witness.agree(nodes, self.all_keys())
+        self.witness.agree(nodes, self.all_keys(), everything_expired=since != "the last fault")
         self.witness.check_system_clears()
 
     def _tidy(self) -> None:
@@ -240,7 +241,12 @@ def run(
     if cluster is None:
         return Outcome(seed, broken, "", 0.0, 0, 0, {})
     made = sum(sum(history.heads().values()) for history in cluster.witness.histories.values())
-    happened = {**cluster.faults.happened, ROW_SYNC: cluster.row_syncs, **cluster.moves.happened}
+    happened = {
+        **cluster.faults.happened,
+        ROW_SYNC: cluster.row_syncs,
+        RETURN: cluster.returns,
+        **cluster.moves.happened,
+    }
     return Outcome(seed, broken, cluster.digest, cluster.now_us / 1e6, cluster.witness.checks, made, happened)
 
 

@@ -23,10 +23,12 @@ from edgekv.node import identity
 from edgekv.replication import stability
 from edgekv.replication.holdings import Holdings
 from edgekv.replication.keyspace_orders import KeyspaceOrders
+from edgekv.replication.leader import Leader
 from edgekv.replication.log_source import LogSource
 from edgekv.replication.lowest import _Columns
 from edgekv.replication.members import Members
 from edgekv.replication.membership import Membership
+from edgekv.replication.returning import Returning
 from edgekv.replication.seen import SeenTable
 from edgekv.replication.sender import Sender
 from edgekv.replication.streams import Streams
@@ -37,6 +39,7 @@ from edgekv.store.generation import Generation
 from edgekv.store.purge import Cuts
 from edgekv.store.spool import SpoolWriter
 from edgekv.wal import group_commit
+from tests.sim.plan import PARKING
 
 Function = Callable[..., Any]
 
@@ -471,15 +474,101 @@ MUTANTS: Final[dict[str, Mutant]] = {
         seeds_max=400,
         first=FIRST_MOVES,
     ),
+    # parked members
+    "late_changes_are_streamed": Mutant(
+        "what a parked member wrote goes on from others as changes",
+        ((Holdings.floors, "if known:", "if False:"),),
+        seeds_max=400,
+        first=PARKING,
+    ),
+    "late_values_keep_out_of_the_join": Mutant(
+        "a settled member is open again without having taken rows",
+        ((Leader._take_back, 'if known is not None and known.state == "closed":', "if known is not None:"),),
+        seeds_max=400,
+        first=PARKING,
+    ),
+    "closed_may_ship": Mutant(
+        "changes are exchanged with closed members as well",
+        (
+            (Members.is_open, 'member.state == "open"', "member is not None"),
+            (Membership.check_late, 'member.state == "settled"', "False"),
+        ),
+        seeds_max=400,
+        first=PARKING,
+    ),
+    "counter_purges_parked": Mutant(
+        "parts of parked members are forgotten when they were reset to nothing",
+        (
+            (
+                Cuts._allow_part,
+                "owner in self._parked.get(keyspace, frozenset()) or not self.covers(keyspace, owner, part.seq)",
+                "not self.covers(keyspace, owner, part.seq)",
+            ),
+        ),
+        seeds_max=400,
+        first=PARKING,
+    ),
+    "late_increments_count_twice": Mutant(
+        "what is late in a counter is added to what the rows of others hold",
+        (
+            (
+                joins._join_parts,
+                "        return counter.merge(mine, theirs)",
+                "        return counter.merge(mine, theirs)._replace(total=mine.total + theirs.total)",
+            ),
+        ),
+        seeds_max=400,
+        first=PARKING,
+    ),
+    "sync_compares_stamps_only": Mutant(
+        "where rows are joined the higher stamp stays, also of what was superseded",
+        ((joins._join_cells, "if mine_is_superseded == theirs_is_superseded:", "if True:"),),
+        seeds_max=400,
+        first=PARKING,
+        rare=True,
+    ),
+    "forgets_while_one_returns": Mutant(
+        "the leader settles and announces while a member takes rows",
+        ((Leader.tick, "is_calm = self._members.returning is None", "is_calm = True"),),
+        seeds_max=400,
+        first=PARKING,
+        rare=True,
+    ),
+    "two_return_at_once": Mutant(
+        "a member returns while the leader lacks what the last one brought",
+        ((Leader._take_back, "self._members.returning is not None or not brought(self._members, own)", "False"),),
+        seeds_max=400,
+        first=PARKING,
+        rare=True,
+    ),
+    "late_is_decided_twice": Mutant(
+        "who holds late values that others have brought compares them with what it still knows",
+        ((Returning.unseen, "held.get(actor, 0) > before", "False"),),
+        seeds_max=400,
+        first=PARKING,
+        rare=True,
+    ),
+    "unseen_counts_for_all_rows": Mutant(
+        "elements and increments of a late range that others have brought count as not seen",
+        (
+            (
+                Fold._join,
+                "self._my_cells_vector if isinstance(mine or theirs, Cell) else self._my_vector",
+                "self._my_cells_vector",
+            ),
+        ),
+        seeds_max=400,
+        first=PARKING,
+        rare=True,
+    ),
 }
 
 SKIPPED: Final[dict[str, str]] = {
     "chain_not_checked": "nothing here is altered on its way; no directory is copied and both copies run",
     "stale_leader": "one node writes meta and reads its own: there is no second leader",
     "map_clear_by_vector": "a map's clear holds a stamp, no vector: the mistake cannot be made by a small edit",
-    "sync_compares_stamps_only": "it takes late writes",
     "sync_below_the_cache (rows in memory hide those that came in)": "the row cache is dropped at random here, which mends it",
     "sync_sends_unswept": "so small a set is swept in the transaction that stores its clear",
-    "parked_*, closed_may_ship, late_*, reissue_*": "no member is parked and no node writes before it is admitted",
+    "reissue_under_new_incarnation, late_writes_keep_their_stamp": "late changes travel as rows, and nothing is written again",
 }
 """Mistakes of the model of replication that this release has no place for."""

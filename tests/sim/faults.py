@@ -124,6 +124,22 @@ class Faults:
     def _duplicate(self) -> bool:
         return self._rng.choice(self._cluster.machines).duplicate()
 
+    def _park(self) -> bool:
+        """One member, or a hub with the edges that are linked to it, is cut off from the others and taken for one that is away."""
+        machines, network = self._cluster.machines, self._cluster.network
+        leader = machines[0]
+        others = [machine for machine in machines[1:] if machine.is_member and leader.knows(machine)]
+        if network.blocked or not leader.is_leading or not others:
+            return False
+        away = self._rng.choice(others)
+        side = {away.number}
+        if away.is_hub and self._rng.random() < 0.7:
+            side |= {machine.number for machine in others if not machine.is_hub and away.number in machine.dialed}
+        network.block({way for a in side for b in range(len(machines)) if b not in side for way in ((a, b), (b, a))})
+        self._cluster.at(self._rng.choice((1_000_000, 2_000_000, 4_000_000)), lambda: network.block(set()))
+        leader.park([machines[number].node.name for number in sorted(side)])
+        return True
+
     def _repair(self) -> bool:
         """An operator has a healthy node repaired from one that it has a link with: whatever comes between, nothing may change."""
         machine = self._rng.choice(self._cluster.machines)

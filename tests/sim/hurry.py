@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from typing import Any, Final
 
 from edgekv.engine import checkpoint
-from edgekv.replication import leader, replication
+from edgekv.replication import leader, replication, silence
 from edgekv.store import lmdb_store
 
 _SHORT_MS: Final[list[tuple[Any, str, int]]] = [
@@ -16,6 +16,9 @@ _SHORT_MS: Final[list[tuple[Any, str, int]]] = [
     (replication, "LINKS_LOOK_MS", 200),
     (leader, "STABLE_INTERVAL_MS", 300),
     (leader, "WALL_STEP_MS", 500),
+    (leader, "RETURN_LEASE_MS", 4_000),
+    (silence, "STEP_MS", 500),
+    (silence, "DAY_MS", 4_000),
 ]
 
 

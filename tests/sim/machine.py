@@ -19,6 +19,7 @@ from edgekv.replication.replication import Replication
 from edgekv.store.applied import sync_path
 from edgekv.store.spool_transfer import SpoolFolder
 from tests.sim.clients import Clients
+from tests.sim.plan import PARK
 from tests.sim.sim_node import Reply, SimNode
 from tests.sim.witness import Promise, Violation
 
@@ -29,6 +30,7 @@ CLUSTER: Final = b"a simulated one!"
 START_MS: Final = 1_700_000_000_000
 TICK_US: Final = 100_000
 DIAL_US: Final = (100_000, 1_500_000)
+OFFLINE_MS: Final = 3_000
 CACHE_DROPPED: Final = 0.3
 """Of how many events the applied generations in memory are gone."""
 
@@ -75,6 +77,22 @@ class Machine:
         """Whether its node is up and writes meta."""
         return self.life > 0 and self.node.up and self.replication.leader.leads
 
+    @property
+    def dialed(self) -> set[int]:
+        """Whom it has dialed, and is linked to."""
+        return set(self._dialed)
+
+    def knows(self, other: "Machine") -> bool:
+        """Whether the other one is an open member as far as this one knows."""
+        return self.replication.members.is_open(other.node.actor)
+
+    def park(self, names: list[str]) -> None:
+        """As the leader: these are away, and may come back."""
+        for name in names:
+            self.replication.membership.remove(name)
+            self.replication.membership.readmit(name)
+        self._turn()
+
     def now_ms(self) -> int:
         """The wall clock, right or wrong."""
         return START_MS + self._cluster.now_us // 1000 + self.skew_ms
@@ -105,6 +123,7 @@ class Machine:
             store=self.node.store,
             folder=SpoolFolder(sync_path(self.node.config.data_dir)),
             entropy=self.node.rng.randbytes,
+            max_offline_ms=OFFLINE_MS if PARK in self._cluster.plan.faults else 0,
         )
         self._at(self._rng.randrange(TICK_US), self._tick)
         self._at(self._pause_us(), self._call)
@@ -275,6 +294,8 @@ class Machine:
             whole = True
         for entry in self.replication.members.keyspaces.values():
             cluster.witness.left.update((entry.policy.id, actor) for actor in entry.left)
+        if self.is_leading and PARK in cluster.plan.faults:
+            cluster.returns += cluster.witness.see_members(self.replication.members)
         cluster.witness.made(node, system=True)
         cluster.witness.check_durable(node)
         node.engine.kick()

@@ -62,7 +62,7 @@ class Shown(NamedTuple):
 NOTHING: Final = Shown()
 
 
-class _Version(NamedTuple):
+class Version(NamedTuple):
     """One version of a cell."""
 
     stamp: Stamp
@@ -70,7 +70,7 @@ class _Version(NamedTuple):
     expiry_ms: int = 0
 
 
-_NONE: Final = _Version((-1, 0, Actor(b"")), None)
+_NONE: Final = Version((-1, 0, Actor(b"")), None)
 
 
 class _Count:
@@ -110,10 +110,10 @@ class Key:
     def __init__(self) -> None:
         self._register = _NONE
         self._expiry = _NONE
-        self._siblings: dict[tuple[Actor, int], _Version] | None = None
+        self._siblings: dict[tuple[Actor, int], Version] | None = None
         self._siblings_seen: set[tuple[Actor, int]] = set()
         self._count = _Count()
-        self._fields: dict[bytes, _Version] = {}
+        self._fields: dict[bytes, Version] = {}
         self._field_counts: dict[bytes, _Count] = {}
         self._map_clear: Stamp = _NONE.stamp
         self._adds: dict[bytes, list[tuple[Actor, int]]] = {}
@@ -129,14 +129,14 @@ class Key:
         _TAKE[operation[0]](self, (hlc, 0, actor), seq, *operation[2:])
 
     def _put(self, stamp: Stamp, _seq: int, value: bytes, expiry_ms: int) -> None:
-        self._register = max(self._register, _Version(stamp, value, expiry_ms), key=_stamp)
+        self._register_version(Version(stamp, value, expiry_ms))
 
     def _delete(self, stamp: Stamp, _seq: int, *system: int) -> None:
-        self._register = max(self._register, _Version(_system(stamp, *system), None), key=_stamp)
+        self._register_version(Version(_system(stamp, *system), None))
 
     def _expire(self, stamp: Stamp, _seq: int, expiry_ms: int, *system: int) -> None:
-        version = _Version(stamp, b"", expiry_ms) if expiry_ms else _Version(_system(stamp, *system), None)
-        self._expiry = max(self._expiry, version, key=_stamp)
+        version = Version(stamp, b"", expiry_ms) if expiry_ms else Version(_system(stamp, *system), None)
+        self._expiry_version(version)
 
     def _add(self, stamp: Stamp, seq: int, total: Any, _base_seq: int, _base: Any, fresh: int) -> None:
         self._count.add(stamp[2], seq, decode_number(total), fresh=fresh == 1)
@@ -158,11 +158,11 @@ class Key:
 
     def _put_fields(self, stamp: Stamp, _seq: int, pairs: Sequence[Any]) -> None:
         for field, value in pairs:
-            self._field(field, _Version(stamp, value))
+            self._field(field, Version(stamp, value))
 
     def _delete_fields(self, stamp: Stamp, _seq: int, fields: Sequence[bytes]) -> None:
         for field in fields:
-            self._field(field, _Version(stamp, None))
+            self._field(field, Version(stamp, None))
 
     def _add_field(
         self, stamp: Stamp, seq: int, field: bytes, total: Any, _base_seq: int, _base: Any, fresh: int
@@ -175,17 +175,26 @@ class Key:
                 self._field_count(field).reset(actor, seq)
 
     def _clear_map(self, stamp: Stamp, _seq: int, *system: int) -> None:
-        self._map_clear = max(self._map_clear, _system(stamp, *system))
+        self._map_clear_stamp(_system(stamp, *system))
 
     def _put_sibling(self, stamp: Stamp, seq: int, value: bytes, expiry_ms: int, seen: Sequence[Any]) -> None:
         self._siblings = self._siblings or {}
-        self._siblings[stamp[2], seq] = _Version(stamp, value, expiry_ms)
+        self._siblings[stamp[2], seq] = Version(stamp, value, expiry_ms)
         self._delete_siblings(stamp, seq, seen)
 
     def _delete_siblings(self, _by: Stamp, _seq: int, seen: Sequence[Any]) -> None:
         self._siblings_seen.update((Actor(actor), seq) for actor, seq in seen)
 
-    def _field(self, field: bytes, version: _Version) -> None:
+    def _register_version(self, version: Version) -> None:
+        self._register = max(self._register, version, key=_stamp)
+
+    def _expiry_version(self, version: Version) -> None:
+        self._expiry = max(self._expiry, version, key=_stamp)
+
+    def _map_clear_stamp(self, stamp: Stamp) -> None:
+        self._map_clear = max(self._map_clear, stamp)
+
+    def _field(self, field: bytes, version: Version) -> None:
         self._fields[field] = max(self._fields.get(field, _NONE), version, key=_stamp)
 
     def _field_count(self, field: bytes) -> _Count:
@@ -225,14 +234,14 @@ class Key:
             -1 if last >= _NEVER else last,
         )
 
-    def _versions(self) -> list[_Version]:
+    def _versions(self) -> list[Version]:
         """The register, or the siblings, that hold a value; the highest stamp first."""
         if self._siblings is not None:
             kept = [version for dot, version in self._siblings.items() if dot not in self._siblings_seen]
             return sorted(kept, key=_stamp, reverse=True)
         return [] if self._register.value is None else [self._register]
 
-    def _end_of(self, version: _Version, key_end: int) -> int:
+    def _end_of(self, version: Version, key_end: int) -> int:
         own = version.expiry_ms or _NEVER
         return min(own, key_end) if version.stamp < self._expiry.stamp else own
 
@@ -454,7 +463,7 @@ def _pages(verbs: Sets | Maps, key: bytes) -> list[Any]:
     return found
 
 
-def _stamp(version: _Version) -> Stamp:
+def _stamp(version: Version) -> Stamp:
     return version.stamp
 
 

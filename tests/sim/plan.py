@@ -5,6 +5,11 @@ from random import Random
 from typing import Final
 
 FAULTS: Final = ("partition", "reset", "kill", "power", "power all", "clock", "stall", "slow", "duplicate", "restore")
+PARK: Final = "park"
+PARKING: Final = 100_000
+"""From this seed on members are parked as well, and come back."""
+RETURN: Final = "(return)"
+"""Counted with the faults: a parked member brought what it had written meanwhile."""
 ROW_SYNC: Final = "(row sync)"
 """Counted with the faults: it is what some of them lead to."""
 MOVES_SHARE: Final = 0.3
@@ -62,12 +67,12 @@ def draw(seed: int, *, chaos_s: float = 6.0) -> Plan:
         calls_per_s=rng.choice((5.0, 20.0, 60.0)),
         delay_us=rng.choice((100, 2_000, 20_000, 150_000)),
         sync_us=rng.choice((100, 1_000, 8_000)),
-        faults=tuple(sorted(rng.sample(FAULTS, count))),
+        faults=tuple(sorted([*rng.sample(FAULTS, count), *([PARK] if seed >= PARKING else [])])),
         fault_every_ms=rng.choice((200, 700, 2_000)),
         chaos_s=chaos_s,
         segment_bytes=rng.choice((16 << 10, 32 << 10)),
         retain_segments=rng.choice((0, 0, 0, 2, 1_000)),
-        hurry=rng.random() < 0.8,
+        hurry=rng.random() < 0.8 or seed >= PARKING,
         late_s=late_s,
         moves=Random(f"moves {seed}").random() < MOVES_SHARE,
     )

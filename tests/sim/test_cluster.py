@@ -15,7 +15,7 @@ import pytest
 from tests.sim.cluster import run
 from tests.sim.cluster_mistakes import MUTANTS
 from tests.sim.cluster_mutants import caught, planted
-from tests.sim.plan import FAULTS, ROW_SYNC, draw
+from tests.sim.plan import FAULTS, PARK, PARKING, RETURN, ROW_SYNC, draw
 
 LONG: Final = os.environ.get("EDGEKV_TEST_PROFILE") == "ci"
 SEEDS: Final = range(40 if LONG else 5)
@@ -35,6 +35,12 @@ def test_clusters_keep_their_promises_and_agree_in_the_end() -> None:
     assert ROW_SYNC in happened
     assert happened == {*FAULTS, ROW_SYNC} if LONG else len(happened) > len(FAULTS) // 2, "faults have had an effect"
     assert sum(outcome.changes for outcome in outcomes) > 200 * len(outcomes)
+
+
+def test_parked_members_come_back_with_what_they_wrote_and_all_agree() -> None:
+    outcomes = [run(seed) for seed in range(PARKING, PARKING + (40 if LONG else 4))]
+    assert [outcome.broken for outcome in outcomes if outcome.broken] == []
+    assert all(sum(outcome.faults.get(kind, 0) for outcome in outcomes) for kind in (PARK, RETURN))
 
 
 def test_a_seed_is_one_history_whatever_the_hashes() -> None:

@@ -281,7 +281,7 @@ class Actors:
                     if number != source:
                         self._pull(number, source)
                         self._look(number)
-            self.witness.agree(self.nodes, [KEY])
+            self.witness.agree(self.nodes, [KEY], everything_expired=False)
             self.witness.check_system_clears()
             if round_number == 0:
                 self.now_ms += _EVERYTHING_EXPIRED_MS
@@ -307,6 +307,7 @@ def _member(node: SimNode, revision: int) -> Member:
         heads={},
         hlcs={},
         ttl_ms=0,
+        parked=False,
     )
 
 

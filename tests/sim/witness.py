@@ -21,9 +21,11 @@ from edgekv.engine.frame import Run
 from edgekv.engine.keyspaces import Head, Keyspace, successor
 from edgekv.ids import Actor, KeyspaceId
 from edgekv.replication.acks import Peer
+from edgekv.replication.members import Members
 from edgekv.store import layout
 from edgekv.wal.record import Changes
 from tests.sim.held import Held
+from tests.sim.late import may_show
 from tests.sim.oracle import Change, History, Shown, changes_of, changes_of_run, replayed, shown
 from tests.sim.sim_node import SimNode
 
@@ -68,6 +70,12 @@ class Witness:
         self._system: Final[dict[Dot, Change]] = {}
         self.left: Final[set[tuple[KeyspaceId, Actor]]] = set()
         """Who may have deleted its copy of a keyspace: the leader has all that it had."""
+        self._late_from: Final[dict[Actor, dict[int, int]]] = {}
+        """By actor that was settled and came back, or may, and keyspace: what it made later than that is late."""
+        self._forgotten: Final[dict[int, Vector]] = {}
+        """By keyspace what may have been forgotten: the cuts that were ever announced."""
+        self._announced = 0
+        self._returned: Final[set[tuple[Actor, int]]] = set()
 
     def created(self, keyspace: KeyspaceId) -> None:
         """A keyspace came into being while the cluster ran."""
@@ -160,6 +168,38 @@ class Witness:
         """The keys that changes have touched at the node since it was asked last."""
         return list(self._touched.pop(node.name, ()))
 
+    def see_members(self, members: Members) -> int:
+        """What the leader has written; how many members have brought something late since."""
+        for member in members.members.values():
+            if member.state in ("settled", "returning"):
+                known = self._late_from.setdefault(member.actor, {})
+                for number in self.histories:
+                    known[number] = min(member.heads.get(number, 0), known.get(number, 1 << 60))
+        if members.announced is not None and members.announced.number != self._announced:
+            self._announced = members.announced.number
+            for keyspace, cut in (members.announced.stable.cuts or {}).items():
+                vector = self._forgotten.setdefault(keyspace, {})
+                vector.update({actor: max(seq, vector.get(actor, 0)) for actor, seq in cut.cut.items()})
+        late = {(m.actor, ranges[-1][1]) for m in members.members.values() for ranges in m.late.values()}
+        news = len(late - self._returned)
+        self._returned.update(late)
+        return news
+
+    def _is_late(self, number: KeyspaceId, actor: Actor, seq: int) -> bool:
+        return seq > self._late_from.get(actor, {}).get(number, 1 << 60)
+
+    def _may_show(self, number: KeyspaceId, key: bytes, vector: Vector, now_ms: int) -> list[Shown]:
+        """What else readers may be shown: of late values those that were older than what had been forgotten (tests/sim/late.py)."""
+        forgotten = self._forgotten.get(number, {})
+        covered = [c for c in self.histories[number].of_key(key) if c.seq <= vector.get(c.actor, 0)]
+        return may_show(
+            key,
+            covered,
+            now_ms,
+            is_late=lambda actor, seq: self._is_late(number, actor, seq),
+            is_forgotten=lambda actor, seq: seq <= forgotten.get(actor, 0),
+        )
+
     def is_idle(self, node: SimNode) -> bool:
         """As `Held.is_idle`."""
         return self._held.is_idle(node)
@@ -214,7 +254,7 @@ class Witness:
                 seen[keyspace.id] = _seen(keyspace, node.actor)
             must = self._truth(node, key, self.histories[keyspace.id], seen[keyspace.id], now_ms)
             if anew or not self._held.is_same(node, keyspace, key, must):
-                self._check_key(node, key, must)
+                self._check_key(node, key, must, keyspace.id, seen[keyspace.id], now_ms)
 
     def _truth(self, node: SimNode, key: bytes, history: History, seen: Vector, now_ms: int) -> Shown:
         try:
@@ -222,13 +262,13 @@ class Witness:
         except AssertionError as contradiction:
             raise Violation(f"{node.name}: {key!r}: {contradiction}") from contradiction
 
-    def _check_key(self, node: SimNode, key: bytes, must: Shown) -> None:
+    def _check_key(self, node: SimNode, key: bytes, must: Shown, number: KeyspaceId, seen: Vector, now_ms: int) -> None:
         self.checks += 1
         try:
             is_shown = shown(node.node, key)
         except AssertionError as contradiction:
             raise Violation(f"{node.name}: {key!r}: {contradiction}") from contradiction
-        if is_shown != must:
+        if is_shown != must and is_shown not in self._may_show(number, key, seen, now_ms):
             raise Violation(
                 f"{node.name} shows of {key!r} what its changes do not say\n  it is shown {is_shown}\n  they say    {must}"
             )
@@ -267,12 +307,15 @@ class Witness:
     def check_system_clears(self) -> None:
         """What the cluster itself cleared was hidden already: without that change readers are shown the same.
 
-        Asked of keys to which nobody wrote who had seen the clear: what such a one writes rests on it.
+        Asked of keys to which nobody wrote who had seen the clear: what such a one writes rests on it; and which have no late values:
+        those may be older than the clear, and it may have been forgotten when they came.
         """
         for (number, actor, seq), change in self._system.items():
             history = self.histories[number]
             for key in {operation[1] for operation in change.operations}:
                 others = [other for other in history.of_key(key) if (other.actor, other.seq) != (actor, seq)]
+                if any(self._is_late(number, other.actor, other.seq) for other in others):
+                    continue
                 if any(self._has_seen(number, other, actor, seq) for other in others):
                     continue
                 ends = [o[2] for other in others for o in other.operations if (o[0], o[1]) == (EXPIRE, key)]
@@ -337,8 +380,9 @@ class Witness:
                 heads[actor] = max(vector.get(actor, 0) for vector in vectors)
         return {actor: seq for actor, seq in heads.items() if seq}
 
-    def agree(self, nodes: Sequence[SimNode], keys: Iterable[bytes]) -> None:
-        """In the end: everybody has everything, and shows it."""
+    def agree(self, nodes: Sequence[SimNode], keys: Iterable[bytes], *, everything_expired: bool) -> None:
+        """In the end: everybody has everything, and shows it, all of them the same."""
+        keys = list(keys)
         for number, history in self.histories.items():
             everything = self._all(number, nodes)
             for node in nodes:
@@ -356,6 +400,10 @@ class Witness:
                     history.forget_above(actor, everything.get(actor, 0))
         for node in nodes:
             self.check(node, keys, anew=True)
+        for key in keys if everything_expired else ():  # else it depends on the time which all have by themselves
+            each = {node.name: shown(node.node, key) for node in nodes if not node.engine.keyspaces.owner(key).absent}
+            if len(set(each.values())) > 1:
+                raise Violation(f"nodes that have the same changes show of {key!r}: {each}")
 
 
 def _holds(node: SimNode, number: KeyspaceId) -> bool:

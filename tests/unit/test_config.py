@@ -123,7 +123,7 @@ def test_a_flag_beats_the_environment_which_beats_the_file(tmp_path: Path, key: 
         "role": ("hub", "edge", "hub"),
         "applier": ("process", "inline", "process"),
         "durability": ("fsync", "buffered", "fsync"),
-        "max_offline_days": (1, 2, 3),
+        "max_offline_days": (0, 2, 3),
         "wal.retain_bytes": (2 * GIB, 3 * GIB, 4 * GIB),
         "limits.value_bytes_max": (1, 2, 3),
     }
@@ -179,7 +179,10 @@ def test_numbers_come_as_digits_from_the_environment_and_never_as_text_from_a_fi
         ("node = 'a b'", 'node (from {file}): "a b" is not a name'),
         ("[[upstream]]\nadress = 'a:1'", 'unknown key "adress" in [[upstream]] of {file}: did you mean "address"?'),
         ("[[upstream]]\naddress = 'a'", 'upstream[0].address (from {file}): "a" is not an address'),
-        ("max_offline_days = 0", "max_offline_days (from {file}): 0 is out of range: write 1 to 3650 days"),
+        (
+            "max_offline_days = -1",
+            "max_offline_days (from {file}): -1 is out of range: write 1 to 3650 days, or 0 for ever",
+        ),
         ("a = ", "{file} is not valid TOML"),
     ],
 )
@@ -359,7 +362,6 @@ def test_the_default_keyspace_is_always_there_and_first_and_the_rest_inherit_the
 @pytest.mark.parametrize(
     ("settings", "complaint"),
     [
-        ({"max_offline_days": 7}, "max_offline_days: members of this release stay until they are removed"),
         (
             {"keyspaces": (KeyspaceConfig(prefix=b"l/", name="l", late_write="drop"),)},
             "keyspace[0].late_write: this release keeps what comes late",

@@ -73,6 +73,13 @@ class AdminCalls:
         self._replication().membership.remove(name)
         return Reply(204, b"", b"")
 
+    async def readmit_member(self, request: web.BaseRequest, key: bytes, query: str) -> Reply:  # noqa: ARG002 - a call like the others
+        """Let a member come back that was removed; 204 also when it may already."""
+        assert not key
+        name = bytes_parameter(parameters(query, ("member",)), "member").decode(errors="backslashreplace")
+        self._replication().membership.readmit(name)
+        return Reply(204, b"", b"")
+
     async def lead(self, request: web.BaseRequest, key: bytes, query: str) -> Reply:  # noqa: ARG002 - a call like the others
         """Have a hub that was restored lead again, whoever has not come back; 204 also when it leads."""
         assert not key

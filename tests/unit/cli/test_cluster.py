@@ -9,8 +9,8 @@ from tests.unit.cli.conftest import Program
 from tests.unit.cli.fake_node import FakeNode
 
 MEMBERS = [
-    {"name": "edge-7", "site": "shop-7", "role": "edge", "state": "open", "actor": "node-aa.1-bb"},
-    {"name": "hub", "site": "cloud", "role": "hub", "state": "open", "actor": "node-cc.1-dd"},
+    {"name": "edge-7", "site": "shop-7", "role": "edge", "state": "open", "actor": "node-aa.1-bb", "silent_s": 3},
+    {"name": "hub", "site": "cloud", "role": "hub", "state": "open", "actor": "node-cc.1-dd", "silent_s": 0},
 ]
 LINK = {
     "peer": "edge-7",
@@ -39,6 +39,7 @@ REPLICATION: dict[str, Any] = {
     "members": MEMBERS,
     "links": [LINK],
     "unlinked": [],
+    "late_writes": [],
     "events": [],
     "repairs": {"under_way": None, "failure": None, "done": []},
     "aside": [],
@@ -60,6 +61,20 @@ def test_a_healthy_cluster_is_said_to_be_well(node: FakeNode, edgekv: Program) -
     assert lines[0] == "hub (hub at cloud, which leads), meta revision 9, stable 3"
     assert "edge-7  shop-7  data   nothing       100 B  3.0 MiB   +0.0 s  0.4 s" in lines
     assert lines[-1] == "All is well."
+
+
+def test_who_is_silent_or_parked_is_said_to_be(node: FakeNode, edgekv: Program) -> None:
+    away = {**MEMBERS[0], "silent_s": 3 * 86_400}
+    show(node, members=[{**away, "name": "edge-8", "state": "parked", "silent_s": 0}, away, MEMBERS[1]])
+    text = edgekv("cluster", "status").text
+    assert "edge-7  shop-7  edge  open, silent for 3 days" in text
+    assert "edge-8 (shop-7) is parked" in text
+
+
+def test_what_came_late_is_said(node: FakeNode, edgekv: Program) -> None:
+    late = {"name": "edge-7", "actor": "node-aa.1-bb", "keyspace": "rooms", "first": 3, "last": 13, "changes": 11}
+    show(node, late_writes=[late])
+    assert "edge-7 brought 11 changes of rooms when it came back" in edgekv("cluster", "status").text
 
 
 @pytest.mark.parametrize(

@@ -182,6 +182,7 @@ def member(actor: Actor) -> Member:
         heads={},
         hlcs={},
         ttl_ms=0,
+        parked=False,
     )
 
 

@@ -53,6 +53,34 @@ def sent_by(peer: Peer) -> list[messages.Message]:
     return sent
 
 
+def test_a_member_whose_clock_was_days_ahead_is_taken_when_its_stamps_have_come_within_a_day(
+    net: Net, make: Make
+) -> None:
+    """What its refusal says: that its clock has to be set, and how long it takes."""
+    hub, (edge, other), _ = cluster(net, make)
+    ahead_ms = 26 * 3_600_000
+    edge.cut_off()  # while it is linked it stamps by the hub's time
+    edge.now_ms += ahead_ms
+    edge.clock_set_ms += ahead_ms
+    edge.operations.set(b"k", b"from the future")
+    net.connect(edge, hub)
+    run(net, [hub, edge, other], rounds=10)
+    sentence = edge.replication.figures.events[-1].sentence
+    assert "Set the clock" in sentence and "in 2 h" in sentence, sentence
+    assert hub.operations.get(b"k") is None
+    edge.now_ms -= ahead_ms
+    edge.clock_set_ms -= ahead_ms
+    for peer in (hub, edge, other):
+        peer.now_ms += 2 * 3_600_000
+    net.connect(edge, hub)
+    net.connect(other, hub)
+    run(net, [hub, edge, other], rounds=20)
+    assert hub.operations.get(b"k") == other.operations.get(b"k") == b"from the future"
+    other.operations.set(b"k", b"later")
+    run(net, [hub, edge, other], rounds=10)
+    assert edge.operations.get(b"k") == b"later"
+
+
 def test_rows_that_a_peer_gave_are_not_offered_back_to_it(net: Net, make: Make) -> None:
     hub = make("hub", founder=True, retain_bytes=0)
     edge = make("edge", site="s", role="edge", retain_bytes=0)

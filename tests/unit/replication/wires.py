@@ -98,12 +98,14 @@ class Peer(InlineNode):
         seed: int,
         keyspaces: tuple[KeyspaceConfig, ...] = (),
         retain_bytes: int = 1 << 30,
+        max_offline_ms: int = 0,
     ) -> None:
         self.net: Final = net
         self.name: Final = name
         self.site: Final = site
         self.role: Final = role
         self.founder: Final = founder
+        self.max_offline_ms: Final = max_offline_ms
         self.rolled_back = False
         self.reincarnates = True
         """Whether it goes on as another one when it is told that it was set back."""
@@ -134,6 +136,7 @@ class Peer(InlineNode):
             store=self._store,
             folder=SpoolFolder(sync_path(self.config.data_dir)),
             entropy=self._dice.randbytes,
+            max_offline_ms=self.max_offline_ms,
         )
 
     def kill(self) -> None:

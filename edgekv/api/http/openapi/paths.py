@@ -280,13 +280,20 @@ PATHS: Final[Part] = {
         )
     },
     "/v1/admin/members": {
+        "put": _operation(
+            "putMember",
+            "Let a member come back that was removed, with what it wrote meanwhile; asked of the hub that leads",
+            {"204": {"description": "It may come."}},
+            (400, 403, 404, *_EVERY),
+            parameters=[ref("parameters", "Member")],
+        ),
         "delete": _operation(
             "deleteMember",
             "Take a member out that will not come back; asked of the hub that leads",
             {"204": {"description": "It is out."}},
             (400, 403, 404, *_EVERY),
             parameters=[ref("parameters", "Member")],
-        )
+        ),
     },
     "/v1/admin/repair": {
         "put": _operation(

@@ -291,6 +291,9 @@ class FakeReplication:
             raise NotFound(f"there is no member {name!r}.")
         return True
 
+    def readmit(self, name: str, /) -> bool:
+        return self.remove(name)
+
     def lead(self) -> bool:
         return True
 

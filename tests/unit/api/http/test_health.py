@@ -85,6 +85,13 @@ async def test_a_member_is_taken_out_by_its_name(site: Site) -> None:
 
 
 @served()
+async def test_a_member_that_was_removed_may_come_back_when_that_is_asked_for(site: Site) -> None:
+    site.node.replication = FakeReplication()
+    assert (await site.call("PUT", "/v1/admin/members?member=edge")).status == 204
+    assert (await site.call("PUT", "/v1/admin/members?member=none")).status == 404
+
+
+@served()
 async def test_an_operator_creates_keyspaces_and_moves_them_among_sites(site: Site) -> None:
     assert (await site.call("PUT", "/v1/admin/keyspaces?keyspace=a&prefix=a%2F")).status == 403, (
         "nobody replicates here"

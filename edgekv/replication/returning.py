@@ -1,0 +1,118 @@
+"""The return of a parked member: how what it wrote while it was away comes to all, and nothing that was deleted comes back.
+
+Its actor was settled: what others have of it ends at a *head*, and deletions have been forgotten since that it has not seen. What it
+has beyond heads is *late*: its own changes, and those of other settled actors that it holds. A late value may be older than a
+deletion which some nodes have forgotten and others have not: as a change it would stay here and go there. Therefore **late changes
+travel as rows only** (row_sync.py): rows come with a vector, and what the other side's vector covers and its rows do not show was
+deleted there, whether anybody remembers it or not. Dots stay what they are, so nothing is counted or added twice, whoever else holds
+the same changes.
+
+1. The leader makes it ``returning``, one member at a time: ``need`` is the leader's vector, ``hlcs`` its clocks. While there is one,
+   nothing is settled and no STABLE announced, so that nothing more is forgotten.
+2. The member stamps above those clocks from then on. If it has nothing late, that is all: 4.
+3. It says RETURN to the hub it is linked to. That gives it the rows of all keyspaces, at vectors that cover ``need``; it takes them
+   in. What of its late values outlived what the cluster has deleted, and what did not, is decided here and nowhere else.
+4. It says RETURN with how far its late changes reach. The leader opens it again and writes down these *late ranges*, for ever: to
+   whoever lacks one, all nodes that have it give rows and no log (`Holdings.floors`).
+
+A crash or a cut at any place leaves everybody with what was theirs before, and the member begins again at 3. If it stays away, it is
+parked again. Two copies of its directory cannot both return: the second finds its actor open, with another history under its dots.
+"""
+
+from collections.abc import Iterable
+from typing import Final
+
+from edgekv.engine.engine import Engine
+from edgekv.engine.intake import seen
+from edgekv.engine.keyspaces import META_ID
+from edgekv.ids import Actor, Vector
+from edgekv.replication.holdings import Holdings
+from edgekv.replication.link_table import LinkTable
+from edgekv.replication.log_source import covers
+from edgekv.replication.members import Member, Members
+from edgekv.replication.messages import ChainedVector, Return
+
+
+class Returning:
+    """The part of the member that returns; idle in one that does not."""
+
+    def __init__(self, *, engine: Engine, members: Members, holdings: Holdings, links: LinkTable, actor: Actor) -> None:
+        """``actor``: this node's."""
+        self._engine: Final = engine
+        self._members: Final = members
+        self._holdings: Final = holdings
+        self._links: Final = links
+        self._actor: Final = actor
+        self._revision = -1
+        """That began the return under way."""
+        self._joined: Final[set[int]] = set()
+        """Keyspaces whose rows have been taken in since."""
+        self._late: dict[int, Vector] = {}
+        """By keyspace what was late when it began; what was made since is stamped above all that was forgotten."""
+
+    def took_rows(self, keyspace: int, vector: ChainedVector) -> None:
+        """The rows that a hub had at this vector have joined this node's."""
+        me = self._me()
+        have = {actor: seq for actor, (seq, _) in vector.items()}
+        if me is not None and covers(have, me.need.get(keyspace, {})):
+            self._joined.add(keyspace)
+
+    def unseen(self, keyspace: int) -> Vector:
+        """Late ranges of which this node holds some, although others brought them: by actor the seq before them.
+
+        Whether a late value outlived what was forgotten has been decided for all when it was brought. This node may have compared it
+        with what it still knows, so where cells are joined it counts as one that has not seen the range: what it wrote since has a
+        higher stamp, and what it deleted a tombstone.
+        """
+        if self._me() is None:
+            return {}
+        held = self._held().get(keyspace, {})
+        begins = {m.actor: m.late[keyspace][0][0] - 1 for m in self._members.members.values() if keyspace in m.late}
+        return {actor: before for actor, before in begins.items() if held.get(actor, 0) > before}
+
+    def tell(self) -> None:
+        """Say where it stands, about once a second, as messages are lost with their links and a hub has to hear that it is there."""
+        me = self._me()
+        if me is None:
+            return
+        late, durable = self._late, self._holdings.vectors()
+        # Of a keyspace that its site was taken off meanwhile it is given no rows, and what is late there goes as it is.
+        keyspaces = {k.id for k in self._holdings.all() if self._holdings.takes(k)} - {META_ID}
+        whole = all(covers(durable.get(keyspace, {}), vector) for keyspace, vector in late.items()) and (
+            not (late or any(map(self.unseen, keyspaces))) or keyspaces <= self._joined
+        )
+        message = Return(self._actor, whole, late if whole else {})
+        for link in self._links:
+            peer = link.peer if link.is_up else None
+            if peer is not None and peer.role == "hub" and self._members.is_open(peer.actor):
+                self._links.send(link, message)
+
+    def _me(self) -> Member | None:
+        me = self._members.members.get(self._actor)
+        if me is None or me.state != "returning":
+            self._revision = -1
+            return None
+        if me.revision != self._revision:
+            self._revision = me.revision
+            self._joined.clear()
+            self._late = late_of(self._held(), self._members.members.values(), me)
+        return me
+
+    def _held(self) -> dict[int, Vector]:
+        """What this node has, durable or not."""
+        return {
+            keyspace.id: {actor: head.seq for actor, head in seen(keyspace, self._actor).items()}
+            for keyspace in self._holdings.all()
+            if keyspace.id != META_ID
+        }
+
+
+def late_of(held: dict[int, Vector], members: Iterable[Member], me: Member) -> dict[int, Vector]:
+    """By keyspace how far the late changes reach that a returning member holds."""
+    heads = {member.actor: member.heads for member in members if member.state == "settled"} | {me.actor: me.heads}
+    found: dict[int, Vector] = {}
+    for keyspace, vector in held.items():
+        late = {a: seq for a, seq in vector.items() if a in heads and seq > heads[a].get(keyspace, 0)}
+        if late:
+            found[keyspace] = late
+    return found

@@ -1,0 +1,282 @@
+"""A member that was parked comes back with all that it wrote meanwhile, and nothing comes back that was deleted meanwhile."""
+
+import pytest
+
+from edgekv.engine.keyspaces import DEFAULT_ID
+from edgekv.errors import Unavailable
+from tests.unit.replication.test_links import cluster, vectors
+from tests.unit.replication.test_parking import OFFLINE_MS, members, pass_s
+from tests.unit.replication.wires import Make, Net, Peer, run
+
+
+def parked(net: Net, make: Make, *others: str) -> tuple[Peer, Peer, Peer]:
+    """A hub, an edge that is away, settled, and does not know it, and an edge that is linked."""
+    hub, (away, here), _ = cluster(net, make, max_offline_ms=OFFLINE_MS)
+    away.operations.set(b"old", b"from before")
+    away.operations.set(b"doomed", b"from before")
+    away.operations.sets.add(b"set", [b"a", b"b"])
+    away.operations.increment(b"count", 5)
+    pass_s(net, 30, hub, away, here)
+    away.cut_off()
+    pass_s(net, OFFLINE_MS // 1000 + 60, hub, here)
+    assert members(hub)[away.name] == "parked"
+    assert state(hub, away) == "settled"
+    return hub, away, here
+
+
+def state(of: Peer, member: Peer) -> str:
+    return of.replication.members.members[member.engine.actor].state
+
+
+def forget(net: Net, *peers: Peer) -> None:
+    """Deletions are seen by all, announced and purged."""
+    pass_s(net, 120, *peers)
+
+
+def come_back(net: Net, away: Peer, hub: Peer, *others: Peer, seconds: int = 40) -> None:
+    net.connect(away, hub)
+    pass_s(net, seconds, hub, away, *others)
+
+
+def same(*peers: Peer) -> None:
+    assert all(vectors(peer) == vectors(peers[0]) for peer in peers)
+
+
+def test_what_a_parked_member_wrote_is_everywhere_after_its_return(net: Net, make: Make) -> None:
+    hub, away, here = parked(net, make)
+    away.operations.set(b"new", b"late")
+    away.operations.set(b"old", b"written again")
+    away.operations.sets.add(b"set", [b"c"])
+    away.operations.sets.remove(b"set", [b"a"])
+    away.operations.increment(b"count", 7)
+    away.operations.delete([b"doomed"])
+    away.operations.maps.put(b"map", [(b"f", b"v")])
+    here.operations.increment(b"count", 1)
+    come_back(net, away, hub, here)
+    for peer in (hub, away, here):
+        assert state(peer, away) == "open"
+        assert peer.operations.get(b"new") == b"late"
+        assert peer.operations.get(b"old") == b"written again"
+        assert peer.operations.get(b"doomed") is None
+        assert sorted(peer.operations.sets.page(b"set", b"", 9)[0]) == [b"b", b"c"]
+        assert peer.operations.get(b"count") == b"13", "each increment counts once"
+        assert peer.operations.maps.get(b"map", [b"f"]) == [b"v"]
+    same(hub, away, here)
+
+
+def test_it_serves_its_users_before_and_while_it_returns(net: Net, make: Make) -> None:
+    hub, away, here = parked(net, make)
+    away.operations.set(b"late", b"1")
+    net.connect(away, hub)
+    states = set()
+    for i in range(200):
+        away.operations.set(b"n", b"%d" % i)
+        run(net, [hub, away, here], rounds=1)
+        states.add(state(away, away))
+    assert {"returning", "open"} <= states
+    pass_s(net, 20, hub, away, here)
+    assert [peer.operations.get(b"n") for peer in (hub, away, here)] == [b"199"] * 3
+    same(hub, away, here)
+
+
+@pytest.mark.parametrize("writes", [False, True])
+def test_a_key_that_was_deleted_and_forgotten_meanwhile_does_not_come_back(net: Net, make: Make, writes: bool) -> None:
+    hub, away, here = parked(net, make)
+    here.operations.delete([b"old", b"set", b"count"])
+    forget(net, hub, here)
+    if writes:
+        away.operations.set(b"else", b"late")
+    come_back(net, away, hub, here)
+    for peer in (hub, away, here):
+        assert peer.operations.get(b"old") is None
+        assert peer.operations.sets.count(b"set") == 0
+        assert peer.operations.get(b"count") is None
+    same(hub, away, here)
+
+
+def test_a_late_value_is_shown_by_all_or_by_none_though_some_have_forgotten_its_deletion(net: Net, make: Make) -> None:
+    hub, away, here = parked(net, make)
+    other = make("other", role="edge")
+    net.connect(other, hub)
+    pass_s(net, 20, hub, here, other)
+    away.operations.set(b"old", b"late")  # at the same time, and before it by the clock
+    run(net, [hub, here, other], rounds=5)
+    here.operations.delete([b"old"])
+    pass_s(net, 12, hub, here, other)
+    other.cut_off()  # it has the deletion, and does not hear that it may be forgotten
+    forget(net, hub, here)
+    other.cut_off()
+    come_back(net, away, hub, here)
+    net.connect(other, hub)
+    pass_s(net, 30, hub, away, here, other)
+    shown = {peer.operations.get(b"old") for peer in (hub, away, here, other)}
+    assert len(shown) == 1
+    same(hub, away, here, other)
+
+
+def test_one_who_was_away_and_wrote_nothing_brings_no_rows_with_it(net: Net, make: Make) -> None:
+    hub, away, here = parked(net, make)
+    here.operations.set(b"meanwhile", b"v")
+    come_back(net, away, hub, here)
+    assert state(hub, away) == "open"
+    assert [peer.replication.row_sync.syncs_total for peer in (hub, away, here)] == [0, 0, 0]
+    away.operations.set(b"k", b"v")
+    pass_s(net, 6, hub, away, here)
+    assert here.operations.get(b"k") == away.operations.get(b"meanwhile") == b"v"
+
+
+def test_a_member_that_was_closed_and_not_settled_is_simply_open_again(net: Net, make: Make) -> None:
+    hub, (away, here), _ = cluster(net, make, max_offline_ms=OFFLINE_MS)
+    pass_s(net, 20, hub, away, here)
+    here.cut_off()
+    away.cut_off()  # and here says no SEEN that knows of the closing
+    pass_s(net, OFFLINE_MS // 1000 + 20, hub)
+    assert sorted(members(hub).values()) == ["open", "open", "parked"]
+    closed = away if state(hub, away) == "closed" else here
+    closed.operations.set(b"k", b"late")
+    come_back(net, closed, hub)
+    assert state(hub, closed) == "open"
+    assert hub.operations.get(b"k") == b"late"
+    assert closed.replication.row_sync.syncs_total == 0
+
+
+@pytest.mark.parametrize("when", range(0, 60, 3))
+def test_a_crash_of_the_member_or_of_the_hub_in_the_middle_loses_and_doubles_nothing(
+    net: Net, make: Make, when: int
+) -> None:
+    hub, away, here = parked(net, make)
+    away.operations.increment(b"count", 7)
+    away.operations.set(b"new", b"late")
+    here.operations.delete([b"doomed"])
+    forget(net, hub, here)
+    net.connect(away, hub)
+    for _ in range(when):
+        for peer in (hub, away, here):
+            peer.now_ms += 100
+            peer.tick()
+            peer.replication.tick()
+        net.deliver()
+        for peer in (hub, away, here):
+            peer.engine.kick()
+            if peer.flush():
+                peer.replication.durable()
+            peer.apply()
+    victim = away if when % 2 else hub
+    victim.cut_off()
+    victim.kill()
+    victim.open()
+    net.connect(here, hub) if victim is hub else None
+    come_back(net, away, hub, here, seconds=60)
+    for peer in (hub, away, here):
+        assert state(peer, away) == "open"
+        assert peer.operations.get(b"count") == b"12"
+        assert peer.operations.get(b"new") == b"late"
+        assert peer.operations.get(b"doomed") is None
+    same(hub, away, here)
+
+
+def test_one_that_was_removed_by_an_operator_comes_back_when_it_is_readmitted(net: Net, make: Make) -> None:
+    hub, (away, here), _ = cluster(net, make)
+    pass_s(net, 20, hub, away, here)
+    away.cut_off()
+    away.operations.increment(b"count", 2)
+    hub.replication.membership.remove(away.name)
+    pass_s(net, 20, hub, here)
+    come_back(net, away, hub, here)
+    assert members(hub)[away.name] == "settled"
+    assert "cluster readmit edge-0" in away.replication.figures.events[-1].sentence
+    assert hub.replication.membership.readmit(away.name)
+    assert not hub.replication.membership.readmit(away.name)
+    come_back(net, away, hub, here)
+    assert state(here, away) == "open"
+    assert here.operations.get(b"count") == b"2"
+    same(hub, away, here)
+
+
+def test_only_one_member_returns_at_a_time_and_both_come_back(net: Net, make: Make) -> None:
+    hub, edges, _ = cluster(net, make, edges=5, max_offline_ms=OFFLINE_MS)
+    first, second, *others = edges
+    first.cut_off()
+    second.cut_off()
+    pass_s(net, OFFLINE_MS // 1000 + 60, hub, *others)
+    assert sorted(members(hub).values()) == ["open"] * 4 + ["parked"] * 2
+    for peer in (first, second):
+        peer.operations.increment(b"count", 3)
+    net.connect(first, hub)
+    net.connect(second, hub)
+    for _ in range(300):
+        run(net, [hub, *edges], rounds=1)
+        assert sum(m.state == "returning" for m in hub.replication.members.members.values()) <= 1
+    pass_s(net, 60, hub, *edges)
+    assert {peer.operations.get(b"count") for peer in (hub, *edges)} == {b"6"}
+    same(hub, *edges)
+
+
+def test_two_that_were_away_together_and_hold_the_same_late_changes_count_them_once(net: Net, make: Make) -> None:
+    """An edge and its hub: each saw what the other wrote, and what one replaced does not come back by the other."""
+    hub = make("hub", founder=True, max_offline_ms=OFFLINE_MS)
+    relay = make("relay")
+    edge = make("edge", role="edge", site="far")
+    others = [make(f"other-{i}", role="edge", site=f"s{i}") for i in range(3)]
+    net.connect(relay, hub)
+    for other in others:
+        net.connect(other, hub)
+    run(net, [hub, relay, *others], rounds=10)
+    net.connect(edge, relay)
+    everybody = [hub, relay, edge, *others]
+    pass_s(net, 30, *everybody)
+    relay.cut_off()
+    net.connect(edge, relay)
+    pass_s(net, OFFLINE_MS // 1000 + 60, *everybody)
+    assert members(hub)["relay"] == members(hub)["edge"] == "parked"
+    edge.operations.increment(b"count", 2)
+    edge.operations.set(b"k", b"of the edge")
+    edge.operations.sets.add(b"set", [b"e"])
+    run(net, [relay, edge], rounds=10)
+    relay.operations.increment(b"count", 3)
+    relay.operations.set(b"k", b"of the relay, which had seen that")
+    relay.operations.sets.remove(b"set", [b"e"])
+    others[0].operations.set(b"x", b"y")
+    edge.cut_off()
+    come_back(net, edge, hub, *others)
+    assert hub.operations.get(b"k") == b"of the edge"
+    pass_s(net, 60, hub, edge, *others)
+    come_back(net, relay, hub, edge, *others, seconds=80)
+    for peer in everybody:
+        assert peer.operations.get(b"count") == b"5"
+        assert peer.operations.get(b"k") == b"of the relay, which had seen that"
+        assert peer.operations.sets.count(b"set") == 0
+    same(*everybody)
+
+
+def test_one_that_breaks_off_its_return_is_parked_again_and_holds_nothing_up(net: Net, make: Make) -> None:
+    hub, away, here = parked(net, make)
+    away.operations.set(b"new", b"late")
+    wire = net.connect(away, hub)
+    while state(hub, away) != "returning":
+        run(net, [hub, away, here], rounds=1)
+    net.cut(wire)
+    pass_s(net, 700, hub, here)
+    assert members(hub)[away.name] == "parked"
+    come_back(net, away, hub, here)
+    assert here.operations.get(b"new") == b"late"
+    same(hub, away, here)
+
+
+def test_a_newcomer_and_one_that_was_linked_all_the_time_get_what_is_late_as_rows(net: Net, make: Make) -> None:
+    hub, away, here = parked(net, make)
+    away.operations.set(b"new", b"late")
+    come_back(net, away, hub, here)
+    assert [peer.replication.row_sync.syncs_total for peer in (hub, away, here)] == [1, 0, 1], (
+        "one that lacks nothing needs no rows"
+    )
+    late = hub.replication.members.members[away.engine.actor].late
+    assert [ranges[-1][1] for ranges in late.values()] == [away.engine.keyspaces.by_id[DEFAULT_ID].seq]
+    newcomer = make("newcomer", role="edge")
+    net.connect(newcomer, here)
+    with pytest.raises(Unavailable):
+        newcomer.operations.set(b"k", b"v")
+    net.connect(newcomer, hub)
+    pass_s(net, 30, hub, away, here, newcomer)
+    assert newcomer.operations.get(b"new") == b"late"
+    assert newcomer.replication.row_sync.syncs_total == 1
