@@ -23,8 +23,10 @@ help:                   ## this list
 demo: .venv/installed   ## real data at three sites, a link that is cut, a node that is killed, and a proof that nothing is lost
 	@$(BIN)/edgekv demo
 
+# Those of processes measure time and have the machine to themselves.
 test: .venv/installed   ## the default tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --ignore=tests/integration --numprocesses=2 --dist=loadfile
+	$(BIN)/python -m pytest tests/integration
 
 slow: .venv/installed   ## the tests that need minutes, root or other programs
 	$(BIN)/python -m pytest -m slow --timeout=900

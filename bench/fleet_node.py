@@ -111,7 +111,7 @@ class FleetNode:
             now_ms=lambda: self.now_ms,
             monotonic_ms=lambda: self.now_ms,
             kick=lambda: None,
-            rolled_back=lambda: None,
+            rolled_back=lambda: False,
             acks=self.node.acks,
             store=self._store,
             folder=SpoolFolder(sync_path(directory)),

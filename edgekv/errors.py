@@ -5,7 +5,7 @@ Every class says three things that an interface passes on unchanged: ``code`` (a
 sentence on what happened and one on what to do next.
 """
 
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Self
 
 Outcome = Literal["not-applied", "unknown"]
 
@@ -76,6 +76,12 @@ class Denied(EdgeKVError):
 
     code = "denied"
     exit_status = 6
+
+
+class Replaced(Denied):
+    """An actor is closed whose node goes on under another one: it runs twice."""
+
+    code = "replaced"
 
 
 class Unavailable(EdgeKVError):
@@ -150,9 +156,29 @@ class PeerFault(EdgeKVError):
 
 
 class Forked(PeerFault):
-    """Two histories of one actor have met: a directory was cloned or rolled back."""
+    """Two histories of one actor have met: a directory was cloned or rolled back. ``node``: whose, where that is known."""
 
     code = "forked"
+    node = b""
+
+    @classmethod
+    def of(cls, node: bytes, sentence: str) -> Self:
+        """With the node whose histories they are."""
+        error = cls(sentence)
+        error.node = node
+        return error
+
+
+class Diverged(Forked):
+    """To the node whose history it is: what it has is not what the cluster has of it."""
+
+    code = "diverged"
+
+
+class Copied(Forked):
+    """The same, and the node runs elsewhere as well."""
+
+    code = "copied"
 
 
 class ClockTooFarAhead(PeerFault):

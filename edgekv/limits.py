@@ -166,6 +166,11 @@ PART_WRITE_BACK_BYTES: Final = 256 * KIB  # of a spool that came in, per step of
 SYNC_SILENCE_MS: Final = 60_000
 # That a peer named and this node knows nothing of; above it its link is closed.
 SEEN_WAITING_ENTRIES_MAX: Final = 1 << 16
+VECTOR_ENTRIES_MAX: Final = 1 << 18  # of all vectors of one message: 26 keyspaces of 10,000 actors; parsed 66 MB
+VECTOR_ENTRY_BYTES: Final = 42  # of one in HELLO: actor 27, seq 9, chain 5, the list 1
+STABLE_ENTRY_BYTES: Final = 74  # of an actor in a STABLE: twice (in cut and need) 27, 9 and 1
+STRANGERS_HEARD_MAX: Final = 64  # nodes that a restored leader has heard and does not know
+REINCARNATION_PAUSE_MS: Final = 60_000  # between two new incarnations that a peer's word makes a node take
 SPOOL_KEEP_MS: Final = 600_000  # a spool that nobody asks for goes
 REBASE_STEP_OPERATIONS: Final = 200  # merged once more between two looks at the event loop: about 3 ms
 REBASE_AT_ONCE_MAX: Final = 500  # changes that are not durable yet, with which a flip comes to its end
@@ -202,6 +207,10 @@ assert HTTP_LINE_BYTES_MAX > 3 * 3 * KEY_BYTES_MAX + 2 * KEY_BYTES_MAX
 assert 2 * (VALUE_BYTES_MAX + CHANGE_OVERHEAD_BYTES) <= PEER_FRAME_BYTES_MAX
 assert HTTP_BATCH_OPERATIONS_MAX <= BATCH_OPERATIONS_MAX
 assert WATCH_CURSOR_CHARS_MAX < HTTP_LINE_BYTES_MAX
+assert VECTOR_ENTRIES_MAX * VECTOR_ENTRY_BYTES <= PEER_FRAME_BYTES_MAX
+assert (
+    10_000 * STABLE_ENTRY_BYTES * 20 <= VALUE_BYTES_MAX
+)  # a STABLE of 20 keyspaces with 10,000 actors each is one entry of meta
 assert SIBLINGS_MAX <= CONTEXT_DOTS_MAX
 assert CONTEXT_CHARS_MAX < HTTP_HEADER_BYTES_MAX
 assert SESSION_TOKEN_CHARS_MAX < HTTP_HEADER_BYTES_MAX

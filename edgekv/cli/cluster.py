@@ -12,6 +12,8 @@ import click
 
 from edgekv.cli.node_http import NodeHttp
 from edgekv.cli.options import Output, as_cell, http_option, output_option, print_json, print_table, timeout_option
+from edgekv.cli.repair import repair
+from edgekv.cli.unite import unite
 from edgekv.cli.verify import verify
 from edgekv.codec import from_json
 from edgekv.config import Address
@@ -40,10 +42,13 @@ def cluster() -> None:
     \b
     edgekv cluster status                        members, links, what is wrong
     edgekv cluster verify --http A --http B      whether nodes hold the same
+    edgekv cluster repair --http A --http B      mend where they do not
     """
 
 
 cluster.add_command(verify)
+cluster.add_command(repair)
+cluster.add_command(unite)
 
 
 @cluster.command()
@@ -74,6 +79,11 @@ def status(output: Output, http: Address, timeout_s: float) -> None:
         click.echo()
     for sentence in advice(found) or ["All is well."]:
         click.echo(sentence)
+    for each in replication["repairs"]["done"][-_EVENTS_SHOWN:]:
+        click.echo(
+            f"Repaired {_time(each['wall_ms'])}: {each['keyspace']} from {each['source']}{' (union)' if each['union'] else ''}, "
+            f"{each['replaced']} rows replaced, {each['added']} added, {each['dropped']} dropped."
+        )
     events = replication["events"][-_EVENTS_SHOWN:]
     if events:
         click.echo("\nWhat went wrong, the newest last:")
@@ -196,6 +206,11 @@ def advice(status: Document) -> list[str]:
             "This node has no link: it goes on alone, and what is written here stays here until a hub can be reached. "
             "Check its [[upstream]] and the network."
         )
+    found += [
+        "This node had another history than the cluster's, and has set it aside. See what the cluster lacks of it with "
+        f"`edgekv cluster unite {folder}`, and remove that folder when you have what you need."
+        for folder in replication["aside"]
+    ]
     for each in replication["unlinked"]:
         if not each["lag_changes"]:
             found.append(

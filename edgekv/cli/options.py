@@ -32,13 +32,9 @@ class AddressType(click.ParamType[Address]):
         if isinstance(value, Address):
             return value
         try:
-            address = Address.parse(str(value))
-            address.host.encode("idna")  # As connecting will: it fails there with an error that is no OSError.
+            return Address.parse(str(value))
         except ConfigError as error:
             self.fail(str(error), param, ctx)
-        except UnicodeError as error:
-            self.fail(f'"{value}" does not name a host ({error})', param, ctx)
-        return address
 
 
 class PathType(click.Path):

@@ -35,6 +35,9 @@ class Holder(NamedTuple):
     name: str
     node: NodeHttp
     keyspaces: frozenset[str]
+    node_name: str
+    linked: frozenset[str]
+    """The names of the nodes at the other ends of its links."""
 
 
 class Verdict(NamedTuple):
@@ -91,9 +94,9 @@ def verify(output: Output, http: tuple[Address, ...], timeout_s: float) -> int:
     if len(set(http)) < 2:
         raise InvalidRequest("there is nothing to compare: give --http for two nodes or more.")
     deadline = time.monotonic() + timeout_s
-    holders = [_holder(NodeHttp(address, ANSWER_S_MAX)) for address in dict.fromkeys(http)]
+    holders = [holder_of(NodeHttp(address, ANSWER_S_MAX)) for address in dict.fromkeys(http)]
     try:
-        verdicts = _verify(holders, deadline)
+        verdicts = compare(holders, deadline)
     finally:
         for holder in holders:
             holder.node.close()
@@ -105,7 +108,8 @@ def verify(output: Output, http: tuple[Address, ...], timeout_s: float) -> int:
     return DIFFERENT if DIFFERENT in codes else max(codes)
 
 
-def _holder(node: NodeHttp) -> Holder:
+def holder_of(node: NodeHttp) -> Holder:
+    """A node's own word of what it holds. Unavailable: it is none."""
     status = node.read("/v1/status").json()
     replication, keyspaces = status.get("replication"), node.read("/v1/admin/keyspaces").json().get("keyspaces")
     if not isinstance(replication, dict) or not isinstance(keyspaces, list):
@@ -116,10 +120,12 @@ def _holder(node: NodeHttp) -> Holder:
         for each in keyspaces
         if everything or each["system"] or not each["sites"] or status["site"] in each["sites"]
     }
-    return Holder(f"{status['node']} ({node.address})", node, frozenset(held))
+    linked = frozenset(link["peer"] for link in replication["links"] if link["peer"] is not None)
+    return Holder(f"{status['node']} ({node.address})", node, frozenset(held), status["node"], linked)
 
 
-def _verify(holders: list[Holder], deadline: float) -> list[Verdict]:
+def compare(holders: list[Holder], deadline: float) -> list[Verdict]:
+    """Each keyspace that two of these nodes hold. InvalidRequest: there is none."""
     names = sorted(frozenset[str]().union(*(holder.keyspaces for holder in holders)))
     held = {name: [holder for holder in holders if name in holder.keyspaces] for name in names}
     compared = {name: found for name, found in held.items() if len(found) > 1}

@@ -243,11 +243,15 @@ class Exchange:
     def _connect(self, call: Call[None]) -> Line:
         route = Route(self.addresses, random.random, place=self._place)
         behind: SessionBehind | None = None
+        tried = False
         while (left_s := call.deadline_s - time.monotonic()) > 0:
             time.sleep(min(route.pause_s(), left_s))
             try:
                 line = Line(route.place, route.address, call.deadline_s, self.terms)
             except (OSError, Unavailable, *wire.BROKEN) as error:
+                if tried and isinstance(error, TimeoutError) and time.monotonic() >= call.deadline_s:
+                    break  # The deadline cut it short: what was wrong before is why.
+                tried = True
                 route.failed(reason(error))
                 behind = error if isinstance(error, SessionBehind) else behind
             else:

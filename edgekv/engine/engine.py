@@ -30,7 +30,7 @@ from edgekv.limits import CLOCK_AHEAD_MS_MAX, HLC_FOLD_MAX, RESERVE_SEGMENTS, RE
 from edgekv.store.applied import ChainedVector, Progress, Stable
 from edgekv.store.lmdb_store import LmdbStore
 from edgekv.store.memtable import Memtable
-from edgekv.wal.record import Changes, pack_hlcs
+from edgekv.wal.record import Changes, Repair, pack_hlcs
 
 _SWEEP_ROWS: Final = 64
 _SWEEP_FACTOR: Final = 1
@@ -214,10 +214,18 @@ class Engine:
         return self.intake.receive(run)
 
     def flip(
-        self, number: KeyspaceId, spool_id: bytes, vector: ChainedVector, hlc: int, done: Callable[[], None]
+        self,
+        number: KeyspaceId,
+        spool_id: bytes,
+        vector: ChainedVector,
+        hlc: int,
+        done: Callable[[], None],
+        *,
+        repair: Repair | None = None,
+        failed: Callable[[str], None] = lambda sentence: None,
     ) -> None:
-        """Have the rows of a checked spool join those of a keyspace, then call ``done``; see `Flips.begin`."""
-        self.flips.begin(self.keyspaces.by_id[number], spool_id, vector, hlc, done)
+        """Have the rows of a checked spool join those of a keyspace, or mend them, then call ``done``; see `Flips.begin`."""
+        self.flips.begin(self.keyspaces.by_id[number], spool_id, vector, hlc, done, repair=repair, failed=failed)
 
     def create(self, policy: KeyspacePolicy) -> Keyspace:
         """One more keyspace. What was written below its prefix is misplaced from now on. ConfigError: see `Keyspaces.add`."""

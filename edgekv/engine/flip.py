@@ -41,7 +41,7 @@ from edgekv.limits import REBASE_AT_ONCE_MAX, REBASE_STEPS_MAX
 from edgekv.store.applied import ChainedVector, Progress
 from edgekv.store.lmdb_store import LmdbStore, Reading
 from edgekv.store.memtable import Memtable
-from edgekv.wal.record import Barrier, Changes, pack_barrier
+from edgekv.wal.record import Barrier, Changes, Repair, pack_barrier
 
 _NOT_YET: Final = 1 << 64
 """Above every LSN."""
@@ -53,6 +53,7 @@ class _Asked(NamedTuple):
     keyspace: Keyspace
     barrier: Barrier
     done: Callable[[], None]
+    failed: Callable[[str], None]
 
 
 class _Flip:
@@ -112,9 +113,20 @@ class Flips:
         return keyspace is not None and any(run.keyspace == keyspace.id for run in runs)
 
     def begin(
-        self, keyspace: Keyspace, spool_id: bytes, vector: ChainedVector, hlc: int, done: Callable[[], None]
+        self,
+        keyspace: Keyspace,
+        spool_id: bytes,
+        vector: ChainedVector,
+        hlc: int,
+        done: Callable[[], None],
+        *,
+        repair: Repair | None = None,
+        failed: Callable[[str], None] = lambda sentence: None,
     ) -> None:
         """Have the rows of a spool join the keyspace's own; ``vector`` and ``hlc`` are those of its head.
+
+        ``repair``: have them take the place of the own ones instead. That is right at one vector only: ``failed`` is called, and
+        nothing happens, when the keyspace has another one where the BARRIER would stand.
 
         If it raises, nothing happened. Forked: the spool has another history of an actor than this node, or changes of this node's own
         that it does not know. ClockTooFarAhead: its stamps are not folded in.
@@ -122,7 +134,7 @@ class Flips:
         self._check(keyspace, vector, hlc)
         self._kept[spool_id] = _NOT_YET  # also if it lay there at the start, as something to remove
         entries = [(actor, seq, chain) for actor, (seq, chain) in sorted(vector.items())]
-        self._waiting.append(_Asked(keyspace, Barrier(keyspace.id, spool_id, entries, hlc), done))
+        self._waiting.append(_Asked(keyspace, Barrier(keyspace.id, spool_id, entries, hlc, repair), done, failed))
         self.advance()
 
     def found(self, spool_ids: Iterable[bytes], lsn: int) -> None:
@@ -155,7 +167,10 @@ class Flips:
             elif flip.frame is None:
                 if self._memtable.frozen or self._checkpoints.requests:
                     return
-                self._log(flip)
+                if flip.asked.barrier.repair is not None and not self._is_even(flip.asked):
+                    self._cancel(flip)
+                else:
+                    self._log(flip)
             elif not flip.frame.done:
                 self._commit.kick()
                 return
@@ -233,6 +248,20 @@ class Flips:
     def _frames(self) -> list[Frame]:
         """Those that are not durable, oldest first."""
         return self._commit.overlays[::-1]
+
+    def _is_even(self, asked: _Asked) -> bool:
+        """Whether what the log has before this moment's frame ends, of the keyspace, is what the spool has."""
+        keyspace = asked.keyspace
+        heads = {**keyspace.vector, **keyspace.observed}
+        own = keyspace.vector.get(self._actor, Head(0, 0)).seq
+        return keyspace.seq == own and {(actor, *head) for actor, head in heads.items()} == set(asked.barrier.vector)
+
+    def _cancel(self, flip: _Flip) -> None:
+        """Nothing of it is in the log: changes go on, and its spool may go."""
+        self._kept[flip.asked.barrier.spool_id] = 0
+        self._flip = None
+        flip.asked.keyspace.held = self._checkpoints.paused = False
+        flip.asked.failed("the two nodes did not have the same changes any more when the rows were there")
 
     def _finish(self, flip: _Flip) -> None:
         keyspace, store, rebase = flip.asked.keyspace, self._store, flip.rebase

@@ -28,7 +28,7 @@ from edgekv.engine.keyspaces import Head, Keyspace, Keyspaces
 from edgekv.engine.merging import RegisterReader, RunMerger
 from edgekv.engine.misplaced import placed
 from edgekv.errors import ClockTooFarAhead, EdgeKVError, Forked, PeerFault
-from edgekv.ids import ACTOR_BYTES, Actor, KeyspaceId, actor_text
+from edgekv.ids import ACTOR_BYTES, Actor, KeyspaceId, actor_text, node_of
 from edgekv.limits import KEY_BYTES_MAX, VALUE_BYTES_MAX
 from edgekv.wal.record import Changes, Columns, Operations, pack_changes, unpack_body
 
@@ -107,11 +107,13 @@ class Intake:
     def _check_continues(self, keyspace: Keyspace, run: Changes, head: Head) -> None:
         who = f"{actor_text(run.actor)} in keyspace {keyspace.name!r}"
         if run.actor == self._actor:
-            raise Forked(f"it has changes of this node that this node does not know: {who}, up to {run.first_seq}.")
+            sentence = f"it has changes of this node that this node does not know: {who}, up to {run.first_seq}."
+            raise Forked.of(node_of(run.actor), sentence)
         if run.first_seq > head.seq + 1:
             raise PeerFault(f"it left out changes: {who} goes on at {run.first_seq}, here it ends at {head.seq}.")
         if run.first_seq <= head.seq or run.chain != head.chain:
-            raise Forked(f"it has another history of {who} from {run.first_seq} on, where this node has {head.seq}.")
+            sentence = f"it has another history of {who} from {run.first_seq} on, where this node has {head.seq}."
+            raise Forked.of(node_of(run.actor), sentence)
 
     def _merge(self, keyspace: Keyspace, run: Changes, body: Columns | Operations) -> None:
         """All rows of the run or none: they are made in a frame above, and moved down."""

@@ -6,7 +6,8 @@ the inode with the birth time that it records, and whenever the log beside it is
 incarnation is fsynced here before it is first used. A machine id is not judged: a rescheduled container is the same node.
 
 ``identity.json`` (format 1): ``cluster``, ``node`` (16 bytes, hex), ``incarnation`` (8 bytes, hex), ``name``, ``site``, ``inode``,
-``birth_ns`` (null where the file system has none), ``past`` (earlier incarnations, newest last).
+``birth_ns`` (null where the file system has none), ``past`` (earlier incarnations, newest last), ``aside`` (null, or the incarnation
+whose log and store the next start moves to ``forked/<incarnation>``: `set_aside`).
 """
 
 import ctypes
@@ -22,11 +23,13 @@ from edgekv.errors import ConfigError, Corruption, FormatUnknown
 from edgekv.ids import ID_BYTES, INCARNATION_BYTES, Actor, actor_text, node_actor
 from edgekv.node.directory import has_log, has_store
 from edgekv.node.json_file import replace_file
+from edgekv.store.applied import store_path, sync_path, wal_path
 
 _log: Final = logging.getLogger("edgekv.node")
 
 FORMAT: Final = 1
 FILE: Final = "identity.json"
+ASIDE: Final = "forked"
 _AT_EMPTY_PATH: Final = 0x1000
 _STATX_BTIME: Final = 0x800
 _STATX_BYTES: Final = 256
@@ -45,6 +48,7 @@ class Identity:
     name: str
     site: str
     past: tuple[bytes, ...] = ()
+    aside: bytes | None = None
 
     @property
     def actor(self) -> Actor:
@@ -79,13 +83,21 @@ def load_or_create(
         _write(path, fresh)
         return fresh
     identity, is_original = _read(path)
+    if identity.aside is not None:
+        _move_aside(directory, identity.aside)
+        identity, is_original = replace(identity, name=identity.name or name, aside=None), True
+        _write(path, identity)
+        _log.warning("%s: what the directory held lies in %s", path, directory / ASIDE / identity.past[-1].hex())
+        fresh_start = True
+    else:
+        fresh_start = False
     for word, asked, held in (("node", name, identity.name), ("site", site, identity.site)):
         if asked != held:
             raise ConfigError(
                 f"{path} belongs to {word} {held!r}, but this process was started as {word} {asked!r}. "
                 f"Start it with --{word} {held}, or give {asked!r} another --data-dir."
             )
-    if is_original and has_log(directory):
+    if is_original and (fresh_start or has_log(directory)):
         return identity
     renewed = reincarnate(directory, identity, entropy)
     reason = "there is no log beside it" if is_original else "the directory was copied or restored"
@@ -99,6 +111,59 @@ def reincarnate(directory: Path, identity: Identity, entropy: Entropy) -> Identi
     renewed = replace(identity, incarnation=_incarnation(counter, entropy), past=(*identity.past, identity.incarnation))
     _write(directory / FILE, renewed)
     return renewed
+
+
+def set_aside(directory: Path, identity: Identity, entropy: Entropy, *, as_another: bool) -> Identity:
+    """Have the next start begin empty: the cluster has another history of this node. Who it is then; on return that is fsynced.
+
+    ``as_another``: the node runs elsewhere as well, so it becomes another one, which may have another name.
+    """
+    counter = int.from_bytes(identity.incarnation[:4], "big") + 1
+    kept = directory / ASIDE / identity.incarnation.hex()
+    kept.mkdir(mode=0o700, parents=True, exist_ok=True)
+    (kept / FILE).write_bytes((directory / FILE).read_bytes())  # as a copy: whoever starts there is another incarnation
+    renewed = replace(
+        identity,
+        node=entropy(ID_BYTES) if as_another else identity.node,
+        name="" if as_another else identity.name,
+        incarnation=_incarnation(counter, entropy),
+        past=(*identity.past, identity.incarnation),
+        aside=identity.incarnation,
+    )
+    _write(directory / FILE, renewed)
+    return renewed
+
+
+def aside(directory: Path) -> list[str]:
+    """The folders with what was set aside."""
+    return sorted(str(folder) for folder in (directory / ASIDE).glob("*"))
+
+
+def _move_aside(directory: Path, incarnation: bytes) -> None:
+    """A crash in the middle is gone on from. Keyspaces keep their ids: their file is copied."""
+    target = directory / ASIDE / incarnation.hex()
+    target.mkdir(mode=0o700, parents=True, exist_ok=True)
+    keyspaces = directory / "keyspaces.json"
+    if keyspaces.exists():
+        (target / keyspaces.name).write_bytes(keyspaces.read_bytes())
+    for folder in (wal_path(directory), store_path(directory), sync_path(directory)):
+        moved = target / folder.name
+        if folder.exists() and not moved.exists():
+            folder.rename(moved)
+        folder.mkdir(mode=0o700, exist_ok=True)
+    for changed in (target, target.parent, directory):
+        descriptor = os.open(changed, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def renewed_ms(directory: Path, identity: Identity, now_ms: int) -> int:
+    """How long ago it took its incarnation, by the file's time; very long: it is its first. Never below 0."""
+    if not identity.past:
+        return 1 << 62
+    return max(0, now_ms - (directory / FILE).stat().st_mtime_ns // 1_000_000)
 
 
 def read(directory: Path) -> Identity:
@@ -123,6 +188,7 @@ def _write(path: Path, identity: Identity) -> None:
             "inode": inode,
             "birth_ns": birth_ns,
             "past": [incarnation.hex() for incarnation in identity.past],
+            "aside": None if identity.aside is None else identity.aside.hex(),
         }
 
     replace_file(path, record)
@@ -145,6 +211,7 @@ def _read(path: Path) -> tuple[Identity, bool]:
             name=record["name"],
             site=record["site"],
             past=tuple(bytes.fromhex(past) for past in record["past"]),
+            aside=None if record.get("aside") is None else bytes.fromhex(record["aside"]),
         )
         return identity, (record["inode"], record["birth_ns"]) == here
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:

@@ -22,6 +22,8 @@ from edgekv.replication.seen import SeenTable
 
 EVENTS_MAX: Final = 64
 """Of the last things that went wrong."""
+NO_SITE: Final = "-"
+"""Where the bytes of links are counted whose peers are no members."""
 Direction = Literal["sent", "received"]
 
 
@@ -184,10 +186,11 @@ class Figures:
         mine, theirs = (self._self.site, self._self.role), (member.site, member.role)
         return [k.id for k in self._engine.keyspaces.all if k.policy.held_at(*mine) and k.policy.held_at(*theirs)]
 
-    @staticmethod
-    def _count(totals: dict[tuple[Direction, str], int], direction: Direction, link: Link, size: int) -> None:
+    def _count(self, totals: dict[tuple[Direction, str], int], direction: Direction, link: Link, size: int) -> None:
+        """Of members by their site; strangers may name any, and are one."""
         if link.peer is not None:
-            key = direction, link.peer.site
+            member = self._members.members.get(link.peer.actor)
+            key = direction, member.site if member is not None else NO_SITE
             totals[key] = totals.get(key, 0) + size
 
 

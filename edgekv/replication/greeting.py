@@ -9,8 +9,8 @@ from typing import Final
 
 from edgekv.engine.engine import Engine
 from edgekv.engine.keyspaces import Head
-from edgekv.errors import Forked, PeerFault
-from edgekv.ids import KeyspaceId, actor_text
+from edgekv.errors import EdgeKVError, Forked, PeerFault
+from edgekv.ids import KeyspaceId, actor_text, node_of
 from edgekv.replication.holdings import Holdings
 from edgekv.replication.link import Link
 from edgekv.replication.link_table import LinkTable
@@ -31,7 +31,7 @@ class Greeting:
         holdings: Holdings,
         links: LinkTable,
         now_ms: Callable[[], int],
-        rolled_back: Callable[[], None],
+        rolled_back: Callable[[], bool],
     ) -> None:
         """``rolled_back``: see `Replication`."""
         self._engine: Final = engine
@@ -48,17 +48,16 @@ class Greeting:
         vectors: dict[int, ChainedVector] = {}
         for keyspace in self._holdings.all():
             vectors[keyspace.id] = {actor: (head.seq, head.chain) for actor, head in keyspace.vector.items()}
-        hlcs: dict[int, int] = {k.id: k.hlc for k in self._holdings.all()}
         return Hello(
             *(self._cluster, self._self.node, self._self.actor, self._self.name, self._self.site, self._self.role),
-            *(self._now_ms(), self._members.revision, vectors, hlcs, self._engine.checkpoints.ttl_durable_ms),
+            *(self._now_ms(), self._members.revision, vectors),
         )
 
     def accepts(self, link: Link, hello: Hello) -> bool:
         """Whether the link goes on. PeerFault, Forked: the peer is told why it does not."""
         if link.peer is not None:
             raise PeerFault("it said HELLO twice.")
-        link.name = hello.name
+        link.name, link.node, link.role = hello.name, hello.node, hello.role
         if hello.cluster != self._cluster:
             raise PeerFault(
                 f"it belongs to cluster {hello.cluster.hex()[:8]}, this node to {self._cluster.hex()[:8]}. "
@@ -66,10 +65,15 @@ class Greeting:
             )
         if hello.node == self._self.node:
             raise PeerFault("it is this node itself, or a copy of its directory that runs as the same incarnation.")
-        self.compare(hello)
+        try:
+            self.compare(link, hello)
+        except Forked as error:
+            if error.node == self._self.node and hello.role == "hub":
+                return False  # it sees the same, and says whether this node runs elsewhere as well
+            raise
         return self._is_wanted(link, hello)
 
-    def compare(self, hello: Hello) -> None:
+    def compare(self, link: Link, hello: Hello) -> None:
         """Equal numbers mean equal histories, and nobody knows more of this node than itself."""
         for number, vector in hello.vectors.items():
             keyspace = self._engine.keyspaces.by_id.get(KeyspaceId(number))
@@ -77,18 +81,27 @@ class Greeting:
                 continue  # what was deleted here with a keyspace that the site left is not missed
             own = vector.get(self._self.actor, (0, 0))[0]
             if own > keyspace.seq:
-                self._rolled_back()
-                raise Forked(
-                    f"it has {own} changes of this node in keyspace {keyspace.name!r}, and this node remembers {keyspace.seq}: "
-                    "its directory was set back. It goes on as another incarnation."
+                raise self._knows_more_of_me(
+                    link,
+                    hello,
+                    f"it has {own} changes of this node in keyspace {keyspace.name!r}, and this node remembers {keyspace.seq}",
                 )
             for actor, (seq, chain) in vector.items():
                 head = keyspace.vector.get(actor, Head(0, 0))
                 if seq == head.seq and chain != head.chain:
-                    raise Forked(
+                    raise Forked.of(
+                        node_of(actor),
                         f"it has another history of {actor_text(actor)} in keyspace {keyspace.name!r} up to {seq}: "
-                        "a directory was copied and both copies ran."
+                        "a directory was copied and both copies ran.",
                     )
+
+    def _knows_more_of_me(self, link: Link, hello: Hello, claim: str) -> EdgeKVError:
+        """What a peer is told that claims to. Believed are members, as this node knows them, and whom it was told to dial."""
+        if not (link.outgoing or self._members.is_open(hello.actor)):
+            return PeerFault(f"{claim}. It is no member that this node knows of, and is not believed.")
+        if not self._rolled_back():
+            return PeerFault(f"{claim}. This node took a new incarnation a moment ago, and takes no other so soon.")
+        return Forked(f"{claim}: its directory was set back. It goes on as another incarnation.")
 
     def _is_wanted(self, link: Link, hello: Hello) -> bool:
         """Of two links with one node one goes: the older of one direction, or the one that the higher node made."""

@@ -13,8 +13,9 @@ from typing import Final
 from edgekv.crdt.operation import PUT, Operation
 from edgekv.engine.engine import Engine
 from edgekv.engine.keyspaces import META_ID
-from edgekv.errors import Denied, NotFound
+from edgekv.errors import Denied, NotFound, Replaced, Unavailable
 from edgekv.ids import Actor, Vector, actor_text
+from edgekv.limits import STRANGERS_HEARD_MAX, VALUE_BYTES_MAX
 from edgekv.replication.keyspace_orders import KeyspaceOrders
 from edgekv.replication.log_source import covers
 from edgekv.replication.members import CLUSTER_KEY, STABLE_KEY, Announced, Member, Members, pack_announced, pack_cluster
@@ -80,10 +81,10 @@ class Leader:
             )
         if applicant.actor in members.members:
             if not members.is_open(applicant.actor):
-                raise Denied(_closed(applicant, any(m.state == "open" for m in members.of_node(applicant.node))))
+                raise refusal_of(applicant, any(m.state == "open" for m in members.of_node(applicant.node)))
             return False
         if members.of_node(applicant.node) and not any(m.state == "open" for m in members.of_node(applicant.node)):
-            raise Denied(_closed(applicant, False))
+            raise refusal_of(applicant, False)
         for other in members.open_members():
             if other.name == applicant.name and other.node != applicant.node:
                 raise Denied(f"there is a node {applicant.name!r} already. Start this one with another --node name.")
@@ -111,7 +112,9 @@ class Leader:
     def heard_hello(self, hello: Hello) -> None:
         """A member came: for a leader that has to find out what it has forgotten."""
         if self.is_leader and not self.leads:
-            self._heard[hello.node] = hello
+            known = {member.node for member in self._members.open_members()}
+            if hello.node in known or len(self._heard.keys() - known) < STRANGERS_HEARD_MAX:
+                self._heard[hello.node] = hello
 
     def tick(self, now_ms: int, own: Mapping[int, Vector]) -> None:
         """Settle what can be, announce what is stable. ``own``: this node's durable vectors."""
@@ -130,12 +133,16 @@ class Leader:
             self._clear_expired()
 
     def _return(self, own: Mapping[int, Vector]) -> None:
-        """After a restore: everybody is here, and nothing that they have is missing."""
+        """After a restore: everybody is here, and nothing that they have is missing.
+
+        Of a member that was restored as well only its meta counts: its changes it sends when it is admitted, which this leader does.
+        """
         others = {member.node for member in self._members.open_members()} - {self._self.node}
         complete = others <= self._heard.keys() and all(
             covers(own.get(keyspace, {}), {actor: seq for actor, (seq, _) in vector.items()})
             for hello in self._heard.values()
             for keyspace, vector in hello.vectors.items()
+            if keyspace == META_ID or self._members.is_open(hello.actor)
         )
         if complete:
             self._heard.clear()
@@ -167,7 +174,13 @@ class Leader:
         last = members.announced
         if stable is not None and (last is None or _says_more(stable, last.stable)):
             announced = Announced(number=1 if last is None else last.number + 1, stable=stable)
-            self._write([(STABLE_KEY, pack_announced(announced))])
+            row = pack_announced(announced)
+            if len(row) > VALUE_BYTES_MAX:
+                raise Unavailable(
+                    f"what is stable takes {len(row)} bytes, and an entry of meta {VALUE_BYTES_MAX}: there are too many actors or "
+                    "keyspaces, and deletions are not forgotten any more."
+                )
+            self._write([(STABLE_KEY, row)])
 
     def _clear_expired(self) -> None:
         """Remove keys whose expiry has passed for everybody (engine/expired_keys.py)."""
@@ -226,11 +239,13 @@ class Leader:
         self._members.refresh()
 
 
-def _closed(applicant: Applicant, goes_on: bool) -> str:
+def refusal_of(applicant: Applicant, goes_on: bool) -> Denied:
     """Why an actor is not a member any more."""
     if goes_on:
-        return f"{actor_text(applicant.actor)} was closed: its node goes on under another incarnation. Is it running twice?"
-    return (
+        return Replaced(
+            f"{actor_text(applicant.actor)} was closed: its node goes on under another incarnation. Is it running twice?"
+        )
+    return Denied(
         f"{applicant.name!r} was removed from the cluster. To have it back, start it with an empty --data-dir; "
         "what it had not sent before can be read there, and exported."
     )

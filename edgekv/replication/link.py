@@ -31,6 +31,8 @@ class Link:
         self.name = ""
         """Of the other node, as it says; empty before that."""
         self.sender: Sender | None = None
+        self.node, self.role = b"", ""
+        """The peer's, as it says in its HELLO, whatever comes of it."""
         self.since_ms: Final = wall_ms
         self.sent_ms = now_ms
         self.heard_ms = now_ms
@@ -60,6 +62,8 @@ class Link:
         """By keyspace the spool that was offered here (replication/row_sync.py)."""
         self.wanted: Final[dict[int, tuple[bytes, int]]] = {}
         """By keyspace the spool that the peer wants, and from which offset on."""
+        self.asked: Final[set[int]] = set()
+        """Keyspaces whose rows the peer asked for although it has all changes (replication/repairs.py)."""
         self.synced: Final[set[int]] = set()
         """Keyspaces of which the peer got rows here, or had them when they were offered."""
         self.deferred: Final[dict[int, SyncOffer]] = {}

@@ -38,6 +38,8 @@ class LinkTable:
         now_ms: Callable[[], int],
         monotonic_ms: Callable[[], int],
     ) -> None:
+        self.judge: Callable[[Link, EdgeKVError], EdgeKVError] = lambda link, error: error
+        """Set once: what a peer is told of an error (copies.py)."""
         self.by_number: Final = by_number
         self._transport: Final = transport
         self._figures: Final = figures
@@ -63,6 +65,7 @@ class LinkTable:
 
     def refuse(self, link: Link, error: EdgeKVError) -> None:
         """End a link because of the peer, which is told."""
+        error = self.judge(link, error)
         self.note(link, str(error))
         if link.number in self.by_number:
             self.send(link, Refused(error.code, str(error)))

@@ -8,10 +8,10 @@ from collections.abc import Callable
 from typing import Final
 
 from edgekv.engine.engine import Engine
-from edgekv.errors import Denied, PeerFault, Unavailable
+from edgekv.errors import Copied, Denied, PeerFault, Replaced, Unavailable
 from edgekv.ids import Actor, KeyspaceId, actor_text
 from edgekv.replication.acks import HUB, Acks
-from edgekv.replication.leader import Leader
+from edgekv.replication.leader import Leader, refusal_of
 from edgekv.replication.link import Link
 from edgekv.replication.link_table import LinkTable
 from edgekv.replication.members import Members
@@ -89,6 +89,8 @@ class Membership:
             return
         try:
             self.admit(Applicant(peer.node, peer.actor, peer.name, peer.site, peer.role))
+        except Replaced as error:
+            self._links.refuse(link, Copied(str(error)))
         except Denied as error:
             self._links.refuse(link, PeerFault(str(error)))
 
@@ -100,6 +102,10 @@ class Membership:
 
     def admit(self, applicant: Applicant) -> None:
         """Make a node a member, or have the leader do it. Denied: it may not be one."""
+        known = self._members.members.get(applicant.actor)
+        nodes_open = any(member.state == "open" for member in self._members.of_node(applicant.node))
+        if known is not None and known.state != "open" and nodes_open:
+            raise refusal_of(applicant, True)
         if self._engine.admission.read_only is not None or self._members.unreadable is not None:
             return
         if not self._members.founded and self._founder:

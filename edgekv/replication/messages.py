@@ -1,7 +1,6 @@
 """What nodes say to each other: msgpack arrays, the first element the code. Pure.
 
-    HELLO       [1, cluster 16 B, node 16 B, actor 25 B, name, site, role, wall_ms, revision, {keyspace: [[actor, seq, chain], ...]},
-                 {keyspace: hlc}, ttl_ms]
+    HELLO       [1, cluster 16 B, node 16 B, actor 25 B, name, site, role, wall_ms, revision, {keyspace: [[actor, seq, chain], ...]}]
                 the first message of both sides. The vectors are durable ones, of the keyspaces that the node holds: to these it
                 subscribes
     REFUSED     [2, code, sentence]                 the sender closes the link
@@ -22,6 +21,9 @@
                 the rows are in; the log from this vector on is wanted
     SYNC_GONE   [14, keyspace, spool]
                 this spool is not there any more; if the receiver still needs rows, another one is offered
+    SYNC_ASK    [16, keyspace]
+                a repair (replication/repairs.py): offer rows although the receiver has all changes. SYNC_GONE with a spool of zeros
+                says that the rows here are damaged
     HOLDS       [15, {keyspace: [[actor, seq, chain], ...]}]
                 what the sender holds besides, since a keyspace was created or its site was added to one
     JOIN        [12, name, site, role]              the only message of a node that has no cluster yet
@@ -37,7 +39,7 @@ from typing import Any, Final, NamedTuple
 from edgekv.codec import pack, unpack
 from edgekv.errors import InvalidRequest, PeerFault
 from edgekv.ids import ACTOR_BYTES, ID_BYTES, Actor, Vector
-from edgekv.limits import HLC_FOLD_MAX
+from edgekv.limits import HLC_FOLD_MAX, VECTOR_ENTRIES_MAX
 from edgekv.wal.record import Changes
 
 HELLO: Final = 1
@@ -54,9 +56,11 @@ SYNC_DONE: Final = 11
 JOIN: Final = 12
 WELCOME: Final = 13
 SYNC_GONE: Final = 14
+SYNC_ASK: Final = 16
 HOLDS: Final = 15
 
 SPOOL_ID_BYTES: Final = 8
+NO_SPOOL: Final = bytes(SPOOL_ID_BYTES)
 ChainedVector = dict[Actor, tuple[int, int]]
 """Per actor its highest seq and the chain value after it."""
 
@@ -73,8 +77,6 @@ class Hello(NamedTuple):
     wall_ms: int
     revision: int
     vectors: dict[int, ChainedVector]  # by keyspace
-    hlcs: dict[int, int]
-    ttl_ms: int
 
 
 class Refused(NamedTuple):
@@ -177,6 +179,12 @@ class SyncGone(NamedTuple):
     spool: bytes
 
 
+class SyncAsk(NamedTuple):
+    """Offer the rows of a keyspace."""
+
+    keyspace: int
+
+
 class Holds(NamedTuple):
     """What the peer has of keyspaces that its HELLO does not name."""
 
@@ -211,6 +219,7 @@ Message = (
     | SyncPiece
     | SyncDone
     | SyncGone
+    | SyncAsk
     | Holds
     | Join
     | Welcome
@@ -222,7 +231,7 @@ def pack_message(message: Message) -> bytes:  # noqa: PLR0912 - one arm for each
     match message:
         case Hello():
             vectors = {keyspace: _chained_list(vector) for keyspace, vector in message.vectors.items()}
-            return pack([HELLO, *message[:8], vectors, message.hlcs, message.ttl_ms])
+            return pack([HELLO, *message[:8], vectors])
         case Refused():
             return pack([REFUSED, *message])
         case Runs(runs):
@@ -245,6 +254,8 @@ def pack_message(message: Message) -> bytes:  # noqa: PLR0912 - one arm for each
             return pack([SYNC_DONE, message.keyspace, _chained_list(message.vector)])
         case SyncGone():
             return pack([SYNC_GONE, *message])
+        case SyncAsk():
+            return pack([SYNC_ASK, *message])
         case Holds(vectors):
             return pack([HOLDS, {keyspace: _chained_list(vector) for keyspace, vector in vectors.items()}])
         case Join():
@@ -276,14 +287,12 @@ def _parse(fields: Any) -> Message | None:  # noqa: PLR0912 - one arm for each r
             return Heartbeat(_number(wall_ms))
         case [6, list(members)]:
             return SeenList([_seen(member) for member in members])
-        case [1, bytes(), bytes(), bytes(), str(), str(), str(), int(), int(), dict(vectors), dict(hlcs), int(ttl_ms)]:
-            _, cluster, node, actor, name, site, role, wall_ms, revision, _, _, _ = fields
+        case [1, bytes(), bytes(), bytes(), str(), str(), str(), int(), int(), dict(vectors)]:
+            _, cluster, node, actor, name, site, role, wall_ms, revision, _ = fields
             return Hello(
                 *(_id(cluster), _id(node), _actor(actor), _text(name), _text(site), _role(role)),
                 *(_number(wall_ms), _number(revision)),
-                {_number(keyspace): _chained(vector) for keyspace, vector in vectors.items()},
-                {_number(keyspace): _number(hlc) for keyspace, hlc in hlcs.items()},
-                _number(ttl_ms),
+                {_number(keyspace): _chained(vector) for keyspace, vector in _bounded(vectors).items()},
             )
         case [2, str(code), str(sentence)]:
             return Refused(code[:64], sentence[:1000])
@@ -301,6 +310,8 @@ def _parse(fields: Any) -> Message | None:  # noqa: PLR0912 - one arm for each r
             return SyncDone(_number(keyspace), _chained(vector))
         case [14, int(keyspace), bytes(spool)]:
             return SyncGone(_number(keyspace), _spool(spool))
+        case [16, int(keyspace)]:
+            return SyncAsk(_number(keyspace))
         case [15, dict(vectors)]:
             return Holds({_number(keyspace): _chained(vector) for keyspace, vector in vectors.items()})
         case [12, str(name), str(site), str(role)]:
@@ -335,11 +346,19 @@ def _applicant(fields: Any) -> Applicant:
             raise ValueError("an applicant has another shape")
 
 
+def _bounded(vectors: Mapping[Any, Any]) -> Mapping[Any, Any]:
+    if sum(map(len, vectors.values()), len(vectors)) > VECTOR_ENTRIES_MAX:
+        raise ValueError(f"vectors have more than {VECTOR_ENTRIES_MAX} entries")
+    return vectors
+
+
 def _vectors(vectors: Mapping[Any, Any]) -> dict[int, Vector]:
+    _bounded(vectors)
     return {_number(keyspace): {_actor(a): _number(seq) for a, seq in vector} for keyspace, vector in vectors.items()}
 
 
 def _chained(vector: list[Any]) -> ChainedVector:
+    _bounded({0: vector})
     return {_actor(actor): (_number(seq), _number(chain)) for actor, seq, chain in vector}
 
 

@@ -19,6 +19,7 @@ from edgekv.errors import Denied, PeerFault
 from edgekv.ids import KeyspaceId, actor_text
 from edgekv.limits import LINKS_LOOK_MS, PEER_DEAD_MS, PEER_HEARTBEAT_MS, SEEN_INTERVAL_MS
 from edgekv.replication.acks import HUB, Acks
+from edgekv.replication.copies import Copies
 from edgekv.replication.figures import Figures
 from edgekv.replication.greeting import Greeting
 from edgekv.replication.holdings import Holdings
@@ -41,6 +42,7 @@ from edgekv.replication.messages import (
     Refused,
     Runs,
     SeenList,
+    SyncAsk,
     SyncDone,
     SyncGone,
     SyncOffer,
@@ -49,6 +51,7 @@ from edgekv.replication.messages import (
     Welcome,
     parse,
 )
+from edgekv.replication.repairs import Repairs
 from edgekv.replication.row_sync import RowSync
 from edgekv.replication.seen import SeenTable
 from edgekv.replication.seen_hearing import SeenHearing
@@ -75,14 +78,15 @@ class Replication:
         now_ms: Callable[[], int],
         monotonic_ms: Callable[[], int],
         kick: Callable[[], None],
-        rolled_back: Callable[[], None],
+        rolled_back: Callable[[], bool],
         acks: Acks,
         store: LmdbStore,
         folder: SpoolFolder,
         entropy: Callable[[int], bytes],
     ) -> None:
         """``founder``: it has no upstream. ``remember``: write these keyspaces down durably. ``kick``: flush soon. ``rolled_back``: a
-        peer has changes of this node that it does not remember; it must go on as another incarnation.
+        peer has changes of this node that it does not remember; it must go on as another incarnation; whether
+        it does.
         """
         self._engine: Final = engine
         self._cluster: Final = cluster
@@ -106,6 +110,9 @@ class Replication:
         table = LinkTable(self.links, transport, self.figures, now_ms=now_ms, monotonic_ms=monotonic_ms)
         self._table: Final = table
         self._holdings: Final = Holdings(engine, self.members, myself)
+        self.copies: Final = Copies(self.links, myself.node)
+        table.judge = self.copies.judge
+        self.repairs: Final = Repairs(engine=engine, store=store, links=table, now_ms=now_ms, monotonic_ms=monotonic_ms)
         self.row_sync: Final = RowSync(
             engine=engine,
             store=store,
@@ -115,6 +122,7 @@ class Replication:
             send=table.send,
             refuse=table.refuse,
             note=table.say,
+            repairs=self.repairs,
             entropy=entropy,
             now_ms=monotonic_ms,
         )
@@ -228,6 +236,7 @@ class Replication:
         """About ten times a second."""
         now, monotonic = self._now_ms(), self._monotonic_ms()
         self.work()
+        self.repairs.look()
         for link in self._table:
             if monotonic - link.heard_ms > PEER_DEAD_MS:
                 self._table.close(link, f"the peer has said nothing for {PEER_DEAD_MS // 1000} s")
@@ -270,7 +279,11 @@ class Replication:
 
     def status(self) -> dict[str, object]:
         """Figures for people and scripts."""
-        return self.figures.status(self._now_ms(), self._monotonic_ms())
+        return {
+            **self.figures.status(self._now_ms(), self._monotonic_ms()),
+            "repairs": self.repairs.status(),
+            "aside": self.copies.aside,
+        }
 
     def _tell_seen(self) -> None:
         """What is said of a revision is said by a node that follows it: it makes no change any more where its site was taken off."""
@@ -306,6 +319,7 @@ class Replication:
             self._greeted(link, message)
         elif isinstance(message, Refused):
             self._table.note(link, f"refused this node: {message.sentence}")
+            self.copies.refused(link, message)
             self._table.close(link, message.sentence, told=True)
         elif isinstance(message, Join):
             self._asked_to_join(link)
@@ -315,7 +329,7 @@ class Replication:
             self._streams.came(link, message.runs)
         elif isinstance(message, Ack):
             self._streams.acknowledged(link, message)
-        elif isinstance(message, SyncOffer | SyncWant | SyncPiece | SyncDone | SyncGone):
+        elif isinstance(message, SyncOffer | SyncWant | SyncPiece | SyncDone | SyncGone | SyncAsk):
             self._sync(link, message)
         elif isinstance(message, SeenList | Holds):
             self._heard(link, message)
@@ -331,7 +345,7 @@ class Replication:
             self._hearing.heard(link, message.members)
             return
         assert link.peer is not None
-        self._greeting.compare(link.peer._replace(vectors=message.vectors))
+        self._greeting.compare(link, link.peer._replace(vectors=message.vectors))
         self._subscriptions.heard(link, message)
 
     def _greeted(self, link: Link, hello: Hello) -> None:
@@ -358,12 +372,12 @@ class Replication:
             with suppress(Denied):  # the hub that asks hears nothing, and its peer waits
                 self.membership.admit(applicant)
 
-    def _sync(self, link: Link, message: SyncOffer | SyncWant | SyncPiece | SyncDone | SyncGone) -> None:
+    def _sync(self, link: Link, message: SyncOffer | SyncWant | SyncPiece | SyncDone | SyncGone | SyncAsk) -> None:
         """Rows instead of changes (row_sync.py)."""
         keyspace = self._engine.keyspaces.by_id.get(KeyspaceId(message.keyspace))
         assert link.peer is not None and link.sender is not None
         # It may ask as whom this node sends changes to may: a restored leader, too.
-        asks = isinstance(message, SyncWant | SyncDone)
+        asks = isinstance(message, SyncWant | SyncDone | SyncAsk)
         if keyspace is not None and not asks and self._holdings.left(keyspace):
             return  # it was offered when the site had not been taken off it
         if keyspace is None or not self._holdings.holds(keyspace):
@@ -384,6 +398,9 @@ class Replication:
             self._streams.acknowledge(link)
         elif isinstance(message, SyncWant):
             self.row_sync.wanted(link, message)
+            self._streams.pump(link)
+        elif isinstance(message, SyncAsk):
+            self.row_sync.asked(link, message.keyspace)
             self._streams.pump(link)
         elif isinstance(message, SyncGone):
             self.row_sync.gone(link, message)

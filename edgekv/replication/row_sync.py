@@ -18,10 +18,18 @@ from edgekv.engine.engine import Engine
 from edgekv.engine.keyspaces import Keyspace
 from edgekv.errors import Corruption, EdgeKVError, FormatUnknown, PeerFault, Unavailable
 from edgekv.ids import Actor, KeyspaceId, Vector
-from edgekv.limits import PEER_MESSAGE_BYTES, PEER_MESSAGES_AT_ONCE, PEER_WINDOW_BYTES, SPOOL_KEEP_MS, SYNC_SILENCE_MS
+from edgekv.limits import (
+    LMDB_MAP_BYTES,
+    PEER_MESSAGE_BYTES,
+    PEER_MESSAGES_AT_ONCE,
+    PEER_WINDOW_BYTES,
+    SPOOL_KEEP_MS,
+    SYNC_SILENCE_MS,
+)
 from edgekv.replication.link import Link
 from edgekv.replication.log_source import LogSource, covers
 from edgekv.replication.messages import (
+    NO_SPOOL,
     SPOOL_ID_BYTES,
     Message,
     SyncDone,
@@ -30,10 +38,12 @@ from edgekv.replication.messages import (
     SyncPiece,
     SyncWant,
 )
+from edgekv.replication.repairs import Repairs
 from edgekv.store.lmdb_store import LmdbStore, StoreError
-from edgekv.store.spool import SpoolWriter, keep
+from edgekv.store.spool import SpoolWriter
 from edgekv.store.spool_check import SpoolCheck
 from edgekv.store.spool_transfer import Part, SpoolFolder
+from edgekv.wal.record import Repair
 
 PIECE_OVERHEAD_BYTES: Final = 64
 _WRITE_ROWS: Final = 2_000
@@ -58,12 +68,15 @@ class Outgoing:
 class Incoming:
     """A spool that is taken in: pieces, then a check of all of it, then the flip."""
 
-    def __init__(self, offer: SyncOffer, part: Part, link: Link, now_ms: int) -> None:
+    def __init__(self, offer: SyncOffer, part: Part, link: Link, repair: Repair | None, now_ms: int) -> None:
         self.offer: Final = offer
         self.part: Final = part
         self.link: Link = link
+        self.repair = repair
+        """What its rows were asked for; None: a sync."""
         self.check: SpoolCheck | None = None
         self.flipping = False
+        """It is made durable, or becomes part of the keyspace: no way back."""
         self.waiting: Final[deque[SyncPiece]] = deque()
         """Pieces that came while the disk is full, as many as the peer has credit for."""
         self.heard_ms = now_ms
@@ -83,6 +96,7 @@ class RowSync:
         send: Callable[[Link, Message], None],
         refuse: Callable[[Link, EdgeKVError], None],
         note: Callable[[str], None],
+        repairs: Repairs,
         entropy: Callable[[int], bytes],
         now_ms: Callable[[], int],
     ) -> None:
@@ -95,6 +109,7 @@ class RowSync:
         self._send: Final = send
         self._refuse: Final = refuse
         self._note: Final = note
+        self._repairs: Final = repairs
         self._entropy: Final = entropy
         self._now_ms: Final = now_ms
         self._outgoing: Final[dict[int, Outgoing]] = {}
@@ -112,8 +127,11 @@ class RowSync:
     def pump(self, link: Link) -> None:
         """Offer what the peer needs and cannot get from the log; send pieces of what it asked for, as far as its credit goes."""
         assert link.sender is not None
-        for keyspace in sorted(link.sender.beyond - link.offered.keys() - self._unreadable):
-            spooled = self._spooled(keyspace)
+        for keyspace in link.asked & self._unreadable:
+            link.asked.discard(keyspace)
+            self._send(link, SyncGone(keyspace, NO_SPOOL))
+        for keyspace in sorted((link.sender.beyond | link.asked) - link.offered.keys() - self._unreadable):
+            spooled = self._spooled(keyspace) if keyspace not in link.asked or self._is_fresh(keyspace) else None
             if spooled is not None and spooled.offer is not None:
                 if keyspace in link.synced:
                     self._note_again(link, keyspace)
@@ -124,6 +142,25 @@ class RowSync:
                 return
             keyspace, (spool, offset) = next(iter(link.wanted.items()))
             self._send_piece(link, keyspace, spool, offset)
+
+    def asked(self, link: Link, keyspace: int) -> None:
+        """The peer has all changes and wants rows: they are offered at the vector of this moment, as soon as LMDB has it."""
+        link.asked.add(keyspace)
+        link.offered.pop(keyspace, None)
+
+    def _is_fresh(self, keyspace: int) -> bool:
+        """Whether a spool would stand, or stands, where the keyspace does; what is missing for that is asked for."""
+        durable = _seqs(self._engine.keyspaces.by_id[KeyspaceId(keyspace)])
+        found = self._outgoing.get(keyspace)
+        if found is not None:
+            if found.offer is None or found.vector == durable:
+                return True
+            self._drop(keyspace)
+        stored = self._store.applied().vectors.get(keyspace, {})
+        if {actor: seq for actor, (seq, _) in stored.items()} == durable:
+            return True
+        self._engine.checkpoints.carry()
+        return False
 
     def _spooled(self, keyspace: int) -> Outgoing | None:
         """A spool from which the log can go on, or the one that is being written; None: it cannot be written yet."""
@@ -175,6 +212,8 @@ class RowSync:
 
     def gone(self, link: Link, gone: SyncGone) -> None:
         """The peer does not have the spool that it offered."""
+        if gone.spool == NO_SPOOL and self._repairs.asked_of(link, gone.keyspace) is not None:
+            self._repairs.failed("its own rows cannot be read either")
         link.deferred.pop(gone.keyspace, None)
         incoming = self._incoming
         if incoming is not None and incoming.link is link and incoming.offer.spool == gone.spool and not incoming.check:
@@ -201,6 +240,7 @@ class RowSync:
         """The peer has the rows: the log goes on."""
         assert link.sender is not None
         link.offered.pop(done.keyspace, None)
+        link.asked.discard(done.keyspace)
         link.wanted.pop(done.keyspace, None)
         link.synced.add(done.keyspace)
         link.sender.took_rows(done.keyspace, {actor: seq for actor, (seq, _) in done.vector.items()})
@@ -210,7 +250,10 @@ class RowSync:
     def offered(self, link: Link, offer: SyncOffer) -> None:
         """Take a spool in, unless another one is under way; then it is offered again when that is done."""
         keyspace = self._engine.keyspaces.by_id[KeyspaceId(offer.keyspace)]
-        if covers(_seqs(keyspace), {actor: seq for actor, (seq, _) in offer.vector.items()}):
+        if offer.bytes > LMDB_MAP_BYTES:
+            raise PeerFault(f"it offers {offer.bytes} bytes of rows, and no store holds more than {LMDB_MAP_BYTES}.")
+        repair = self._repairs.asked_of(link, offer.keyspace)
+        if repair is None and covers(_seqs(keyspace), {actor: seq for actor, (seq, _) in offer.vector.items()}):
             self._send(link, SyncDone(offer.keyspace, _chained(keyspace)))
             return
         if self._engine.admission.disk_full or self._engine.admission.read_only is not None:
@@ -220,6 +263,7 @@ class RowSync:
         if (
             incoming is not None
             and incoming.offer.spool == offer.spool
+            and incoming.repair is repair
             and not incoming.flipping
             and not incoming.check
         ):
@@ -230,7 +274,7 @@ class RowSync:
             link.deferred[offer.keyspace] = offer
             return
         if incoming is not None:
-            incoming.part.close()
+            self._give_up(incoming)
         try:
             self._folder.remove_parts(but=offer.spool)
             part = self._folder.part(offer.spool)
@@ -239,7 +283,7 @@ class RowSync:
         except OSError as error:
             self._incoming = None
             raise _cannot_keep(error) from error
-        self._incoming = Incoming(offer, part, link, self._now_ms())
+        self._incoming = Incoming(offer, part, link, repair, self._now_ms())
         if part.size == offer.bytes:
             self._begin_check(self._incoming)
         else:
@@ -306,25 +350,49 @@ class RowSync:
             return
         incoming.part.close()
         keyspace = self._engine.keyspaces.by_id[KeyspaceId(offer.keyspace)]
+        incoming.flipping = True
+        self._folder.keep(
+            incoming.part.path,
+            offer.spool,
+            lambda error: self._kept(incoming, keyspace, check.head.ttl_ms, error),
+        )
+
+    def _kept(self, incoming: Incoming, keyspace: Keyspace, ttl_ms: int, error: OSError | None) -> None:
+        """The spool is durable: flip."""
+        if self._incoming is not incoming:
+            return  # the node stops
+        if error is not None:
+            self._fail(incoming, error)
+            return
+        offer = incoming.offer
         try:
-            keep(incoming.part.path, self._folder.path, offer.spool)
-            incoming.flipping = True
-            self._engine.checkpoints.learn_ttl(check.head.ttl_ms)
+            self._engine.checkpoints.learn_ttl(ttl_ms)
             self._engine.flip(
-                keyspace.id, offer.spool, offer.vector, offer.hlc, lambda: self._flipped(incoming, keyspace)
+                *(keyspace.id, offer.spool, offer.vector, offer.hlc, lambda: self._flipped(incoming, keyspace)),
+                repair=incoming.repair,
+                failed=lambda sentence: self._not_flipped(incoming, keyspace, sentence),
             )
-        except PeerFault as error:
+        except PeerFault as fault:
             self._folder.remove(offer.spool)
             self._give_up(incoming)
-            self._refuse(incoming.link, error)
-        except OSError as error:
-            self._fail(incoming, error)
+            self._refuse(incoming.link, fault)
 
     def _flipped(self, incoming: Incoming, keyspace: Keyspace) -> None:
         self._incoming = None
-        self.syncs_total += 1
+        if incoming.repair is None:
+            self.syncs_total += 1
+        else:
+            self._unreadable.discard(keyspace.id)
+            self._repairs.done()
         if keyspace.id in self._outgoing:
             self._drop(keyspace.id)  # the log goes on from it to a BARRIER that it does not cover
+        if incoming.link.is_up:
+            self._send(incoming.link, SyncDone(keyspace.id, _chained(keyspace)))
+
+    def _not_flipped(self, incoming: Incoming, keyspace: Keyspace, sentence: str) -> None:
+        """Of a repair nothing was done."""
+        self._incoming = None
+        self._repairs.failed(sentence)
         if incoming.link.is_up:
             self._send(incoming.link, SyncDone(keyspace.id, _chained(keyspace)))
 
@@ -361,6 +429,8 @@ class RowSync:
         if incoming.check is not None:
             incoming.check.close()
         self._incoming = None
+        if incoming.repair is not None:
+            self._repairs.failed("its rows did not come whole")
 
     # -- both
 
@@ -456,6 +526,7 @@ class RowSync:
         incoming = self._incoming
         if incoming is not None and not incoming.flipping:
             self._give_up(incoming)
+        self._incoming = None
 
     def _drop(self, keyspace: int) -> None:
         outgoing = self._outgoing.pop(keyspace)

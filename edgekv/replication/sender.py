@@ -15,7 +15,7 @@ from typing import Final
 from edgekv.engine.engine import Engine
 from edgekv.engine.tail import LogCursor
 from edgekv.errors import CursorLost, Forked, PeerFault
-from edgekv.ids import Actor, KeyspaceId, Vector, actor_text
+from edgekv.ids import Actor, KeyspaceId, Vector, actor_text, node_of
 from edgekv.replication.log_source import LogSource, covers
 from edgekv.wal.record import Barrier, Changes
 
@@ -132,7 +132,12 @@ class Sender:
         return bool(records)
 
     def _pass(self, barrier: Barrier) -> None:
-        """Here rows came in whose changes this log does not have: who lacks any of them needs rows as well."""
+        """Here rows came in whose changes this log does not have: who lacks any of them needs rows as well.
+
+        A repair brought rows whose changes the log has.
+        """
+        if barrier.repair is not None:
+            return
         need = {actor: seq for actor, seq, _ in barrier.vector}
         if barrier.keyspace in self.keyspaces and not covers(self.has[barrier.keyspace], need):
             self.keyspaces.discard(barrier.keyspace)
@@ -145,7 +150,10 @@ class Sender:
         if last_seq <= known:
             return False
         if run.first_seq <= known:
-            raise Forked(f"its history of {actor_text(run.actor)} ends at {known}, inside a run of this node's.")
+            raise Forked.of(
+                node_of(run.actor),
+                f"its history of {actor_text(run.actor)} ends at {known}, inside a run of this node's.",
+            )
         if run.first_seq > known + 1:
             raise PeerFault(
                 f"its history of {actor_text(run.actor)} ends at {known}, and this node's log goes on at {run.first_seq}."

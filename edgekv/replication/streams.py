@@ -12,7 +12,13 @@ from edgekv.engine.engine import Engine
 from edgekv.engine.keyspaces import META_ID
 from edgekv.errors import Corruption, CursorLost, FormatUnknown, PeerFault, Unavailable
 from edgekv.ids import Actor, KeyspaceId, Vector, actor_text, node_of
-from edgekv.limits import PEER_ACK_BYTES, PEER_MESSAGE_BYTES, PEER_MESSAGES_AT_ONCE, PEER_WINDOW_BYTES
+from edgekv.limits import (
+    PEER_ACK_BYTES,
+    PEER_MESSAGE_BYTES,
+    PEER_MESSAGES_AT_ONCE,
+    PEER_WINDOW_BYTES,
+    VECTOR_ENTRIES_MAX,
+)
 from edgekv.replication.acks import Acks, Peer
 from edgekv.replication.holdings import Holdings
 from edgekv.replication.link import Link
@@ -88,7 +94,7 @@ class Streams:
         if sender is None or not link.is_up:
             return
         try:
-            if sender.beyond or link.wanted:
+            if sender.beyond or link.wanted or link.asked:
                 self._row_sync.pump(link)
             for _ in range(PEER_MESSAGES_AT_ONCE):
                 if link.unacknowledged >= PEER_WINDOW_BYTES or (sender.scanning and not scan):
@@ -151,7 +157,10 @@ class Streams:
             raise PeerFault(
                 "it acknowledges changes that this node has never made."
             )  # later ones must not count as covered
-        link.acknowledged.setdefault(keyspace, {}).update(vector)
+        acknowledged = link.acknowledged.setdefault(keyspace, {})
+        acknowledged.update(vector)
+        if len(acknowledged) > VECTOR_ENTRIES_MAX:
+            raise PeerFault(f"it acknowledges changes of more than {VECTOR_ENTRIES_MAX} actors.")
         self._acks.heard(_peer(peer), KeyspaceId(keyspace), vector)
 
     # -- and come in

@@ -1,5 +1,7 @@
 """What a running node has to do with other nodes: replication, its connections, its listener, and the dialing of its upstreams."""
 
+import asyncio
+import logging
 import os
 import random
 from collections.abc import Callable
@@ -22,6 +24,8 @@ from edgekv.store.lmdb_store import LmdbStore
 from edgekv.store.spool_transfer import SpoolFolder
 from edgekv.wal.disk import Disk
 
+_log: Final = logging.getLogger("edgekv.replication")
+
 
 class Peers:
     """Of one node. A `Listener` of the shell; without `listen` other nodes cannot come, and this one still dials."""
@@ -36,7 +40,7 @@ class Peers:
         now_ms: Callable[[], int],
         monotonic_ms: Callable[[], int],
         kick: Callable[[], None],
-        rolled_back: Callable[[], None],
+        rolled_back: Callable[[], bool],
         connections_max: int = PEER_CONNECTIONS_MAX,
     ) -> None:
         """``kick`` and ``rolled_back``: see `Replication`."""
@@ -57,12 +61,13 @@ class Peers:
                 rolled_back=rolled_back,
                 acks=node.acks,
                 store=store,
-                folder=SpoolFolder(sync_path(Path(config.data_dir))),
+                folder=SpoolFolder(sync_path(Path(config.data_dir)), _in_thread),
                 entropy=os.urandom,
             )
 
         self._links: Final = Links(replication, incoming_max=connections_max)
         self.replication: Final = self._links.host
+        self.replication.repairs.told = _log.warning
         node.sessions.announced = lambda: self.replication.members.announced
         self._listener: Final = PeerListener(self._links)
         upstreams = [upstream.address for upstream in config.upstreams]
@@ -82,3 +87,17 @@ class Peers:
         await self._listener.close()
         await self._links.stop()
         self.replication.close()
+
+
+def _in_thread(work: Callable[[], None], done: Callable[[OSError | None], None]) -> None:
+    """Work that waits for the disk, beside the event loop."""
+
+    def ended(future: asyncio.Future[None]) -> None:
+        if future.cancelled():
+            return
+        error = future.exception()
+        if error is not None and not isinstance(error, OSError):
+            raise error
+        done(error)
+
+    asyncio.get_running_loop().run_in_executor(None, work).add_done_callback(ended)

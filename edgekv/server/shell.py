@@ -30,6 +30,7 @@ from edgekv.limits import (
     BUFFERED_SYNC_INTERVAL_MS,
     MIB,
     READER_AGE_MS,
+    REINCARNATION_PAUSE_MS,
     SLICE_MS,
     SPARE_SEGMENTS,
 )
@@ -240,6 +241,8 @@ class Server:
             rolled_back=self._rolled_back,
             connections_max=self._allowed.peers,
         )
+        copies = self._peers.replication.copies
+        copies.copied, copies.aside = self._copied, identity.aside(directory.path)
         if self.node.log is not None:
             self._effects.flusher = Flusher(self.node.log, self._deliver)
             self._spares = SpareMaker(
@@ -362,14 +365,38 @@ class Server:
         self.node.durable()
         self._peers.replication.durable()
 
-    def _rolled_back(self) -> None:
-        """The directory was set back: what this incarnation writes from now on others have as something else."""
+    def _rolled_back(self) -> bool:
+        """The directory was set back: what this incarnation writes from now on others have as something else. Whether it goes on.
+
+        A peer's word is all there is, so a lie must not make a node start again and again.
+        """
         if self._failure is not None:
-            return
+            return True
+        if identity.renewed_ms(self._directory.path, self.node.identity, now_ms()) < REINCARNATION_PAUSE_MS:
+            _log.warning(
+                "another node says again that this one was set back: it took a new incarnation a moment ago, and keeps it"
+            )
+            return False
         renewed = identity.reincarnate(self._directory.path, self.node.identity, os.urandom)
         error = Unavailable(
             "another node has changes of this one that this one does not know: its directory was set back to an older state. "
             f"Start it again: it goes on as {actor_text(renewed.actor)}, and gets the changes back."
+        )
+        _log.warning("%s", error)
+        self.engine.admission.read_only = error
+        self._end(error)
+        return True
+
+    def _copied(self, runs_elsewhere: bool) -> None:
+        """The cluster has another history of this node: what this directory holds must not go on as that."""
+        if self._failure is not None or not self.config.upstreams:
+            return
+        identity.set_aside(self._directory.path, self.node.identity, os.urandom, as_another=runs_elsewhere)
+        other = " as another node, for which it needs another --node name," if runs_elsewhere else ""
+        error = Unavailable(
+            "the cluster has another history of this node: its directory was copied and both copies ran, or it was set back. "
+            f"Start it again: it begins anew{other} and what it had is set aside in {self._directory.path / identity.ASIDE}. "
+            "`edgekv cluster unite` brings back what the cluster lacks of it."
         )
         self.engine.admission.read_only = error
         self._end(error)

@@ -60,6 +60,7 @@ from edgekv.store.fold import Folding
 from edgekv.store.generation import Generation
 from edgekv.store.lmdb_store import LmdbStore, MapFull, WriteTransaction, disk_is_full, free_bytes
 from edgekv.store.purge import Cuts, Purge, Purged, index_entries
+from edgekv.store.repair import fold_of
 from edgekv.store.spool import SpoolReader, spool_file
 from edgekv.store.sweep import Sweep
 from edgekv.wal.disk import Disk, RealDisk
@@ -197,7 +198,7 @@ class Applier:
     def _begin_fold(self, before: Applied, barrier: Barrier) -> Folding:
         file = spool_file(self._spools, barrier.spool_id)
         try:
-            return Folding(before.lsn, barrier, SpoolReader(file))
+            return Folding(before.lsn, barrier, SpoolReader(file), fold_of(barrier))
         except FileNotFoundError:
             raise Corruption(
                 f"the log joins the rows of {file}, which is gone. Restore a backup of the directory, or join the cluster again.",

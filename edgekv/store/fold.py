@@ -81,12 +81,13 @@ def fold(
 class Folding:
     """A fold over several transactions: `step` in each, until it says what has to be stored beside the rows."""
 
-    def __init__(self, lsn: int, barrier: Barrier, spool: SpoolReader) -> None:
-        """``lsn``: of the BARRIER."""
+    def __init__(self, lsn: int, barrier: Barrier, spool: SpoolReader, begin: "Begin | None" = None) -> None:
+        """``lsn``: of the BARRIER. ``begin``: another way to join than the dot rule (store/repair.py)."""
         self.lsn: Final = lsn
         self._barrier: Final = barrier
         self._spool: Final = spool
-        self._fold: _Fold | None = None
+        self._begin: Final = begin or Fold
+        self._fold: Fold | None = None
 
     def step(
         self, transaction: WriteTransaction, before: Applied, poll: Callable[[], None], *, rows_max: int
@@ -100,12 +101,12 @@ class Folding:
         keyspace = KeyspaceId(self._barrier.keyspace)
         mine = before.vectors.get(keyspace, {})
         if self._fold is None:
-            self._check(keyspace)
-            joined = joined_vector(mine, self._spool.head.vector)
+            joined = joined_vector(mine, spool_of(self._barrier, self._spool))
             sweep_keyspace(transaction, keyspace, poll)
-            self._fold = _Fold(transaction, keyspace, self._spool, mine, joined)
+            self._fold = self._begin(transaction, keyspace, self._spool, mine, joined)
         if not self._fold.run(transaction, poll, rows_max):
             return None
+        self._fold.end(transaction, before.lsn)
         return Applied(
             before.lsn + 1,
             {**before.vectors, keyspace: self._fold.joined},
@@ -114,19 +115,21 @@ class Folding:
             before.ttl_ms,
         )
 
-    def _check(self, keyspace: KeyspaceId) -> None:
-        barrier, spool = self._barrier, self._spool
-        head, theirs = spool.head, {actor: (seq, chain) for actor, seq, chain in barrier.vector}
-        if (head.keyspace, head.vector, head.hlc) != (keyspace, theirs, barrier.hlc):
-            raise Corruption(f"{spool.name} is another spool than the log speaks of. {_REMEDY}", path=spool.name)
-
     def close(self) -> None:
         """Give the spool back. Idempotent."""
         self._spool.close()
 
 
-class _Fold:
-    """One fold under way."""
+def spool_of(barrier: Barrier, spool: SpoolReader) -> ChainedVector:
+    """The vector of the spool that a BARRIER names. Raises Corruption: this is another one."""
+    head, theirs = spool.head, {actor: (seq, chain) for actor, seq, chain in barrier.vector}
+    if (head.keyspace, head.vector, head.hlc) != (barrier.keyspace, theirs, barrier.hlc):
+        raise Corruption(f"{spool.name} is another spool than the log speaks of. {_REMEDY}", path=spool.name)
+    return theirs
+
+
+class Fold:
+    """One fold under way: what becomes of a row is decided in two methods, which a repair (store/repair.py) has of its own."""
 
     def __init__(
         self,
@@ -174,6 +177,9 @@ class _Fold:
                 return False
         self._count_up_to(None)
         return True
+
+    def end(self, transaction: WriteTransaction, lsn: int) -> None:
+        """All is joined: what has to be stored of that beside the rows. ``lsn``: of the BARRIER."""
 
     # -- both sides, in step
 
@@ -322,3 +328,7 @@ def _by_number(vector: Mapping[Actor, int], number_of: Callable[[Actor], int | N
 
 def _lmdb_key(row: tuple[bytes, bytes]) -> bytes:
     return row[0]
+
+
+Begin = Callable[[WriteTransaction, KeyspaceId, SpoolReader, ChainedVector, ChainedVector], Fold]
+"""As `Fold` is made."""

@@ -5,20 +5,38 @@ is not synced, and after a power cut may have a hole: what was received is check
 """
 
 import os
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 from edgekv.limits import PART_WRITE_BACK_BYTES
-from edgekv.store.spool import spool_file
+from edgekv.store.spool import keep, spool_file
 
 PART_SUFFIX: Final = ".part"
+
+
+Aside = Callable[[Callable[[], None], Callable[[OSError | None], None]], None]
+"""Carries out work that waits for the disk, then calls back with what went wrong."""
+
+
+def at_once(work: Callable[[], None], done: Callable[[OSError | None], None]) -> None:
+    """An Aside that waits."""
+    try:
+        work()
+    except OSError as error:
+        failure: OSError | None = error
+    else:
+        failure = None
+    done(failure)
 
 
 class SpoolFolder:
     """The ``sync`` folder of a data directory."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, aside: Aside = at_once) -> None:
         self.path: Final = path
+        self._aside: Final = aside
 
     def path_of(self, spool_id: bytes) -> Path:
         """Of a finished spool."""
@@ -33,6 +51,10 @@ class SpoolFolder:
     def part(self, spool_id: bytes) -> "Part":
         """What has come of a spool, perhaps nothing yet. Raises OSError."""
         return Part(self.path / f"{spool_id.hex()}{PART_SUFFIX}")
+
+    def keep(self, part: Path, spool_id: bytes, done: Callable[[OSError | None], None]) -> None:
+        """Give a spool that was received whole and checked its name; durable when ``done`` is called without an error."""
+        self._aside(partial(keep, part, self.path, spool_id), done)
 
     def remove(self, spool_id: bytes) -> None:
         """A finished spool is not needed any more."""

@@ -7,9 +7,11 @@ record is the frame's `first_lsn` plus its index in the payload.
              `changes` consecutive changes of one actor in one keyspace. Change i has dot (actor, first_seq + i) and HLC base_hlc + i.
              `chain` is the actor's chain value before first_seq; the one after the run is checksum.chain_next(chain, body).
              `op_ids` stays in this node's log: [[index, session 16 B, n u64, reply], ...].
-    BARRIER  [2, keyspace_id u32, spool_id 8 B, [[actor, seq, chain], ...], hlc]
+    BARRIER  [2, keyspace_id u32, spool_id 8 B, [[actor, seq, chain], ...], hlc, repair | nil]
              the rows of a spool (store.spool) join those of the keyspace here; vector, chain values and HLC are the spool's. Until the
              applier has committed it, no run of another actor in this keyspace follows, and own ones have higher HLCs
+             `repair` = [union, [prefix, ...], source, wall_ms]: at this very vector the spool's rows of the keys that begin with any
+             of the prefixes take the place of the own ones, or with `union` are added to them (store.repair)
     RAFT     [3, ...]   reserved
     RAFT_STATE [4, ...] reserved
     MARK     [5, mark_kind, ...]
@@ -69,6 +71,17 @@ class Changes(NamedTuple):
     operation_ids: list[Any] | None = None
 
 
+class Repair(NamedTuple):
+    """What an operator asked for: rows that differ although both sides have the same changes are mended."""
+
+    union: bool
+    prefixes: Sequence[bytes]
+    source: str
+    """The name of the node whose rows the spool holds."""
+    wall_ms: int
+    """When it was asked for."""
+
+
 class Barrier(NamedTuple):
     """Where the rows of a spool join a keyspace's own."""
 
@@ -76,6 +89,7 @@ class Barrier(NamedTuple):
     spool_id: bytes
     vector: Sequence[tuple[Actor, int, int]]  # (actor, seq, chain value after seq), of the spool
     hlc: int
+    repair: Repair | None = None
 
 
 class KeyspaceState(NamedTuple):
@@ -203,9 +217,9 @@ def _record(fields: Any) -> Record:
     match fields:
         case [1, int(), bytes(actor), int(), int(), int(), int(), bytes(), None | list()]:
             return Changes(fields[1], Actor(actor), *fields[3:])
-        case [2, int(), bytes(), list(vector), int()]:
+        case [2, int(), bytes(), list(vector), int(), repair]:
             entries = [(Actor(actor), seq, chain) for actor, seq, chain in vector]
-            return Barrier(fields[1], fields[2], entries, fields[4])
+            return Barrier(fields[1], fields[2], entries, fields[4], None if repair is None else _repair(repair))
         case [5, 1, bytes(actor)]:
             return Mark(INCARNATION, Actor(actor))
         case [5, 2]:
@@ -219,6 +233,16 @@ def _record(fields: Any) -> Record:
         case _:
             raise FormatUnknown(
                 "the log holds a record of a kind that this release does not know. Start the release that wrote it."
+            )
+
+
+def _repair(fields: Any) -> Repair:
+    match fields:
+        case [bool(union), list(prefixes), str(source), int(wall_ms)]:
+            return Repair(union, prefixes, source, wall_ms)
+        case _:
+            raise FormatUnknown(
+                "a repair has a shape that this release does not know. Start the release that wrote it."
             )
 
 

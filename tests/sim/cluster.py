@@ -205,6 +205,8 @@ class Cluster:
     def end(self) -> None:
         """Close what is open."""
         for machine in self.machines:
+            if machine.life and machine.node.up:
+                machine.replication.close()
             machine.node.stop()
 
     def changes(self) -> dict[Actor, list[Change]]:

@@ -32,7 +32,7 @@ from edgekv.replication.sender import Sender
 from edgekv.replication.streams import Streams
 from edgekv.replication.subscriptions import Subscriptions
 from edgekv.store import fold
-from edgekv.store.fold import _Fold
+from edgekv.store.fold import Fold
 from edgekv.store.generation import Generation
 from edgekv.store.purge import Cuts
 from edgekv.store.spool import SpoolWriter
@@ -322,7 +322,7 @@ MUTANTS: Final[dict[str, Mutant]] = {
     "sync_keeps_registers": Mutant(
         "a row that the sender has deleted stays",
         (
-            (_Fold._join_mine, "if seq <= self._their_seqs.get(number, 0):", "if False:"),
+            (Fold._join_mine, "if seq <= self._their_seqs.get(number, 0):", "if False:"),
             (joins._join_cells, "return None if mine_is_superseded else mine", "return mine"),
         ),
         seeds_max=400,

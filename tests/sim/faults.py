@@ -124,6 +124,12 @@ class Faults:
     def _duplicate(self) -> bool:
         return self._rng.choice(self._cluster.machines).duplicate()
 
+    def _repair(self) -> bool:
+        """An operator has a healthy node repaired from one that it has a link with: whatever comes between, nothing may change."""
+        machine = self._rng.choice(self._cluster.machines)
+        union = self._rng.random() < 0.5
+        return bool(machine.life and machine.node.up and machine.repair(union=union))
+
     def _restore(self) -> bool:
         """A node is set back to an earlier backup; else backups are taken of all.
 

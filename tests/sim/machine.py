@@ -11,6 +11,7 @@ from random import Random
 from typing import TYPE_CHECKING, Final
 
 from edgekv.config import KeyspaceConfig
+from edgekv.errors import EdgeKVError
 from edgekv.node import keyspace_file
 from edgekv.replication.log_source import LogSource
 from edgekv.replication.messages import Applicant
@@ -138,6 +139,21 @@ class Machine:
         self.begin()
         self._turn(whole=True)
 
+    def repair(self, *, union: bool) -> bool:
+        """Have its rows mended by those of a node that it has a link with; False: none can be."""
+        repairs, links = self.replication.repairs, self.replication.links.values()
+        sources = sorted({link.peer.name for link in links if link.phase == "data" and link.peer is not None})
+        names = sorted(k.name for k in self.node.engine.keyspaces.all if not k.policy.system and not k.absent)
+        if not sources:
+            return False
+        try:
+            repairs.begin(self._rng.choice(names), [b""], self._rng.choice(sources), union=union)
+        except EdgeKVError:
+            return False  # one is under way, or that node does not hold the keyspace
+        self._note("is repaired")
+        self._turn()
+        return True
+
     def duplicate(self) -> bool:
         """Make one of its connections once more, beside the one there is; False when there is none."""
         machines, network = self._cluster.machines, self._cluster.network
@@ -176,7 +192,7 @@ class Machine:
         self._note(f"link {link} closed: {reason}")
         self._cluster.network.close(link)
 
-    def _rolled_back(self) -> None:
+    def _rolled_back(self) -> bool:
         raise Violation(f"{self.node.name} is told of changes of its own that it has forgotten")
 
     def _upstreams(self) -> list[int]:

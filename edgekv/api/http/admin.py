@@ -81,6 +81,21 @@ class AdminCalls:
         self._replication().membership.lead()
         return Reply(204, b"", b"")
 
+    async def repair(self, request: web.BaseRequest, key: bytes, query: str) -> Reply:
+        """Have rows mended by those of another node; the answer names the repair in `replication.repairs` of the status."""
+        assert not key
+        given = parameters(query, ("keyspace", "from", "prefixes", "union"))
+        name = bytes_parameter(given, "keyspace").decode(errors="backslashreplace") or DEFAULT_NAME
+        source = bytes_parameter(given, "from").decode(errors="backslashreplace")
+        try:
+            prefixes = [bytes.fromhex(each) for each in bytes_parameter(given, "prefixes").decode().split(",")]
+        except ValueError:
+            raise InvalidRequest("`prefixes` are beginnings of keys in hexadecimal, separated by commas.") from None
+        union = bool(integer_parameter(given, "union", low=0, high=1))
+        media_type = wanted_type(request)
+        wall_ms = self._replication().repairs.begin(name, prefixes, source, union=union)
+        return _reply({"wall_ms": wall_ms}, media_type)
+
     def _replication(self) -> Replication:
         replication = self._door.host.replication
         if replication is None:

@@ -166,6 +166,12 @@ class Membership(Protocol):
     def lead(self) -> bool: ...
 
 
+class Repairs(Protocol):
+    """What operators have mended (edgekv/replication/repairs.py)."""
+
+    def begin(self, keyspace_name: str, prefixes: list[bytes], source: str, *, union: bool) -> int: ...
+
+
 class KeyspaceOrders(Protocol):
     """What an operator decides about keyspaces (edgekv/replication/keyspace_orders.py)."""
 
@@ -184,6 +190,9 @@ class Replication(Protocol):
 
     @property
     def membership(self) -> Membership: ...
+
+    @property
+    def repairs(self) -> Repairs: ...
 
     def status(self) -> dict[str, object]: ...
 

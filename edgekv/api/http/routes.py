@@ -86,6 +86,7 @@ class Routes:
             "/v1/admin/digest": {"GET": Route("", admin.digest)},
             "/v1/admin/leader": {"PUT": Route("", admin.lead)},
             "/v1/admin/members": {"DELETE": Route("", admin.remove_member)},
+            "/v1/admin/repair": {"PUT": Route("", admin.repair)},
             "/v1/admin/conflicts": {"GET": Route("", admin.conflicts)},
             "/v1/openapi.json": {"GET": Route("", OpenApiCalls(door.host.version).get)},
             "/livez": {"GET": Route("", health.livez)},

@@ -40,6 +40,8 @@ REPLICATION: dict[str, Any] = {
     "links": [LINK],
     "unlinked": [],
     "events": [],
+    "repairs": {"under_way": None, "failure": None, "done": []},
+    "aside": [],
 }
 
 

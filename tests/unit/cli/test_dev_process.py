@@ -36,7 +36,14 @@ class Status(ThreadingHTTPServer):
             def do_GET(self) -> None:
                 view = views[min(server.asked, len(views) - 1)]
                 server.asked += 1
-                replication = {"members": view, "member": False, "role": "edge", "links": [], "unlinked": []}
+                replication = {
+                    "members": view,
+                    "member": False,
+                    "role": "edge",
+                    "links": [],
+                    "unlinked": [],
+                    "aside": [],
+                }
                 body = json.dumps({"replication": replication, "disk_full": True}).encode()
                 self.send_response(200 if self.path == "/v1/status" else 404)
                 self.send_header("Content-Length", str(len(body)))

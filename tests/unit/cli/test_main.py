@@ -49,11 +49,11 @@ def test_the_version_is_printed(edgekv: Program) -> None:
         ),
         (
             ["get", "a", "--http", "a..b:80"],
-            "Invalid value for '--http' (env var: 'EDGEKV_HTTP'): \"a..b:80\" does not name",
+            "Invalid value for '--http' (env var: 'EDGEKV_HTTP'): \"a..b:80\" is not an address: between dots",
         ),
         (
             ["bench", "--resp", "a..b:80"],
-            "Invalid value for '--resp' (env var: 'EDGEKV_RESP'): \"a..b:80\" does not name",
+            "Invalid value for '--resp' (env var: 'EDGEKV_RESP'): \"a..b:80\" is not an address: between dots",
         ),
         (
             ["serve", "--data-dir", ""],

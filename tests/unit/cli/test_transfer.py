@@ -238,7 +238,9 @@ def test_bytes_that_are_not_utf_8_go_through_json_unchanged(node: FakeNode, edge
     assert node.rows == {b"a\xff": b'{"x":"\xff"}'}
 
 
-@pytest.mark.parametrize("content", [b"a\n1\n", gzip.compress(b"a\n" + bytes(range(48, 58)) * 999)[:-9]])
+@pytest.mark.parametrize(
+    "content", [b"a\n1\n", gzip.compress(b"a\n" + bytes(range(48, 58)) * 999)[:-9]], ids=["none", "cut"]
+)
 def test_a_gzip_file_that_is_none_or_is_cut_is_named(
     node: FakeNode, edgekv: Program, tmp_path: Path, content: bytes
 ) -> None:

@@ -42,7 +42,7 @@ def pair(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[FakeNode, FakeNode]]
         for name, node in (("hub", one), ("edge", two)):
             node.keyspaces = [{"name": "default", "system": False, "sites": []}]
             node.documents = {
-                "/v1/status": {"node": name, "site": name, "replication": {"role": name}},
+                "/v1/status": {"node": name, "site": name, "replication": {"role": name, "links": []}},
                 "/v1/admin/vectors": vectors(VECTOR),
                 "/v1/admin/digest": digest("d1"),
             }

@@ -2,13 +2,15 @@
 
 import inspect
 import os
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from itertools import count
 
 import pytest
 
 import edgekv.sync
-from edgekv.client import asynchronous, synchronous
+from edgekv.client import asynchronous, blocking, synchronous
 from edgekv.errors import EdgeKVError, OutcomeUnknown, Unavailable
 from tests.unit.client.fake_node import FakeNode, Fault
 from tests.unit.client.test_asynchronous import LATE_S, SOON_S, nobody, once
@@ -113,6 +115,26 @@ def test_when_no_node_answers_nothing_happened() -> None:
         edgekv.sync.connect(f"edgekv://{nobody()}", deadline_s=SOON_S),
     ):
         pass
+
+
+def test_an_attempt_that_the_deadline_cuts_short_does_not_hide_what_was_wrong_before(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    attempts = count()
+
+    def line(_place: int, _address: object, deadline_s: float, _terms: object = None) -> None:
+        if next(attempts) == 0:
+            raise Unavailable("it is no node")
+        time.sleep(max(deadline_s - time.monotonic(), 0))
+        raise TimeoutError("timed out")
+
+    monkeypatch.setattr(blocking, "Line", line)
+    with (
+        pytest.raises(Unavailable, match="it is no node"),
+        edgekv.sync.connect("edgekv://127.0.0.1:1", deadline_s=SOON_S),
+    ):
+        pass
+    assert next(attempts) == 2
 
 
 def test_threads_share_a_client_and_each_gets_its_own_answers() -> None:

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.usefixtures("each_loop")
 
 REQUEST = Join("till-1", "shop-7", "edge")
 WELCOME = Welcome(b"c" * 16, [{"id": 0, "name": "default"}])
-HELLO = Hello(b"c" * 16, b"n" * 16, Actor(b"a" * 25), "hub-1", "cloud", "hub", 1, 0, {}, {}, 0)
+HELLO = Hello(b"c" * 16, b"n" * 16, Actor(b"a" * 25), "hub-1", "cloud", "hub", 1, 0, {})
 
 
 @pytest.fixture(autouse=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from edgekv.errors import ConfigError, Corruption, FormatUnknown
-from edgekv.node.identity import FILE, Identity, is_new, load_or_create
+from edgekv.node.identity import FILE, Identity, is_new, load_or_create, reincarnate, renewed_ms
 from edgekv.wal.segment import segment_name
 
 
@@ -98,3 +98,13 @@ def test_a_later_format_is_refused(tmp_path: Path) -> None:
     (tmp_path / FILE).write_text(json.dumps({**record, "format": 2}))
     with pytest.raises(FormatUnknown, match="newer edgekv"):
         load(tmp_path)
+
+
+def test_how_long_ago_an_incarnation_was_taken_is_known_after_a_restart(tmp_path: Path) -> None:
+    first = load(tmp_path)
+    at_ms = (tmp_path / FILE).stat().st_mtime_ns // 1_000_000
+    assert renewed_ms(tmp_path, first, at_ms) > 1 << 60, "the first one was not taken by anybody's word"
+    second = reincarnate(tmp_path, first, entropy())
+    at_ms = (tmp_path / FILE).stat().st_mtime_ns // 1_000_000
+    assert renewed_ms(tmp_path, second, at_ms + 5_000) == 5_000
+    assert renewed_ms(tmp_path, second, at_ms - 5_000) == 0

@@ -1,6 +1,7 @@
 """Who lacks what the log no longer has gets the rows: whole, joined by the dot rule, after any number of cuts."""
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from random import Random
 
@@ -10,6 +11,7 @@ from edgekv.limits import SYNC_SILENCE_MS
 from edgekv.replication import messages
 from edgekv.replication.link import Link
 from edgekv.replication.row_sync import RowSync
+from edgekv.store.spool_transfer import SpoolFolder
 from tests.unit.engine.test_intake import KEYS, shown, step
 from tests.unit.replication.test_links import vectors
 from tests.unit.replication.wires import Make, Net, Peer, run
@@ -250,3 +252,52 @@ def test_clients_of_the_receiver_write_on_and_everybody_agrees_in_the_end(net: N
     assert vectors(edge) == vectors(hub)
     for key in [*KEYS[:3], b"n", b"m", b"s", b"key/00123"]:
         assert shown(edge, key) == shown(hub, key)
+
+
+def test_rows_are_joined_when_their_file_is_durable_and_the_node_goes_on_until_then(
+    net: Net, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The sync of a large file takes long: it is done beside the loop."""
+    waiting: list[Callable[[], None]] = []
+    keep = SpoolFolder.keep
+
+    def later(folder: SpoolFolder, part: Path, spool_id: bytes, done: Callable[[OSError | None], None]) -> None:
+        waiting.append(lambda: keep(folder, part, spool_id, done))
+
+    monkeypatch.setattr(SpoolFolder, "keep", later)
+    hub = make("hub", founder=True)
+    fill(hub)
+    edge = make("edge", site="s", role="edge")
+    net.connect(edge, hub)
+    run(net, [hub, edge], rounds=60)
+    [kept] = waiting
+    edge.operations.set(b"meanwhile", b"1")
+    run(net, [hub, edge], rounds=10)
+    assert edge.operations.get(b"key/00123") is None
+    assert edge.engine.flips.keyspace is None
+    kept()
+    run(net, [hub, edge], rounds=30)
+    assert vectors(edge) == vectors(hub)
+    assert hub.operations.get(b"meanwhile") == b"1"
+    assert edge.operations.get(b"key/00123") is not None
+
+
+def test_a_node_that_stops_before_the_rows_are_durable_gets_them_again(
+    net: Net, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waiting: list[Callable[[OSError | None], None]] = []
+    monkeypatch.setattr(SpoolFolder, "keep", lambda folder, part, spool_id, done: waiting.append(done))
+    hub = make("hub", founder=True)
+    fill(hub)
+    edge = make("edge", site="s", role="edge")
+    net.connect(edge, hub)
+    run(net, [hub, edge], rounds=60)
+    [done] = waiting
+    edge.cut_off()
+    edge.kill()
+    done(None)
+    monkeypatch.undo()
+    edge.open()
+    net.connect(edge, hub)
+    run(net, [hub, edge], rounds=60)
+    assert vectors(edge) == vectors(hub)

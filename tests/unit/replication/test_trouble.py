@@ -130,7 +130,7 @@ def test_rows_that_cannot_be_synced_are_asked_for_again(net: Net, make: Make, mo
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("edgekv.replication.row_sync.keep", full)
+        patch.setattr("edgekv.store.spool_transfer.keep", full)
         run(net, [hub, edge], rounds=20)
     assert edge.operations.get(b"k") is None
     if wire.number not in edge.replication.links:

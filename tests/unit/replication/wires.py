@@ -105,6 +105,8 @@ class Peer(InlineNode):
         self.role: Final = role
         self.founder: Final = founder
         self.rolled_back = False
+        self.reincarnates = True
+        """Whether it goes on as another one when it is told that it was set back."""
         self.replaced: Final[dict[int, int]] = {}
         """By link that was given up the one, with the same node, that took its place."""
         self.clock_set_ms = 0
@@ -146,8 +148,9 @@ class Peer(InlineNode):
             self.replaced[link] = instead
         self.net.close(self, link)
 
-    def _roll_back(self) -> None:
+    def _roll_back(self) -> bool:
         self.rolled_back = True
+        return self.reincarnates
 
     def cut_off(self) -> None:
         for wire in self.net.wires.values():

@@ -110,6 +110,31 @@ PARAMETERS: Final[Part] = {
         "description": "The name of its node.",
         "schema": {"type": "string"},
     },
+    "RepairKeyspace": {
+        "name": "keyspace",
+        "in": "query",
+        "description": "Its name; the default keyspace when absent.",
+        "schema": {"type": "string"},
+    },
+    "RepairFrom": {
+        "name": "from",
+        "in": "query",
+        "required": True,
+        "description": "The name of the node whose rows are taken.",
+        "schema": {"type": "string"},
+    },
+    "RepairPrefixes": {
+        "name": "prefixes",
+        "in": "query",
+        "description": "What the keys begin with, in hexadecimal, separated by commas; all of them when absent.",
+        "schema": {"type": "string", "pattern": "^([0-9a-f]{2})*(,([0-9a-f]{2})*)*$"},
+    },
+    "Union": {
+        "name": "union",
+        "in": "query",
+        "description": "1: keep what only this node has.",
+        "schema": {"type": "integer", "enum": [0, 1], "default": 0},
+    },
     "NewKeyspace": _exploded(
         "created",
         "Its name and its prefix; the sites whose edges hold it, by commas (absent: all); how concurrent values conflict, for ever.",

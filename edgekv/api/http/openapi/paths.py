@@ -288,6 +288,17 @@ PATHS: Final[Part] = {
             parameters=[ref("parameters", "Member")],
         )
     },
+    "/v1/admin/repair": {
+        "put": _operation(
+            "putRepair",
+            "Have rows mended by those of a node that this one has a link with; the status says what came of it",
+            {"200": shown("RepairBegun", "It has begun.")},
+            (400, 403, 406, *_EVERY),
+            parameters=[
+                ref("parameters", name) for name in ("RepairKeyspace", "RepairFrom", "RepairPrefixes", "Union")
+            ],
+        )
+    },
     "/v1/admin/conflicts": _with_head(
         _operation(
             "getConflicts",

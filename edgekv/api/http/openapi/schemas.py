@@ -173,6 +173,13 @@ SCHEMAS: Final[Part] = {
         "description": "The sequence number of the last change of each actor.",
         "additionalProperties": {"type": "integer", "minimum": 1},
     },
+    "RepairBegun": {
+        "type": "object",
+        "required": ["wall_ms"],
+        "properties": {
+            "wall_ms": {"type": "integer", "description": "Names it in `replication.repairs` of the status."}
+        },
+    },
     "Vectors": {
         "type": "object",
         "properties": {

@@ -315,6 +315,15 @@ class FakeReplication:
     def membership(self) -> "FakeReplication":
         return self
 
+    def begin(self, keyspace_name: str, prefixes: list[bytes], source: str, *, union: bool) -> int:
+        if keyspace_name != "default" or not prefixes:
+            raise InvalidRequest(f"there is no keyspace {keyspace_name!r}.")
+        return NOW_MS
+
+    @property
+    def repairs(self) -> "FakeReplication":
+        return self
+
     @property
     def keyspaces(self) -> "FakeReplication":
         return self

@@ -42,9 +42,11 @@ def statuses() -> Iterator[tuple[str, str, int]]:
 
 
 MEMBERS = "/v1/admin/members"
+REPAIR = "/v1/admin/repair"
 SITES = "/v1/admin/sites"
 KEYSPACES = "/v1/admin/keyspaces"
 QUERIES = {
+    (REPAIR, "put"): "?from=hub",
     (MEMBERS, "delete"): "?member=edge",
     (KEYSPACES, "put"): "?keyspace=rooms&prefix=rooms%2F&sites=a,b",
     (SITES, "put"): "?keyspace=rooms&site=a",
@@ -72,7 +74,7 @@ def stored(node: FakeNode, path: str) -> None:
         node.operations.sets.add(b"k", [b"a"])
     elif path.startswith("/v1/map/"):
         node.operations.maps.put(b"k", [(b"f", b"1")])
-    elif path in (MEMBERS, SITES, KEYSPACES, "/v1/admin/leader"):
+    elif path in (MEMBERS, SITES, REPAIR, KEYSPACES, "/v1/admin/leader"):
         node.replication = FakeReplication()
     else:
         node.operations.set(b"k", b"1")

@@ -1,0 +1,158 @@
+"""Two histories of one node: which of its copies is told what, and what becomes of what it had."""
+
+import shutil
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from edgekv.node import identity
+from tests.unit.replication.test_links import vectors
+from tests.unit.replication.wires import Make, Net, Peer, run
+
+
+def cloned(make: Make, original: Peer, monkeypatch: pytest.MonkeyPatch) -> Peer:
+    """As a virtual machine is: the same inode and birth time, so the same incarnation; it runs under another name."""
+    for peer in (original,):
+        while peer.apply():
+            pass
+    monkeypatch.setattr(identity, "_birth", lambda descriptor: (1, 1))
+    who = identity.read(original.config.data_dir)
+    identity._write(original.config.data_dir / identity.FILE, who)
+    twin_dir = original.config.data_dir.with_name("twin")
+    shutil.copytree(original.config.data_dir, twin_dir)
+    twin = make("twin", site="s", role="edge")
+    assert twin.engine.actor == original.engine.actor
+    return twin
+
+
+def trio(net: Net, make: Make, monkeypatch: pytest.MonkeyPatch) -> tuple[Peer, Peer, Peer]:
+    """A hub, an edge that is linked to it, and a copy of that edge that is not."""
+    hub, edge = make("hub", founder=True), make("edge", site="s", role="edge")
+    net.connect(edge, hub)
+    run(net, [hub, edge])
+    edge.operations.set(b"before", b"1")
+    edge.operations.sets.add(b"s", [b"1"])
+    run(net, [hub, edge], rounds=5)
+    return hub, edge, cloned(make, edge, monkeypatch)
+
+
+def told(peer: Peer) -> list[bool]:
+    """What the shell of a node hears from now on."""
+    heard: list[bool] = []
+    peer.replication.copies.copied = heard.append
+    return heard
+
+
+@pytest.mark.parametrize("ahead", [0, 1])
+def test_a_copy_with_a_history_of_its_own_is_told_so_while_the_other_runs(
+    net: Net, make: Make, monkeypatch: pytest.MonkeyPatch, ahead: int
+) -> None:
+    """Equal numbers are seen at HELLO; what goes on from another history, when it comes."""
+    hub, edge, twin = trio(net, make, monkeypatch)
+    edge.operations.set(b"k", b"of the edge")
+    for i in range(1 + ahead):
+        twin.operations.set(b"twin/%d" % i, b"of the twin")
+        twin.settle()
+    run(net, [hub, edge, twin], rounds=5)
+    edge_heard, twin_heard = told(edge), told(twin)
+    net.connect(twin, hub)
+    run(net, [hub, edge, twin], rounds=20)
+    assert twin_heard and not edge_heard
+    assert hub.operations.get(b"k") == b"of the edge" and hub.operations.get(b"twin/0") is None
+    if not ahead:
+        assert twin_heard[0], "it runs elsewhere, and has to be another node"
+    events = hub.replication.status()["events"]
+    assert isinstance(events, list) and any("another history" in event["sentence"] for event in events)
+
+
+def test_a_node_that_was_set_back_and_went_on_stays_the_same_node(
+    net: Net, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub, edge, twin = trio(net, make, monkeypatch)
+    edge.operations.set(b"k", b"of the edge")
+    run(net, [hub, edge], rounds=5)
+    edge.cut_off()
+    run(net, [hub], rounds=5)
+    twin.operations.set(b"k", b"of the twin")
+    twin.settle()
+    heard = told(twin)
+    net.connect(twin, hub)
+    run(net, [hub, twin], rounds=20)
+    assert heard[:1] == [False]
+
+
+def test_the_copy_whose_place_was_taken_is_told_so(net: Net, make: Make, tmp_path: Path) -> None:
+    """A plain copy takes another incarnation at its start: the one that runs is not a member any more."""
+    hub, edge = make("hub", founder=True), make("edge", site="s", role="edge")
+    net.connect(edge, hub)
+    run(net, [hub, edge])
+    edge.settle()
+    shutil.copytree(edge.config.data_dir, tmp_path / "twin")
+    twin = make("twin", site="s", role="edge")
+    twin.replication._greeting._self = twin.replication._greeting._self._replace(name="edge")  # type: ignore[misc] # the same name
+    heard = told(edge)
+    edge.cut_off()
+    net.connect(twin, hub)
+    run(net, [hub, twin], rounds=20)
+    net.connect(edge, hub)
+    run(net, [hub, edge, twin], rounds=20)
+    assert heard[:1] == [True]
+    assert vectors(twin) == vectors(hub)
+
+
+def test_what_is_set_aside_lies_whole_beside_an_empty_directory(tmp_path: Path) -> None:
+    dice = Random(1)
+    who = identity.load_or_create(tmp_path, name="n", site="s", entropy=dice.randbytes)
+    for folder in ("wal", "store", "sync"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "file").write_bytes(folder.encode())
+    (tmp_path / "wal" / "00000000.wal").write_bytes(b"log")
+    renewed = identity.set_aside(tmp_path, who, dice.randbytes, as_another=True)
+    assert (tmp_path / "wal" / "file").exists(), "only the next start moves anything"
+    (tmp_path / "store").rename(tmp_path / identity.ASIDE / who.incarnation.hex() / "store")  # a crash came between
+    started = identity.load_or_create(tmp_path, name="m", site="s", entropy=dice.randbytes)
+    assert started.node == renewed.node != who.node and started.name == "m"
+    assert started.cluster == who.cluster and started.incarnation == renewed.incarnation
+    kept = tmp_path / identity.ASIDE / who.incarnation.hex()
+    assert [(kept / folder / "file").read_bytes() for folder in ("wal", "store", "sync")] == [b"wal", b"store", b"sync"]
+    assert not list((tmp_path / "wal").iterdir())
+    assert identity.aside(tmp_path) == [str(kept)]
+
+
+def test_a_node_that_keeps_its_place_keeps_its_name(tmp_path: Path) -> None:
+    dice = Random(1)
+    who = identity.load_or_create(tmp_path, name="n", site="s", entropy=dice.randbytes)
+    identity.set_aside(tmp_path, who, dice.randbytes, as_another=False)
+    started = identity.load_or_create(tmp_path, name="n", site="s", entropy=dice.randbytes)
+    assert (started.node, started.name) == (who.node, "n") and started.incarnation != who.incarnation
+
+
+def test_a_leader_and_a_member_that_were_both_restored_do_not_wait_for_each_other(
+    net: Net, make: Make, tmp_path: Path
+) -> None:
+    """The member has changes that the leader has not, and sends none before the leader admits it."""
+    hub, edge = make("hub", founder=True), make("edge", site="s", role="edge")
+    net.connect(edge, hub)
+    run(net, [hub, edge])
+    edge.operations.set(b"before", b"1")
+    run(net, [hub, edge], rounds=5)
+    hub.settle()
+    shutil.copytree(hub.config.data_dir, tmp_path / "hub-backup")
+    edge.operations.set(b"after", b"2")
+    run(net, [hub, edge], rounds=5)
+    edge.settle()
+    shutil.copytree(edge.config.data_dir, tmp_path / "edge-backup")
+    for peer in (hub, edge):
+        peer.cut_off()
+        peer.kill()
+        shutil.rmtree(peer.config.data_dir)
+        shutil.copytree(tmp_path / f"{peer.name}-backup", peer.config.data_dir)
+        peer.open()
+    net.connect(edge, hub)
+    run(net, [hub, edge], rounds=100)
+    assert hub.replication.leader.leads
+    assert hub.operations.get(b"after") == edge.operations.get(b"after") == b"2"
+    edge.operations.set(b"again", b"3")
+    run(net, [hub, edge], rounds=5)
+    assert hub.operations.get(b"again") == b"3"
