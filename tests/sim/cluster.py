@@ -271,9 +271,11 @@ def _run_all(start: int, count: int, jobs: int) -> int:
                 print(f"BROKEN seed {outcome.seed}: {outcome.broken}", flush=True)
     took_s = time.monotonic() - began
     print(f"faults: {', '.join(f'{name} {times}' for name, times in sorted(faults.items()))}")
+    row_syncs = faults.pop(ROW_SYNC, 0)
     print(
-        f"verdict: {f'{broken} BROKEN' if broken else 'ok'}: seeds {start}..{start + count - 1}, {changes} changes, {checks} checks, "
-        f"{virtual_s:.0f} virtual s in {took_s:.0f} s with {jobs} jobs"
+        f"{count:,} simulated clusters from seed {start} on, {virtual_s:,.0f} virtual seconds in {took_s:.0f} s: {changes:,} changes, "
+        f"{checks:,} checks, {row_syncs:,} row syncs, {sum(faults.values()):,} faults: "
+        f"{f'{broken} BROKEN' if broken else 'every promise kept'}"
     )
     return 1 if broken else 0
 

@@ -96,8 +96,8 @@ MUTANTS: Final[dict[str, Mutant]] = {
         (
             (
                 Streams.acknowledge,
-                "head = self._engine.keyspaces.by_id[KeyspaceId(number)].vector.get(actor)",
-                "head = Head(seq, 0)",
+                "head is not None and head.seq >= seq:\n            vectors.setdefault(number, {})[actor] = head.seq",
+                "True:\n            vectors.setdefault(number, {})[actor] = seq",
             ),
         ),
     ),
@@ -115,6 +115,10 @@ MUTANTS: Final[dict[str, Mutant]] = {
     "hlc_not_folded": Mutant(
         "a node does not stamp above what it received",
         ((Intake.receive, "    keyspace.hlc = max(keyspace.hlc, hlc)\n", ""),),
+    ),
+    "stamps_follow_the_clock_back": Mutant(
+        "a node whose clock, or whose hub's, is behind what it has seen stamps by that clock",
+        ((Commit._open_run, "max(keyspace.hlc, self.stamp_ms() << 16)", "self.stamp_ms() << 16"),),
     ),
     "hlc_not_folded_at_replay": Mutant(
         "after a restart a node does not stamp above what it had received",

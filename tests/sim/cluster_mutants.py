@@ -78,6 +78,7 @@ def caught(name: str, seeds_max: int | None = None) -> Caught | None:
         mutant = MUTANTS[name]
         for seed in range(mutant.first, mutant.first + (seeds_max or mutant.seeds_max)):
             outcome = run(seed)
+            assert not outcome.broken.startswith("NameError"), f"the mistake itself has one: {outcome.broken}"
             if outcome.broken:
                 return Caught(_words(outcome.broken), str(seed))
     return None

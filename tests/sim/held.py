@@ -81,6 +81,9 @@ def _layered(node: SimNode, key: bytes) -> list[object]:
     engine = node.engine
     layers = [frame.layer for frame in engine.commit.overlays]
     layers += engine.memtable.layers
-    return [
-        rows.get(key) for layer in layers for rows in (layer.registers, layer.composites, layer.collections) if rows
-    ]
+    found: list[object] = []
+    for layer in layers:
+        for rows in (layer.registers, layer.composites, layer.collections):
+            if key in rows:
+                found += (layer, rows[key])
+    return found

@@ -293,13 +293,14 @@ class Machine:
         if self._rng.random() < CACHE_DROPPED:
             self.node.engine.memtable.drop_cache()  # as when memory is short: it hides what is wrong in LMDB
         touched, in_use = cluster.witness.touched(self.node), cluster.keys.all
+        another = self._rng.choice(in_use)  # in any case: what is looked at is not to decide what happens
         if cluster.check_ms:
             whole |= cluster.now_us - self._checked_us >= cluster.check_ms * 1000
         if whole:
             self._checked_us = cluster.now_us
             cluster.witness.check(self.node, in_use)
         elif not cluster.check_ms and (not cluster.witness.is_idle(self.node) or touched):
-            cluster.witness.check(self.node, dict.fromkeys([*touched, self._rng.choice(in_use)]))
+            cluster.witness.check(self.node, dict.fromkeys([*touched, another]))
 
     def _flush(self) -> None:
         self._flushing = False
