@@ -68,7 +68,7 @@ def unite(directory: Path, yes: bool, output: Output, resp: Address, timeout_s: 
     keys = written = 0
     different: list[Difference] = []
     with (
-        NodeProcess(directory, "--node", who.name, "--site", who.site) as copy,
+        NodeProcess(directory, "--node", who.name or "aside", "--site", who.site) as copy,
         RespConnection(copy.resp, timeout_s) as aside,
         RespConnection(resp, timeout_s) as here,
     ):

@@ -136,7 +136,8 @@ class Commit:
         self._actor: Final = actor
         self._memtable: Final = memtable
         self._log: Final = log
-        self._now_ms: Final = now_ms
+        self.stamp_ms = now_ms
+        """The clock that stamps are made by; replication has it follow the hubs (replication/hub_time.py)."""
         self._flush: Final = flush
         self._checkpoint: Final = checkpoint
         self._grown: Final = grown
@@ -332,7 +333,7 @@ class Commit:
     def _open_run(self, keyspace: Keyspace, *, plain: bool) -> Run:
         if self.error is not None:
             raise self.error
-        keyspace.hlc = max(keyspace.hlc, self._now_ms() << 16)
+        keyspace.hlc = max(keyspace.hlc, self.stamp_ms() << 16)
         run = Run(keyspace, keyspace.seq + 1, keyspace.hlc + 1, plain=plain)
         frame = self.filling
         frame.runs.append(run)

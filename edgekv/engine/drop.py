@@ -43,18 +43,30 @@ class Drops:
         self._store: Final = store
         self._draining: Final[dict[int, _Draining]] = {}
         self._dropping: Final[dict[int, Keyspace]] = {}
-        self.finished: Final[set[int]] = set()
+        self._finished: Final[set[int]] = set()
         """Keyspaces of which nothing is left here."""
 
     def begin(self, keyspace: Keyspace) -> None:
         """Drop a keyspace that is absent: no client and no peer changes it any more. Idempotent."""
         assert keyspace.absent
         number = keyspace.id
-        if number in self._draining or number in self._dropping or number in self.finished:
+        if self.is_busy(number) or number in self._finished:
             return
         self._draining[number] = _Draining(keyspace, self._commit.filling)
         self._commit.filling.run = None
         self.advance()
+
+    def is_busy(self, number: int) -> bool:
+        """Whether a keyspace is about to go: it can be held again when it is gone."""
+        return number in self._draining or number in self._dropping
+
+    def is_torn(self, number: int) -> bool:
+        """Whether LMDB has rows of a keyspace and no vector: a drop that did not come to its end."""
+        return number not in self._store.applied().vectors and self._has_rows(number)
+
+    def held_again(self, number: int) -> None:
+        """A keyspace that was dropped is begun anew: it may have to go another time."""
+        self._finished.discard(number)
 
     def advance(self) -> None:
         """Something happened: go on as far as that allows."""
@@ -68,7 +80,7 @@ class Drops:
             return
         for number in [number for number in self._dropping if self._is_gone(number)]:
             del self._dropping[number]
-            self.finished.add(number)
+            self._finished.add(number)
         self._checkpoints.dropped = frozenset(self._dropping)
         if self._dropping:
             self._checkpoints.ask_again()
@@ -87,5 +99,8 @@ class Drops:
         return False
 
     def _is_gone(self, number: int) -> bool:
+        return number not in self._store.applied().vectors and not self._has_rows(number)
+
+    def _has_rows(self, number: int) -> bool:
         low, high = number.to_bytes(4, "big"), (number + 1).to_bytes(4, "big")
-        return number not in self._store.applied().vectors and not any(True for _ in self._store.range(low, high))
+        return any(True for _ in self._store.range(low, high))

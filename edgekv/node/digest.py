@@ -73,21 +73,21 @@ class Digest:
         self.ranges: Final[list[Range]] = []
         self.vector: Final = self._vector()
         self.vector_after = self.vector
-        self._held_after, self._purged_ms = False, 0
+        self._purged_ms = 0
         self._reading: Final = self._read() if within else iter(())
 
     def step(self) -> bool:
         """Read on; whether there is more."""
         for _ in self._reading:
             return True
-        self.vector_after, self._held_after = self._vector(), self._keyspace.held
+        self.vector_after = self._vector()
         self._purged_ms = self._engine.checkpoints.purged_ms
         return False
 
     @property
     def moved(self) -> bool:
         """Whether what readers see has changed since it began, or was purged beyond its time: then it is the digest of no moment."""
-        return self._held_after or self.vector != self.vector_after or self._purged_ms > self.ttl_ms
+        return self.vector != self.vector_after or self._purged_ms > self.ttl_ms
 
     def figures(self) -> dict[str, object]:
         """For the command line."""

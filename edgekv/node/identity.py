@@ -83,21 +83,20 @@ def load_or_create(
         _write(path, fresh)
         return fresh
     identity, is_original = _read(path)
+    begins_anew = identity.aside is not None
     if identity.aside is not None:
         _move_aside(directory, identity.aside)
-        identity, is_original = replace(identity, name=identity.name or name, aside=None), True
+        identity, is_original = replace(identity, aside=None), True
         _write(path, identity)
         _log.warning("%s: what the directory held lies in %s", path, directory / ASIDE / identity.past[-1].hex())
-        fresh_start = True
-    else:
-        fresh_start = False
+    identity = replace(identity, name=identity.name or name)
     for word, asked, held in (("node", name, identity.name), ("site", site, identity.site)):
         if asked != held:
             raise ConfigError(
                 f"{path} belongs to {word} {held!r}, but this process was started as {word} {asked!r}. "
                 f"Start it with --{word} {held}, or give {asked!r} another --data-dir."
             )
-    if is_original and (fresh_start or has_log(directory)):
+    if is_original and (begins_anew or has_log(directory)):
         return identity
     renewed = reincarnate(directory, identity, entropy)
     reason = "there is no log beside it" if is_original else "the directory was copied or restored"
@@ -116,7 +115,8 @@ def reincarnate(directory: Path, identity: Identity, entropy: Entropy) -> Identi
 def set_aside(directory: Path, identity: Identity, entropy: Entropy, *, as_another: bool) -> Identity:
     """Have the next start begin empty: the cluster has another history of this node. Who it is then; on return that is fsynced.
 
-    ``as_another``: the node runs elsewhere as well, so it becomes another one, which may have another name.
+    ``as_another``: the node runs elsewhere as well, so it becomes another one. Its name is what it is started with from then on: the
+    first one tried may be one that a member has.
     """
     counter = int.from_bytes(identity.incarnation[:4], "big") + 1
     kept = directory / ASIDE / identity.incarnation.hex()

@@ -23,7 +23,7 @@ class Holdings:
 
     def takes(self, keyspace: Keyspace) -> bool:
         """Whether this node subscribes to one: clients write to it here, and peers send it."""
-        return keyspace.policy.held_at(self._self.site, self._self.role)
+        return keyspace.policy.held_at(self._self.site, self._self.role) and not self._engine.drops.is_busy(keyspace.id)
 
     def holds(self, keyspace: Keyspace) -> bool:
         """Whether this node has a copy that the cluster counts on: it subscribes to it, or its site drains it."""

@@ -12,11 +12,22 @@ from collections import deque
 from typing import Final, Literal
 
 from edgekv.ids import Actor
+from edgekv.replication.hub_time import PeerClock
 from edgekv.replication.messages import Hello, Seen, SyncOffer
 from edgekv.replication.sender import Sender
 from edgekv.wal.record import Changes
 
 Phase = Literal["greeting", "meta", "data", "closed"]
+
+
+class SeenWords:
+    """SEENs on one link (replication/seen_telling.py, seen_hearing.py)."""
+
+    def __init__(self) -> None:
+        self.owed: dict[Actor, None] | None = None
+        """Members whose SEENs go out here whole; None: nothing was said yet."""
+        self.waiting: Final[list[Seen]] = []
+        """SEENs that came and name what is not known here."""
 
 
 class Link:
@@ -36,6 +47,7 @@ class Link:
         self.since_ms: Final = wall_ms
         self.sent_ms = now_ms
         self.heard_ms = now_ms
+        self.clock: Final = PeerClock()
         self.skew_ms = 0
         """The peer's wall clock less this node's, when it last spoke, the way between them included."""
         self.unacknowledged = 0
@@ -52,10 +64,7 @@ class Link:
         """By keyspace and actor the last seq that came here and is not acknowledged yet."""
         self.acknowledged: Final[dict[int, dict[Actor, int]]] = {}
         """By keyspace what the peer said it has durably, in its HELLO and since."""
-        self.seen_owed: dict[Actor, None] | None = None
-        """Members whose SEENs go out here whole; None: nothing was said yet."""
-        self.seen_waiting: Final[list[Seen]] = []
-        """SEENs that came and name what is not known here (replication/seen_hearing.py)."""
+        self.seens: Final = SeenWords()
         self.told: Final[set[int]] = set()
         """The keyspaces of which the peer was told what this node has, by HELLO or HOLDS."""
         self.offered: Final[dict[int, bytes]] = {}
@@ -64,8 +73,6 @@ class Link:
         """By keyspace the spool that the peer wants, and from which offset on."""
         self.asked: Final[set[int]] = set()
         """Keyspaces whose rows the peer asked for although it has all changes (replication/repairs.py)."""
-        self.synced: Final[set[int]] = set()
-        """Keyspaces of which the peer got rows here, or had them when they were offered."""
         self.deferred: Final[dict[int, SyncOffer]] = {}
         """By keyspace what the peer has offered and this node takes in later."""
         self.received_bytes = 0

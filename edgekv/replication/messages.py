@@ -8,7 +8,9 @@
                 runs, whole, as their makers logged them (wal/record.py)
     ACK         [4, bytes, {keyspace: [[actor, seq], ...]}]
                 bytes of CHANGES and SYNC_PIECE messages that were taken in so far; what moved in the durable vector
-    HEARTBEAT   [5, wall_ms]
+    HEARTBEAT   [5, wall_ms, sent_ms, echo_ms, held_ms]
+                the last three now and then, else 0: the sender's monotonic clock, that of the receiver as it said it last, and
+                how long ago that came (replication/hub_time.py)
     SEEN        [6, [[actor, number, ttl_ms, revision, {keyspace: [[actor, seq], ...]}], ...]]
                 see replication/stability.py; of the vectors what moved since the last one on this link
     ADMIT       [7, [[node, actor, name, site, role], ...]]
@@ -103,6 +105,9 @@ class Heartbeat(NamedTuple):
     """The peer is there."""
 
     wall_ms: int
+    sent_ms: int = 0
+    echo_ms: int = 0
+    held_ms: int = 0
 
 
 class Seen(NamedTuple):
@@ -239,7 +244,7 @@ def pack_message(message: Message) -> bytes:  # noqa: PLR0912 - one arm for each
         case Ack():
             return pack([ACK, message.bytes, _vector_lists(message.vectors)])
         case Heartbeat():
-            return pack([HEARTBEAT, message.wall_ms])
+            return pack([HEARTBEAT, *message])
         case SeenList(members):
             return pack([SEEN, [[*seen[:4], _vector_lists(seen.vectors)] for seen in members]])
         case Admit(applicants):
@@ -283,8 +288,8 @@ def _parse(fields: Any) -> Message | None:  # noqa: PLR0912 - one arm for each r
             return Runs([_run(run) for run in runs])
         case [4, int(taken), dict(vectors)]:
             return Ack(_number(taken), _vectors(vectors))
-        case [5, int(wall_ms)]:
-            return Heartbeat(_number(wall_ms))
+        case [5, int(), int(), int(), int()]:
+            return Heartbeat(*map(_number, fields[1:]))
         case [6, list(members)]:
             return SeenList([_seen(member) for member in members])
         case [1, bytes(), bytes(), bytes(), str(), str(), str(), int(), int(), dict(vectors)]:

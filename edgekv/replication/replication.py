@@ -17,7 +17,8 @@ from edgekv.engine.keyspace_entry import Entry
 from edgekv.engine.keyspaces import META_ID
 from edgekv.errors import Denied, PeerFault
 from edgekv.ids import KeyspaceId, actor_text
-from edgekv.limits import LINKS_LOOK_MS, PEER_DEAD_MS, PEER_HEARTBEAT_MS, SEEN_INTERVAL_MS
+from edgekv.limits import CLOCK_READ_MS, LINKS_LOOK_MS, PEER_DEAD_MS, PEER_HEARTBEAT_MS, SEEN_INTERVAL_MS
+from edgekv.replication import hub_time
 from edgekv.replication.acks import HUB, Acks
 from edgekv.replication.copies import Copies
 from edgekv.replication.figures import Figures
@@ -182,6 +183,8 @@ class Replication:
         self._seen_at_ms = 0
         self._looked_at_ms = 0
         engine.judges_clocks = myself.role == "hub"
+        if myself.role != "hub":
+            engine.commit.stamp_ms = self._stamp_ms
         self.members.refresh()
         self.membership.follow_meta()
 
@@ -244,8 +247,7 @@ class Replication:
             self._streams.drain(link)
             self._streams.acknowledge(link)
             self._streams.pump(link)
-            if monotonic - link.sent_ms >= PEER_HEARTBEAT_MS:
-                self._table.send(link, Heartbeat(now))
+            self._beat(link, now, monotonic)
         if not 0 <= now - self._seen_at_ms < SEEN_INTERVAL_MS:
             self._seen_at_ms = now
             self._tell_seen()
@@ -293,6 +295,28 @@ class Replication:
         except OWN_TROUBLE as error:
             self._table.say(f"what this node has seen is not said: {error}")
 
+    # -- clocks
+
+    def _beat(self, link: Link, now: int, monotonic: int) -> None:
+        said = link.clock.said_at_ms
+        if link.is_up and (said is None or monotonic - said >= CLOCK_READ_MS):
+            self._table.send(link, Heartbeat(now, *link.clock.say(monotonic)))
+        elif monotonic - link.sent_ms >= PEER_HEARTBEAT_MS:
+            self._table.send(link, Heartbeat(now))
+
+    def _read_clock(self, link: Link, wall_ms: int, round_trip_ms: int | None) -> None:
+        if link.peer is not None and link.peer.role == "hub":
+            link.clock.reading = hub_time.read(link.clock.reading, wall_ms, round_trip_ms, self._monotonic_ms())
+
+    def _stamp_ms(self) -> int:
+        """The hubs' time while one is linked that is a member, else the own clock."""
+        hubs = [
+            link.clock.reading
+            for link in self.links.values()
+            if link.clock.reading is not None and link.peer is not None and self.members.is_open(link.peer.actor)
+        ]
+        return hub_time.stamp_ms(hubs, self._now_ms(), self._monotonic_ms())
+
     # -- once a second
 
     def _look(self, now: int) -> None:
@@ -324,7 +348,9 @@ class Replication:
         elif isinstance(message, Join):
             self._asked_to_join(link)
         elif not link.is_up:
-            raise PeerFault("it did not say HELLO first.")
+            if not link.node:
+                raise PeerFault("it did not say HELLO first.")
+            # What it said was not taken, and why is what it has to tell (`Greeting.accepts`).
         elif isinstance(message, Runs):
             self._streams.came(link, message.runs)
         elif isinstance(message, Ack):
@@ -337,6 +363,8 @@ class Replication:
             self._asked_to_admit(link, message)
         elif isinstance(message, Heartbeat):
             link.skew_ms = message.wall_ms - self._now_ms()
+            round_trip_ms = link.clock.hear(*message[1:], self._monotonic_ms())
+            self._read_clock(link, message.wall_ms, round_trip_ms)
         else:
             raise PeerFault(f"it sent {type(message).__name__}, which was not asked for.")
 
@@ -352,6 +380,7 @@ class Replication:
         if not self._greeting.accepts(link, hello):
             return
         link.peer, link.skew_ms = hello, hello.wall_ms - self._now_ms()
+        self._read_clock(link, hello.wall_ms, None)
         self._streams.begin(link, hello)
         self._subscriptions.tell(link)
         self.leader.heard_hello(hello)

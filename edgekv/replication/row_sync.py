@@ -133,7 +133,7 @@ class RowSync:
         for keyspace in sorted((link.sender.beyond | link.asked) - link.offered.keys() - self._unreadable):
             spooled = self._spooled(keyspace) if keyspace not in link.asked or self._is_fresh(keyspace) else None
             if spooled is not None and spooled.offer is not None:
-                if keyspace in link.synced:
+                if keyspace in link.sender.given:
                     self._note_again(link, keyspace)
                 link.offered[keyspace] = spooled.spool
                 self._send(link, spooled.offer)
@@ -242,7 +242,6 @@ class RowSync:
         link.offered.pop(done.keyspace, None)
         link.asked.discard(done.keyspace)
         link.wanted.pop(done.keyspace, None)
-        link.synced.add(done.keyspace)
         link.sender.took_rows(done.keyspace, {actor: seq for actor, (seq, _) in done.vector.items()})
 
     # -- the side that lacks them

@@ -33,20 +33,20 @@ class SeenHearing:
         for seen in said:
             if link.peer.role != "hub" and seen.actor != link.peer.actor:
                 raise PeerFault(f"it is an edge, and says what {actor_text(seen.actor)} has seen.")
-        link.seen_waiting.extend(said)
+        link.seens.waiting.extend(said)
         self.take(link)
-        waiting = sum(1 + sum(map(len, seen.vectors.values())) for seen in link.seen_waiting)
+        waiting = sum(1 + sum(map(len, seen.vectors.values())) for seen in link.seens.waiting)
         if waiting > SEEN_WAITING_ENTRIES_MAX:
             raise PeerFault(f"it says what members have seen that this node knows nothing of, {waiting} entries.")
 
     def take(self, link: Link) -> None:
         """Take in what this node knows enough for by now."""
         assert link.peer is not None
-        if not link.seen_waiting or not self._members.is_open(link.peer.actor):
+        if not link.seens.waiting or not self._members.is_open(link.peer.actor):
             return
         waiting: list[Seen] = []
         behind: set[Actor] = set()
-        for seen in link.seen_waiting:
+        for seen in link.seens.waiting:
             member = self._members.members.get(seen.actor)
             if member is not None and member.state == "settled":
                 continue
@@ -55,7 +55,7 @@ class SeenHearing:
                 waiting.append(seen)
             else:
                 self._table.hear(seen)
-        link.seen_waiting[:] = waiting
+        link.seens.waiting[:] = waiting
 
     def forget_settled(self) -> None:
         """Nobody asks any more what they have seen."""

@@ -41,9 +41,9 @@ class SeenTelling:
             self._table.hear(Seen(self._actor, lsn, ttl_ms, self._members.revision, vectors))
         links, news = self._hubs(), list(self._table.take_news())
         for link in links:
-            if link.seen_owed is None:
-                link.seen_owed = dict.fromkeys(self._table.spoken)
-            self._send(link, [seen for seen in news if seen.actor not in link.seen_owed])
+            if link.seens.owed is None:
+                link.seens.owed = dict.fromkeys(self._table.spoken)
+            self._send(link, [seen for seen in news if seen.actor not in link.seens.owed])
         self.pay()
 
     def pay(self) -> None:
@@ -51,8 +51,8 @@ class SeenTelling:
         for link in self._hubs():
             whole: list[Seen] = []
             entries = 0
-            while link.seen_owed and entries < ENTRIES_MAX:
-                spoken = self._table.spoken.get(link.seen_owed.popitem()[0])
+            while link.seens.owed and entries < ENTRIES_MAX:
+                spoken = self._table.spoken.get(link.seens.owed.popitem()[0])
                 if spoken is not None:
                     whole.append(spoken.whole())
                     entries += _entries(whole[-1])

@@ -45,6 +45,8 @@ class Sender:
         """That are streamed."""
         self.beyond: set[int] = set()
         """Of which the peer lacks what the log no longer has: it needs the rows."""
+        self.given: Final[set[int]] = set()
+        """Of which the peer got rows on this link, or had them when they were offered."""
         self.scanning = False
         """`take` ended although there is more to read: what it has read the peer has, or does not want."""
         self._cursor: LogCursor | None = None
@@ -108,6 +110,7 @@ class Sender:
         for actor, seq in vector.items():
             mine[actor] = max(seq, mine.get(actor, 0))
         self.beyond.discard(keyspace)
+        self.given.add(keyspace)
 
     def close(self) -> None:
         """Give up the place in the log."""

@@ -54,6 +54,10 @@ class Subscriptions:
         self._row_sync: Final = row_sync
         self._acks: Final = acks
         self._remember: Final = remember
+        for keyspace in engine.keyspaces.all:
+            if engine.drops.is_torn(keyspace.id):
+                keyspace.absent = True
+                engine.drops.begin(keyspace)
 
     def entries(self) -> list[Entry]:
         """The keyspaces as WELCOME says them."""
@@ -120,7 +124,7 @@ class Subscriptions:
         if self._holdings.takes(keyspace):
             if keyspace.absent:
                 self._engine.fold({keyspace.id: entry.hlcs.get(self._self.site, 0)}, 0)
-                self._engine.drops.finished.discard(keyspace.id)
+                self._engine.drops.held_again(keyspace.id)
                 keyspace.absent = False
                 for link in self._links:
                     link.told.discard(keyspace.id)

@@ -1,6 +1,7 @@
 """What a spool that came from elsewhere has to pass before anything relies on it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import islice
 from pathlib import Path
 from struct import error
 from typing import Final
@@ -22,7 +23,7 @@ from edgekv.crdt.register import Cell
 from edgekv.crdt.siblings import Siblings
 from edgekv.errors import Corruption
 from edgekv.ids import ACTOR_BYTES
-from edgekv.limits import LMDB_KEY_BYTES_MAX
+from edgekv.limits import LMDB_KEY_BYTES_MAX, SPOOL_CHECK_ROWS
 from edgekv.store import layout
 from edgekv.store.spool import SpoolReader
 
@@ -42,14 +43,20 @@ class SpoolCheck:
         self._start: Final = layout.key_start(self.head.keyspace, b"")
         self._last = b""
         self._key = b""
+        self._block: Iterator[tuple[bytes, bytes]] = iter(())
+        """What was not looked at of the last one."""
 
     def step(self) -> bool:
-        """Look at a block; False when that was the end. Raises Corruption."""
-        block = next(self._blocks, None)
-        if block is None:
-            self.close()
-            return False
-        for lmdb_key, row in block:
+        """Look at some rows; False when there were none. Raises Corruption."""
+        rows = list(islice(self._block, SPOOL_CHECK_ROWS))
+        if not rows:
+            block = next(self._blocks, None)
+            if block is None:
+                self.close()
+                return False
+            self._block = iter(block)
+            rows = list(islice(self._block, SPOOL_CHECK_ROWS))
+        for lmdb_key, row in rows:
             if not self._last < lmdb_key or not lmdb_key.startswith(self._start) or not self._is_sound(lmdb_key, row):
                 raise Corruption(
                     f"the spool {self._reader.name} has a row at {lmdb_key!r} that no store has. Let the row sync begin again.",

@@ -28,6 +28,7 @@ from edgekv.store import layout
 from tests.sim.faults import Faults
 from tests.sim.hurry import hurried, unburdened
 from tests.sim.machine import Machine
+from tests.sim.moves import Moves
 from tests.sim.network import Network
 from tests.sim.oracle import Change
 from tests.sim.plan import ROW_SYNC, Plan, draw, steady
@@ -106,11 +107,14 @@ class Cluster:
         self.row_syncs = 0
         self.calling = True
         self._keys = keys_of(0, plan.keys)
+        self._moved: list[bytes] = []
+        """The prefixes of keyspaces that were created, of those that are in use."""
         self.machines: Final = [
             Machine(self, number, directory / f"node-{number}", KEYSPACES) for number in range(plan.nodes)
         ]
         self.witness: Final = Witness(k.id for k in self.machines[0].node.engine.keyspaces.all if not k.policy.system)
         self.faults: Final = Faults(self, Random(f"faults {seed}"))
+        self.moves: Final = Moves(self, Random(f"moves of {seed}"))
         for machine in self.machines[:-1]:
             machine.begin()
         self.at(int(plan.late_s * 1e6), self.machines[-1].begin)
@@ -152,8 +156,11 @@ class Cluster:
     def keys(self) -> Keys:
         """Of this time."""
         era = self.calls // KEYS_LIVE_CALLS
-        if era != self._keys.era:
-            self._keys = keys_of(era, self.plan.keys)
+        if era != self._keys.era or self.moves.prefixes[-3:] != self._moved:
+            self._moved = self.moves.prefixes[-3:]
+            known = keys_of(era, self.plan.keys)
+            moved = [prefix + b"%d" % i for prefix in self._moved for i in range(2)]
+            self._keys = known._replace(plain=[*moved, *known.plain], all=[*moved, *known.all])
         return self._keys
 
     def all_keys(self) -> list[bytes]:
@@ -163,9 +170,12 @@ class Cluster:
     def live(self) -> None:
         """Chaos, then peace. Raises Violation."""
         self.faults.begin()
+        if self.plan.moves:
+            self.moves.begin()
         self.run_until(int(self.plan.chaos_s * 1e6))
         self.note("peace")
         self.calling = False
+        self.moves.end()
         self.faults.mend()
         self._agree("the last fault")
         for machine in self.machines:
@@ -230,7 +240,7 @@ def run(
     if cluster is None:
         return Outcome(seed, broken, "", 0.0, 0, 0, {})
     made = sum(sum(history.heads().values()) for history in cluster.witness.histories.values())
-    happened = {**cluster.faults.happened, ROW_SYNC: cluster.row_syncs}
+    happened = {**cluster.faults.happened, ROW_SYNC: cluster.row_syncs, **cluster.moves.happened}
     return Outcome(seed, broken, cluster.digest, cluster.now_us / 1e6, cluster.witness.checks, made, happened)
 
 

@@ -13,6 +13,7 @@ from edgekv.engine import recovery
 from edgekv.engine.checkpoint import Checkpoints
 from edgekv.engine.collections import Collections
 from edgekv.engine.commit import Commit
+from edgekv.engine.engine import Engine
 from edgekv.engine.expired_keys import ExpiredKeys
 from edgekv.engine.flip import Flips
 from edgekv.engine.intake import Intake
@@ -21,12 +22,15 @@ from edgekv.engine.rebase import Rebase
 from edgekv.node import identity
 from edgekv.replication import stability
 from edgekv.replication.holdings import Holdings
+from edgekv.replication.keyspace_orders import KeyspaceOrders
 from edgekv.replication.log_source import LogSource
 from edgekv.replication.lowest import _Columns
+from edgekv.replication.members import Members
 from edgekv.replication.membership import Membership
 from edgekv.replication.seen import SeenTable
 from edgekv.replication.sender import Sender
 from edgekv.replication.streams import Streams
+from edgekv.replication.subscriptions import Subscriptions
 from edgekv.store import fold
 from edgekv.store.fold import Fold
 from edgekv.store.generation import Generation
@@ -50,6 +54,9 @@ class Mutant:
     rare: bool = False
     """It takes so many seeds that only the command looks for it."""
 
+
+FIRST_MOVES: Final = 300
+"""Where seeds begin that are looked through for mistakes with keyspaces."""
 
 MUTANTS: Final[dict[str, Mutant]] = {
     # promises to clients and peers
@@ -108,6 +115,10 @@ MUTANTS: Final[dict[str, Mutant]] = {
     "hlc_not_folded": Mutant(
         "a node does not stamp above what it received",
         ((Intake.receive, "    keyspace.hlc = max(keyspace.hlc, hlc)\n", ""),),
+    ),
+    "stamps_follow_the_clock_back": Mutant(
+        "a node whose clock, or whose hub's, is behind what it has seen stamps by that clock",
+        ((Commit._open_run, "max(keyspace.hlc, self.stamp_ms() << 16)", "self.stamp_ms() << 16"),),
     ),
     "hlc_not_folded_at_replay": Mutant(
         "after a restart a node does not stamp above what it had received",
@@ -409,6 +420,56 @@ MUTANTS: Final[dict[str, Mutant]] = {
     "counter_merge_adds": Mutant(
         "a part of another actor is added instead of replaced by the newer one",
         ((counter.merge, "return Part(upper.total,", "return Part(upper.total + (lower is not upper and 1),"),),
+    ),
+    # keyspaces that come to a site and leave it
+    "left_rows_stay": Mutant(
+        "a node whose site was taken off a keyspace keeps its copy",
+        ((Subscriptions._hold, "self._engine.drops.begin(keyspace)", "pass"),),
+        seeds_max=400,
+        first=FIRST_MOVES,
+    ),
+    "leaves_without_draining": Mutant(
+        "a node deletes its copy as soon as it knows that its site was taken off",
+        ((Subscriptions._hold, "and not self._holdings.holds(keyspace)", ""),),
+        seeds_max=400,
+        first=FIRST_MOVES,
+    ),
+    "left_before_it_knew": Mutant(
+        "the leader takes a SEEN for the last one that its member said before it knew that its site was taken off",
+        ((KeyspaceOrders._has_left, "seen.revision >= since and", ""),),
+        seeds_max=400,
+        first=FIRST_MOVES,
+    ),
+    "new_subscriber_does_not_count": Mutant(
+        "a site that was added to a keyspace does not hold its cut",
+        (
+            (
+                Members.counts,
+                "return entry.counts(member.actor, member.site, member.role)",
+                "return entry.counts(member.actor, member.site, member.role) and member.site not in entry.hlcs",
+            ),
+        ),
+        seeds_max=400,
+        first=FIRST_MOVES,
+        rare=True,
+    ),
+    "misplaced_is_shown": Mutant(
+        "a change of the default keyspace is shown below a prefix that another one has by now",
+        (
+            (
+                Intake.receive,
+                "placed(self._keyspaces, keyspace, _checked(keyspace, self._keyspaces, run))",
+                "_checked(keyspace, self._keyspaces, run)",
+            ),
+        ),
+        seeds_max=400,
+        first=FIRST_MOVES,
+    ),
+    "created_over_memory": Mutant(
+        "what was written below the prefix of a new keyspace stays in memory",
+        ((Engine.create, "self.memtable.forget(low, high)", "pass"),),
+        seeds_max=400,
+        first=FIRST_MOVES,
     ),
 }
 

@@ -23,7 +23,7 @@ from tests.sim.sim_node import Reply, SimNode
 from tests.sim.witness import Promise, Violation
 
 if TYPE_CHECKING:
-    from tests.sim.cluster import Cluster
+    from tests.sim.cluster import Cluster, Keys
 
 CLUSTER: Final = b"a simulated one!"
 START_MS: Final = 1_700_000_000_000
@@ -58,6 +58,8 @@ class Machine:
             Random(f"node {number} {cluster.seed}"),
             self.now_ms,
             name=f"{'hub' if self.is_hub else 'edge'}-{number}",
+            site="cloud" if self.is_hub else f"site-{number}",
+            role="hub" if self.is_hub else "edge",
             keyspaces=keyspaces,
             segment_bytes=plan.segment_bytes,
             retain_bytes=plan.retain_segments * plan.segment_bytes,
@@ -228,7 +230,7 @@ class Machine:
         if engine.write_blocked or not (founded or self.number == 0):
             return
         engine.barrier = None
-        keys = self._cluster.keys
+        keys = self._here(self._cluster.keys)
         witness, before = self._cluster.witness, self._cluster.witness.seqs(self.node)
         self._clients.lasting = not founded
         done = self._clients.call(self.node.operations, keys.plain, keys.siblings)
@@ -241,6 +243,11 @@ class Machine:
             witness.check(self.node, [key], anew=True)
             self._reply(witness.promise(self.node, (key,), witness.seqs(self.node)))
         self._turn()
+
+    def _here(self, keys: "Keys") -> "Keys":
+        """Those that the node does not send elsewhere."""
+        owner = self.node.engine.keyspaces.owner
+        return keys._replace(plain=[key for key in keys.plain if not owner(key).absent])
 
     def _reply(self, promise: Promise) -> None:
         """The reply leaves when the engine says so."""
@@ -266,6 +273,8 @@ class Machine:
             cluster.row_syncs += 1
             self._note("has the rows of another node")
             whole = True
+        for entry in self.replication.members.keyspaces.values():
+            cluster.witness.left.update((entry.policy.id, actor) for actor in entry.left)
         cluster.witness.made(node, system=True)
         cluster.witness.check_durable(node)
         node.engine.kick()

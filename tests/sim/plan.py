@@ -7,6 +7,7 @@ from typing import Final
 FAULTS: Final = ("partition", "reset", "kill", "power", "power all", "clock", "stall", "slow", "duplicate", "restore")
 ROW_SYNC: Final = "(row sync)"
 """Counted with the faults: it is what some of them lead to."""
+MOVES_SHARE: Final = 0.3
 CLOCK_STEPS_MS: Final = (-30_000, -500, 200, 5_000, 60_000)
 SKEWS_MS: Final = (0, 0, 0, 40, -40, 2_000, -2_000, 90_000)
 
@@ -33,6 +34,8 @@ class Plan:
     """Log that is kept for others. Few: who was away needs rows."""
     hurry: bool
     """Whether what all have seen is announced and purged many times in this life (tests/sim/hurry.py)."""
+    moves: bool = False
+    """Whether keyspaces are created, and sites added to them and taken off (tests/sim/moves.py)."""
     late_s: float = 0.0
     """When the last edge comes; the others are there from the start."""
 
@@ -66,6 +69,7 @@ def draw(seed: int, *, chaos_s: float = 6.0) -> Plan:
         retain_segments=rng.choice((0, 0, 0, 2, 1_000)),
         hurry=rng.random() < 0.8,
         late_s=late_s,
+        moves=Random(f"moves {seed}").random() < MOVES_SHARE,
     )
 
 

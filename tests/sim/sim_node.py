@@ -14,9 +14,10 @@ from random import Random
 from typing import Final, NamedTuple
 
 from edgekv.config import Config, KeyspaceConfig, LimitsConfig, WalConfig
+from edgekv.config.settings import Role
 from edgekv.engine.engine import Engine
 from edgekv.engine.frame import Frame
-from edgekv.engine.keyspaces import Keyspace
+from edgekv.engine.keyspaces import Keyspace, KeyspacePolicy
 from edgekv.errors import EdgeKVError
 from edgekv.ids import Actor, KeyspaceId, Lsn
 from edgekv.limits import SPARE_SEGMENTS
@@ -77,7 +78,8 @@ class _Backup(NamedTuple):
 
     log: dict[str, bytes]
     store: bytes
-    identity: bytes
+    files: dict[str, bytes]
+    """The identity and the keyspaces."""
     spools: dict[str, bytes]
     """A BARRIER of the log may wait for one."""
 
@@ -92,6 +94,8 @@ class SimNode:
         now_ms: Callable[[], int],
         *,
         name: str = "node-1",
+        site: str = "site-1",
+        role: Role = "hub",
         keyspaces: tuple[KeyspaceConfig, ...] = (),
         segment_bytes: int = SEGMENT_BYTES,
         retain_bytes: int = 0,
@@ -100,6 +104,8 @@ class SimNode:
         self.config: Final = Config(
             data_dir=path,
             node=name,
+            site=site,
+            role=role,
             small_memory=True,
             memory_bytes=MEMORY_BYTES,
             wal=WalConfig(segment_bytes=segment_bytes),
@@ -126,7 +132,10 @@ class SimNode:
     actor: Actor
 
     def keyspace(self, keyspace_id: int = 0) -> Keyspace:
-        return self.engine.keyspaces.by_id[KeyspaceId(keyspace_id)]
+        """One that the node has not heard of is empty."""
+        number = KeyspaceId(keyspace_id)
+        unknown = Keyspace(KeyspacePolicy(id=number, name="?", prefix=b"?"))
+        return self.engine.keyspaces.by_id.get(number, unknown)
 
     def durable(self, keyspace_id: int = 0) -> dict[Actor, int]:
         """The vector that the node calls durable."""
@@ -143,7 +152,7 @@ class SimNode:
         directory = self.config.data_dir
         for folder in (directory, sync_path(directory)):
             folder.mkdir(exist_ok=True)
-        who = identity.load_or_create(directory, name=self.name, site="site-1", entropy=self.rng.randbytes)
+        who = identity.load_or_create(directory, name=self.name, site=self.config.site, entropy=self.rng.randbytes)
         policies = keyspace_file.load_or_seed(directory, self.config.all_keyspaces())
         self.jobs = deque()
         self.store = LmdbStore.open(directory / "store", readonly=False)
@@ -201,7 +210,7 @@ class SimNode:
         self._backup = _Backup(
             {name: bytes(inode.cache) for name, inode in self.disk.entries.items()},
             self._data.read_bytes(),
-            (self.config.data_dir / identity.FILE).read_bytes(),
+            {name: (self.config.data_dir / name).read_bytes() for name in (identity.FILE, keyspace_file.FILE)},
             {file.name: file.read_bytes() for file in sync_path(self.config.data_dir).iterdir()},
         )
 
@@ -222,10 +231,11 @@ class SimNode:
         for name, content in backup.spools.items():
             (sync_path(self.config.data_dir) / name).write_bytes(content)
         self._before_commit = None
-        file = self.config.data_dir / identity.FILE
-        copy = file.with_suffix(".copy")
-        copy.write_bytes(backup.identity)
-        copy.replace(file)
+        for name, content in backup.files.items():
+            file = self.config.data_dir / name
+            copy = file.with_suffix(".copy")
+            copy.write_bytes(content)
+            copy.replace(file)
         self._backup = None
 
     def stop(self) -> None:

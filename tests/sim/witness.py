@@ -66,6 +66,12 @@ class Witness:
         self._left: Final[dict[tuple[KeyspaceId, Actor], int]] = {}
         """By actors whose disk is gone, how far others had them durably: no more must be left of them."""
         self._system: Final[dict[Dot, Change]] = {}
+        self.left: Final[set[tuple[KeyspaceId, Actor]]] = set()
+        """Who may have deleted its copy of a keyspace: the leader has all that it had."""
+
+    def created(self, keyspace: KeyspaceId) -> None:
+        """A keyspace came into being while the cluster ran."""
+        self.histories.setdefault(keyspace, History())
 
     # -- what is made
 
@@ -99,6 +105,8 @@ class Witness:
         receive: Callable[[Changes], bool] = intake.receive
 
         def judged(run: Changes) -> bool:
+            if node.keyspace(run.keyspace).absent:
+                raise Violation(f"residency: {node.name} takes in changes of a keyspace that is not at its site")
             taken = receive(run)
             if taken and run.keyspace in self.histories:
                 self._judge(node, run)
@@ -166,7 +174,7 @@ class Witness:
         """Taken when a call returns, ``before`` it began; its reply is held by the node's barrier."""
         keyspaces = [node.keyspace(number) for number in self.histories]
         return Promise(
-            {keyspace.id: keyspace.seq for keyspace in keyspaces if keyspace.seq != before[keyspace.id]},
+            {keyspace.id: keyspace.seq for keyspace in keyspaces if keyspace.seq != before.get(keyspace.id, 0)},
             {keyspace.id: _seen(keyspace, node.actor) for keyspace in keyspaces} if keys else {},
             keys,
             node.engine.ttl_now_ms(),
@@ -175,7 +183,7 @@ class Witness:
     def replied(self, node: SimNode, promise: Promise) -> None:
         """The reply left."""
         for number, history in self.histories.items():
-            if not node.keyspace(number).fsync:
+            if not node.keyspace(number).fsync or (number, node.actor) in self.left:
                 continue
             durable, made = node.durable(number), promise.made.get(number, 0)
             self.acknowledged[number, node.actor] = max(self.acknowledged.get((number, node.actor), 0), made)
@@ -184,6 +192,8 @@ class Witness:
             if both == seen:
                 continue
             for key in promise.keys:
+                if node.engine.keyspaces.owner(key).id != number:
+                    continue
                 was_shown = history.truth(key, seen, promise.ttl_ms)
                 if was_shown != history.truth(key, both, promise.ttl_ms):
                     raise Violation(f"{node.name} replied with what is not durable here of {key!r}:\n  {was_shown}")
@@ -197,7 +207,9 @@ class Witness:
         now_ms = engine.ttl_now_ms()
         seen: dict[KeyspaceId, Vector] = {}
         for key in keys:
-            keyspace = engine.keyspaces.of(key)
+            keyspace = engine.keyspaces.owner(key)
+            if keyspace.absent:
+                continue
             if keyspace.id not in seen:
                 seen[keyspace.id] = _seen(keyspace, node.actor)
             must = self._truth(node, key, self.histories[keyspace.id], seen[keyspace.id], now_ms)
@@ -230,6 +242,8 @@ class Witness:
             self._checked[node.name, number] = dict(vector)
             durable = node.durable(number)
             before = self._durable.get((node.name, number), {})
+            if (number, node.actor) in self.left and node.keyspace(number).absent:
+                continue
             if lacking := _lacking(durable, before):
                 raise Violation(f"{node.name} called {lacking} changes durable that it does not have any more")
             if lacking := _lacking(history.heads(), durable):
@@ -274,6 +288,8 @@ class Witness:
     def restarted(self, node: SimNode) -> None:
         """The node is back: all it forgets of its own are changes that nobody was told of."""
         for number, history in self.histories.items():
+            if (number, node.actor) in self.left:
+                continue
             seq = node.keyspace(number).seq
             acknowledged = self.acknowledged.get((number, node.actor), 0)
             if seq < acknowledged:
@@ -296,12 +312,21 @@ class Witness:
             self._durable.pop((node.name, number), None)
             self._checked.pop((node.name, number), None)
         for (number, actor), left in self._left.items():
-            others = [self._durable.get((other.name, number), {}) for other in nodes if other is not node]
-            self._left[number, actor] = min(left, max(vector.get(actor, 0) for vector in others))
+            others = [
+                self._durable.get((other.name, number), {})
+                for other in nodes
+                if other is not node and (number, other.actor) not in self.left
+            ]
+            self._left[number, actor] = min(left, max((vector.get(actor, 0) for vector in others), default=0))
 
     def agreed(self, nodes: Sequence[SimNode]) -> bool:
         """Whether everybody has durably all that there is."""
-        return all(node.durable(number) == self._all(number, nodes) for number in self.histories for node in nodes)
+        return all(
+            node.durable(number) == (self._all(number, nodes) if _holds(node, number) else {})
+            and (_holds(node, number) or not _rows(node, number))
+            for number in self.histories
+            for node in nodes
+        )
 
     def _all(self, number: KeyspaceId, nodes: Sequence[SimNode]) -> Vector:
         """All changes; of actors whose disk is gone, those that anybody has."""
@@ -317,7 +342,10 @@ class Witness:
         for number, history in self.histories.items():
             everything = self._all(number, nodes)
             for node in nodes:
-                if node.durable(number) != everything:
+                if not _holds(node, number):
+                    if node.durable(number) or _rows(node, number):
+                        raise Violation(f"residency: {node.name} holds keyspace {number}, which is not at its site")
+                elif node.durable(number) != everything:
                     raise Violation(f"{node.name} never got all: {node.durable(number)} of {everything}")
             for (ks, actor), left in self._left.items():
                 if ks == number:
@@ -328,6 +356,17 @@ class Witness:
                     history.forget_above(actor, everything.get(actor, 0))
         for node in nodes:
             self.check(node, keys, anew=True)
+
+
+def _holds(node: SimNode, number: KeyspaceId) -> bool:
+    return not node.keyspace(number).absent
+
+
+def _rows(node: SimNode, number: KeyspaceId) -> bool:
+    """Whether LMDB has any row of a keyspace."""
+    node.store.renew()
+    low = node.keyspace(number).row_prefix
+    return any(True for _ in node.store.range(low, successor(low)))
 
 
 def garbage(node: SimNode) -> list[str]:
@@ -343,6 +382,9 @@ def garbage(node: SimNode) -> list[str]:
         for lmdb_key, data in node.store.range(low, successor(low)):
             if not layout.is_count(data):
                 row = layout.decode_row(data, node.store.actor_of)
+                key = layout.split(layout.row_key_of(lmdb_key, data))[1]
+                if node.engine.keyspaces.owner(key) is not keyspace:
+                    continue  # misplaced: nobody clears it when its time has passed
                 if _shows_nothing(row, node.engine.ttl_now_ms()):
                     found.append(f"{lmdb_key!r}: {row}")
     return found

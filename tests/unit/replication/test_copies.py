@@ -113,6 +113,10 @@ def test_what_is_set_aside_lies_whole_beside_an_empty_directory(tmp_path: Path) 
     (tmp_path / "store").rename(tmp_path / identity.ASIDE / who.incarnation.hex() / "store")  # a crash came between
     started = identity.load_or_create(tmp_path, name="m", site="s", entropy=dice.randbytes)
     assert started.node == renewed.node != who.node and started.name == "m"
+    (tmp_path / "wal" / "00000000.wal").write_bytes(b"log")
+    again = identity.load_or_create(tmp_path, name="o", site="s", entropy=dice.randbytes)
+    assert (again.node, again.name) == (renewed.node, "o"), "the name it was started with first was taken"
+    (tmp_path / "wal" / "00000000.wal").unlink()
     assert started.cluster == who.cluster and started.incarnation == renewed.incarnation
     kept = tmp_path / identity.ASIDE / who.incarnation.hex()
     assert [(kept / folder / "file").read_bytes() for folder in ("wal", "store", "sync")] == [b"wal", b"store", b"sync"]

@@ -354,3 +354,19 @@ def test_a_new_node_of_a_site_that_left_may_hold_the_keyspace_when_it_is_added_a
     newcomer.operations.set(b"eu/k", b"w")
     run(net, [hub, second, newcomer], rounds=5)
     assert second.operations.get(b"eu/k") == b"w"
+
+
+def test_a_member_has_left_when_the_leader_has_all_that_its_last_seen_names(net: Net, make: Make) -> None:
+    """What is missing may be at another hub still, on its way."""
+    hub, (first, second), wires = cluster(net, make)
+    create(hub, "eu", "site-0", "site-1")
+    run(net, [hub, first, second], rounds=20, step_ms=1_000)
+    net.cut(wires[0])
+    hub.replication.leader.keyspaces.remove_site("eu", "site-0")
+    actor, number = first.node.identity.actor, held(hub, "eu")
+    assert number is not None
+    before = hub.replication.seen.spoken[actor].whole()
+    seen = before._replace(number=before.number + 1, revision=before.revision + 100, vectors={number.id: {actor: 1}})
+    hub.replication.seen.hear(seen)
+    run(net, [hub, second], rounds=10, step_ms=1_000)
+    assert hub.replication.members.keyspaces[number.id].left == frozenset()

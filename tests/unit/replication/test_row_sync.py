@@ -14,6 +14,7 @@ from edgekv.replication.row_sync import RowSync
 from edgekv.store.spool_transfer import SpoolFolder
 from tests.unit.engine.test_intake import KEYS, shown, step
 from tests.unit.replication.test_links import vectors
+from tests.unit.replication.test_trouble import recycle_log
 from tests.unit.replication.wires import Make, Net, Peer, run
 
 
@@ -301,3 +302,29 @@ def test_a_node_that_stops_before_the_rows_are_durable_gets_them_again(
     net.connect(edge, hub)
     run(net, [hub, edge], rounds=60)
     assert vectors(edge) == vectors(hub)
+
+
+def test_who_has_what_a_hub_took_as_rows_gets_changes_from_it(net: Net, make: Make) -> None:
+    first = make("first", founder=True, retain_bytes=0)
+    second = make("second", retain_bytes=0)
+    edge = make("edge", site="s", role="edge")
+    between = net.connect(second, first)
+    wire = net.connect(edge, first)
+    run(net, [first, second, edge], rounds=15)
+    net.cut(between)
+    net.cut(wire)
+    recycle_log(first)
+    edge.now_ms = second.now_ms = first.now_ms
+    wire = net.connect(edge, first)
+    run(net, [first, edge], rounds=30)
+    assert vectors(edge) == vectors(first)
+    rows_before = edge.replication.row_sync.syncs_total
+    net.connect(second, first)
+    run(net, [first, second, edge], rounds=30)
+    assert second.replication.row_sync.syncs_total == 1
+    net.cut(wire)
+    net.connect(edge, second)
+    second.operations.set(b"after", b"v")
+    run(net, [first, second, edge], rounds=30)
+    assert edge.operations.get(b"after") == b"v"
+    assert edge.replication.row_sync.syncs_total == rows_before

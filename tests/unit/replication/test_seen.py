@@ -83,7 +83,7 @@ def test_what_is_said_before_its_meta_is_here_counts_when_that_came(net: Net, ma
     run(net, [hub, edge, late], rounds=15)
     del late.replication.members.members[edge.engine.actor]
     say(net, wire, hub, seen(edge.engine.actor, 1 << 40, {}, DEFAULT_ID))
-    assert late.replication.links[wire.number].seen_waiting
+    assert late.replication.links[wire.number].seens.waiting
     late.replication.members._read()
     run(net, [hub, edge, late], rounds=15)
     assert late.replication.seen.spoken[edge.engine.actor].newest().number == 1 << 40

@@ -355,7 +355,7 @@ def test_what_all_members_have_seen_goes_out_in_messages_that_fit(
         vector = dict.fromkeys(actors, 1)
         hub.replication.seen.hear(messages.Seen(actor, 1, 1, 1, {DEFAULT_ID: vector, META_ID: vector}))
     hub.replication._seen_at_ms = 0
-    hub.replication.links[wire.number].seen_owed = owed
+    hub.replication.links[wire.number].seens.owed = owed
     hub.replication.tick()
     assert max(map(len, wire.queues[other])) < 512 << 10
     run(net, [hub, other], rounds=4)

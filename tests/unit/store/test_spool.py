@@ -78,6 +78,20 @@ def test_all_rows_of_the_keyspace_come_back_with_clears_carried_out_and_without_
     check(tmp_path / "file")
 
 
+def test_a_check_looks_at_every_row_a_few_at_a_time(
+    store: LmdbStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edgekv.store.spool_check.SPOOL_CHECK_ROWS", 2)
+    summary = spool_of(store, tmp_path / "file")
+    seen: list[bytes] = []
+    checked = SpoolCheck(tmp_path / "file", lambda key: not seen.append(key))  # type: ignore[func-returns-value] # None
+    steps = 0
+    while checked.step():
+        steps += 1
+    assert steps >= summary.rows // 2
+    assert set(seen) == set(KEYS)
+
+
 def test_the_head_says_what_the_same_transaction_holds_of_the_keyspace(store: LmdbStore, tmp_path: Path) -> None:
     with store.write() as transaction:
         vectors = {KEYSPACE: chained({A: 2, B: 1}), 8: chained({A: 9})}
