@@ -335,8 +335,13 @@ def test_who_wants_all_that_is_durable_in_lmdb_waits_until_rows_that_are_taken_o
     source, target = node_in(tmp_path / "source", 1), node_in(tmp_path / "target", 2)
     source.operations.set(b"k", b"theirs")
     done: list[bool] = []
-    begin(target, offer(source, target, DEFAULT), lambda: done.append(True))
+    spool = offer(source, target, DEFAULT)
+    target.operations.set(b"mine", b"0")
+    target.settle()
+    begin(target, spool, lambda: done.append(True))
     target.operations.set(b"mine", b"1")
+    target.engine.kick()
+    target.apply()  # the BARRIER is in the frame after the one that is being written
     while not done:
         target.engine.checkpoints.carry()
         advance(target)
