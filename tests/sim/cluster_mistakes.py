@@ -304,7 +304,13 @@ MUTANTS: Final[dict[str, Mutant]] = {
     ),
     "restore_same_incarnation": Mutant(
         "a restored node goes on as it was",
-        ((identity.load_or_create, "if is_original and has_log(directory):", "if has_log(directory):"),),
+        (
+            (
+                identity.load_or_create,
+                "if is_original and (begins_anew or has_log(directory)):",
+                "if begins_anew or has_log(directory):",
+            ),
+        ),
         seeds_max=400,
     ),
     "restored_leaves_cut_at_once": Mutant(
