@@ -499,6 +499,7 @@ MUTANTS: Final[dict[str, Mutant]] = {
         ),
         seeds_max=400,
         first=PARKING,
+        rare=True,
     ),
     "late_increments_count_twice": Mutant(
         "what is late in a counter is added to what the rows of others hold",

@@ -280,3 +280,55 @@ def test_a_newcomer_and_one_that_was_linked_all_the_time_get_what_is_late_as_row
     pass_s(net, 30, hub, away, here, newcomer)
     assert newcomer.operations.get(b"new") == b"late"
     assert newcomer.replication.row_sync.syncs_total == 1
+
+
+def test_what_was_reset_and_forgotten_meanwhile_is_not_counted_again(net: Net, make: Make) -> None:
+    """Spent parts of those who may come back stay: a late one is a total, of which the reset took a part."""
+    hub, away, here = parked(net, make)
+    away.operations.increment(b"count", 7)
+    here.operations.delete([b"count"])
+    forget(net, hub, here)
+    come_back(net, away, hub, here)
+    assert [peer.operations.get(b"count") for peer in (hub, away, here)] == [b"7"] * 3
+    same(hub, away, here)
+
+
+def test_a_late_value_is_decided_once_by_whoever_brings_it_first(net: Net, make: Make) -> None:
+    """One of two that were away together had seen a deletion that the other had not, and that all others have forgotten."""
+    hub = make("hub", founder=True, max_offline_ms=OFFLINE_MS)
+    relay, edge = make("relay"), make("edge", role="edge", site="far")
+    others = [make(f"other-{i}", role="edge", site=f"s{i}") for i in range(3)]
+    everybody = [hub, relay, edge, *others]
+    for peer in (relay, *others):
+        net.connect(peer, hub)
+    run(net, everybody, rounds=10)
+    net.connect(edge, relay)
+    pass_s(net, 30, *everybody)
+    edge.cut_off()
+    edge.operations.set(b"k", b"late")  # before the deletion, by the clocks
+    run(net, everybody, rounds=5)
+    others[0].operations.set(b"k", b"v")
+    others[0].operations.delete([b"k"])
+    pass_s(net, 20, hub, relay, *others)
+    relay.cut_off()
+    pass_s(net, OFFLINE_MS // 1000 + 60, *everybody)
+    pass_s(net, 60, *everybody)
+    assert members(hub)["relay"] == members(hub)["edge"] == "parked"
+    wire = net.connect(edge, relay)  # neither knows that it is parked
+    edge.replication.received(wire.number, wire.queues[edge].popleft())
+    for _ in range(20):  # what the edge sends arrives, and nothing of what it is sent
+        edge.replication.tick()
+        while wire.queues[relay]:
+            relay.replication.received(wire.number, wire.queues[relay].popleft())
+        wire.queues[edge].clear()
+        relay.engine.kick()
+        while relay.flush():
+            relay.replication.durable()
+    assert vectors(relay)[DEFAULT_ID][edge.engine.actor] == 1  # type: ignore[index] # a vector
+    assert relay.operations.get(b"k") is None
+    edge.cut_off()
+    come_back(net, edge, hub, *others)
+    assert hub.operations.get(b"k") == b"late", "it outlived a deletion that is forgotten"
+    come_back(net, relay, hub, edge, *others, seconds=80)
+    assert len({peer.operations.get(b"k") for peer in everybody}) == 1
+    same(*everybody)
