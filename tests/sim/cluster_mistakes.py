@@ -26,6 +26,7 @@ from edgekv.replication.keyspace_orders import KeyspaceOrders
 from edgekv.replication.leader import Leader
 from edgekv.replication.log_source import LogSource
 from edgekv.replication.lowest import _Columns
+from edgekv.replication.members import Members
 from edgekv.replication.membership import Membership
 from edgekv.replication.returning import Returning
 from edgekv.replication.seen import SeenTable
