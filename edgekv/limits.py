@@ -165,7 +165,9 @@ LINKS_LOOK_MS: Final = 1_000  # between two looks at who is a member, what is se
 SEEN_INTERVAL_MS: Final = 5_000  # as often as the leader makes a STABLE of them
 RETURN_LEASE_MS: Final = 600_000  # a member that returns and is silent for so long is parked again
 SPOOL_CHECK_ROWS: Final = 1_000  # looked at between two turns of the event loop: 3 ms
-PART_WRITE_BACK_BYTES: Final = 256 * KIB  # of a spool that came in, per step of its check: 40 MB/s
+PART_WRITE_BACK_BYTES: Final = (
+    128 * KIB
+)  # of a spool that came in, per step of its check: 20 MB/s, and nearly all by its end
 # Without a byte of the rows that a peer sends, its link is closed, and they are asked for again.
 SYNC_SILENCE_MS: Final = 60_000
 # That a peer named and this node knows nothing of; above it its link is closed.

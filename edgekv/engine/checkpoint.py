@@ -169,7 +169,12 @@ class Checkpoints:
             self._memtable.drop_cache()
 
     def carry(self) -> None:
-        """Ask the applier for everything that is durable, if it was not; while two generations wait for it, nothing can be asked."""
+        """Ask the applier for everything that is durable, if it was not.
+
+        While two generations wait for it nothing can be asked, nor while a flip holds them: what is behind its BARRIER has to wait.
+        """
+        if self.paused:
+            return
         if self.requests and self.requests[-1].lsn >= self._commit.durable_lsn:
             return
         if self._memtable.can_freeze:

@@ -69,7 +69,9 @@ class Drops:
         self._finished.discard(number)
 
     def advance(self) -> None:
-        """Something happened: go on as far as that allows."""
+        """Something happened: go on as far as that allows. Rows of another node that come in go first: they wait for the applier."""
+        if self._checkpoints.paused:
+            return
         for number, draining in list(self._draining.items()):
             if self._is_drained(draining):
                 del self._draining[number]

@@ -47,8 +47,6 @@ class Returning:
         """That began the return under way."""
         self._joined: Final[set[int]] = set()
         """Keyspaces whose rows have been taken in since."""
-        self._had: set[int] = set()
-        """Keyspaces of which it held anything when it began."""
         self._late: dict[int, Vector] = {}
         """By keyspace what was late when it began; what was made since is stamped above all that was forgotten."""
 
@@ -78,8 +76,8 @@ class Returning:
         if me is None:
             return
         late, durable = self._late, self._holdings.vectors()
-        # One that it began to hold meanwhile has nothing late; one that its site was taken off is joined at the hub that it drains to.
-        keyspaces = {k.id for k in self._holdings.all() if k.id in self._had and self._holdings.takes(k)}
+        # Of a keyspace that its site was taken off meanwhile it is given no rows, and what is late there goes as it is.
+        keyspaces = {k.id for k in self._holdings.all() if self._holdings.takes(k)} - {META_ID}
         whole = all(covers(durable.get(keyspace, {}), vector) for keyspace, vector in late.items()) and (
             not (late or any(map(self.unseen, keyspaces))) or keyspaces <= self._joined
         )
@@ -97,7 +95,6 @@ class Returning:
         if me.revision != self._revision:
             self._revision = me.revision
             self._joined.clear()
-            self._had = {keyspace for keyspace, vector in self._held().items() if vector}
             self._late = late_of(self._held(), self._members.members.values(), me)
         return me
 

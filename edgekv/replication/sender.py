@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from edgekv.engine.engine import Engine
+from edgekv.engine.keyspaces import META_ID
 from edgekv.engine.tail import LogCursor
 from edgekv.errors import CursorLost, Forked, PeerFault
 from edgekv.ids import Actor, KeyspaceId, Vector, actor_text, node_of
@@ -45,10 +46,10 @@ class Sender:
         """That are streamed."""
         self.beyond: set[int] = set()
         """Of which the peer lacks what the log no longer has: it needs the rows."""
-        self.rows_first: set[int] = set()
-        """Of which the peer is to have the rows in any case."""
         self.given: Final[set[int]] = set()
         """Of which the peer got rows on this link, or had them when they were offered."""
+        self.rows_first = False
+        """Whether the peer is to have the rows of each keyspace before its changes, in any case."""
         self.scanning = False
         """`take` ended although there is more to read: what it has read the peer has, or does not want."""
         self._cursor: LogCursor | None = None
@@ -57,16 +58,17 @@ class Sender:
     def begin(self, keyspaces: set[int]) -> None:
         """Stream these from now on, and no others. CursorLost is not raised: what the log cannot serve is in ``beyond`` then."""
         self.close()
-        self.keyspaces = {keyspace for keyspace in keyspaces if keyspace in self.has} - self.rows_first
+        rows = keyspaces - self.given - {META_ID} if self.rows_first else set()
+        self.keyspaces = {keyspace for keyspace in keyspaces if keyspace in self.has} - rows
         wanted = {keyspace: self.has[keyspace] for keyspace in self.keyspaces}
         # While rows are taken over, the end of the log is behind a BARRIER whose rows no vector names yet: it has to be passed.
         flipping = self._engine.flips.keyspace is not None
         if not flipping and all(covers(vector, self._durable(keyspace)) for keyspace, vector in wanted.items()):
             self._cursor = self._source.cursor(self._engine.commit.durable_lsn)
-            self.beyond = self.beyond - keyspaces | self.rows_first & keyspaces
+            self.beyond = self.beyond - keyspaces | rows
             return
         begin = self._source.begin(wanted, self._floors())
-        self.beyond = self.beyond - keyspaces | begin.beyond | self.rows_first & keyspaces
+        self.beyond = self.beyond - keyspaces | begin.beyond | rows
         self.keyspaces -= begin.beyond
         self._cursor = self._source.cursor(begin.lsn)
 
@@ -112,7 +114,6 @@ class Sender:
         for actor, seq in vector.items():
             mine[actor] = max(seq, mine.get(actor, 0))
         self.beyond.discard(keyspace)
-        self.rows_first.discard(keyspace)
         self.given.add(keyspace)
 
     def close(self) -> None:

@@ -152,7 +152,7 @@ class Streams:
         shared, need = self._holdings.shared(link.peer), self._membership.need_of(link)
         if need is not None:
             link.need = need
-            sender.rows_first |= shared - {META_ID}
+            sender.rows_first = True
         sender.begin(shared)
         return True
 

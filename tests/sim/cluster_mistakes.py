@@ -305,7 +305,13 @@ MUTANTS: Final[dict[str, Mutant]] = {
     ),
     "restore_same_incarnation": Mutant(
         "a restored node goes on as it was",
-        ((identity.load_or_create, "if is_original and has_log(directory):", "if has_log(directory):"),),
+        (
+            (
+                identity.load_or_create,
+                "if is_original and (begins_anew or has_log(directory)):",
+                "if begins_anew or has_log(directory):",
+            ),
+        ),
         seeds_max=400,
     ),
     "restored_leaves_cut_at_once": Mutant(
@@ -424,6 +430,43 @@ MUTANTS: Final[dict[str, Mutant]] = {
         "a part of another actor is added instead of replaced by the newer one",
         ((counter.merge, "return Part(upper.total,", "return Part(upper.total + (lower is not upper and 1),"),),
     ),
+    # keyspaces that come to a site and leave it
+    "left_rows_stay": Mutant(
+        "a node whose site was taken off a keyspace keeps its copy",
+        ((Subscriptions._hold, "self._engine.drops.begin(keyspace)", "pass"),),
+        seeds_max=400,
+        first=FIRST_MOVES,
+    ),
+    "leaves_without_draining": Mutant(
+        "a node deletes its copy as soon as it knows that its site was taken off",
+        ((Subscriptions._hold, "and not self._holdings.holds(keyspace)", ""),),
+        seeds_max=400,
+        first=FIRST_MOVES,
+    ),
+    "left_before_it_knew": Mutant(
+        "the leader takes a SEEN for the last one that its member said before it knew that its site was taken off",
+        ((KeyspaceOrders._has_left, "seen.revision >= since and", ""),),
+        seeds_max=400,
+        first=FIRST_MOVES,
+    ),
+    "misplaced_is_shown": Mutant(
+        "a change of the default keyspace is shown below a prefix that another one has by now",
+        (
+            (
+                Intake.receive,
+                "placed(self._keyspaces, keyspace, _checked(keyspace, self._keyspaces, run))",
+                "_checked(keyspace, self._keyspaces, run)",
+            ),
+        ),
+        seeds_max=400,
+        first=FIRST_MOVES,
+    ),
+    "created_over_memory": Mutant(
+        "what was written below the prefix of a new keyspace stays in memory",
+        ((Engine.create, "self.memtable.forget(low, high)", "pass"),),
+        seeds_max=400,
+        first=FIRST_MOVES,
+    ),
     # parked members
     "late_changes_are_streamed": Mutant(
         "what a parked member wrote goes on from others as changes",
@@ -512,59 +555,10 @@ MUTANTS: Final[dict[str, Mutant]] = {
         first=PARKING,
         rare=True,
     ),
-    # keyspaces that come to a site and leave it
-    "left_rows_stay": Mutant(
-        "a node whose site was taken off a keyspace keeps its copy",
-        ((Subscriptions._hold, "self._engine.drops.begin(keyspace)", "pass"),),
-        seeds_max=400,
-        first=FIRST_MOVES,
-    ),
-    "leaves_without_draining": Mutant(
-        "a node deletes its copy as soon as it knows that its site was taken off",
-        ((Subscriptions._hold, "and not self._holdings.holds(keyspace)", ""),),
-        seeds_max=400,
-        first=FIRST_MOVES,
-    ),
-    "left_before_it_knew": Mutant(
-        "the leader takes a SEEN for the last one that its member said before it knew that its site was taken off",
-        ((KeyspaceOrders._has_left, "seen.revision >= since and", ""),),
-        seeds_max=400,
-        first=FIRST_MOVES,
-    ),
-    "new_subscriber_does_not_count": Mutant(
-        "a site that was added to a keyspace does not hold its cut",
-        (
-            (
-                Members.counts,
-                "return entry.counts(member.actor, member.site, member.role)",
-                "return entry.counts(member.actor, member.site, member.role) and member.site not in entry.hlcs",
-            ),
-        ),
-        seeds_max=400,
-        first=FIRST_MOVES,
-        rare=True,
-    ),
-    "misplaced_is_shown": Mutant(
-        "a change of the default keyspace is shown below a prefix that another one has by now",
-        (
-            (
-                Intake.receive,
-                "placed(self._keyspaces, keyspace, _checked(keyspace, self._keyspaces, run))",
-                "_checked(keyspace, self._keyspaces, run)",
-            ),
-        ),
-        seeds_max=400,
-        first=FIRST_MOVES,
-    ),
-    "created_over_memory": Mutant(
-        "what was written below the prefix of a new keyspace stays in memory",
-        ((Engine.create, "self.memtable.forget(low, high)", "pass"),),
-        seeds_max=400,
-        first=FIRST_MOVES,
-    ),
 }
 
 SKIPPED: Final[dict[str, str]] = {
+    "new_subscriber_does_not_count": "no seed catches it, it speaks too soon; tests/unit/replication/test_keyspaces.py does",
     "chain_not_checked": "nothing here is altered on its way; no directory is copied and both copies run",
     "stale_leader": "one node writes meta and reads its own: there is no second leader",
     "map_clear_by_vector": "a map's clear holds a stamp, no vector: the mistake cannot be made by a small edit",

@@ -292,10 +292,10 @@ class Machine:
             cluster.row_syncs += 1
             self._note("has the rows of another node")
             whole = True
-        if self.is_leading and PARK in cluster.plan.faults:
-            cluster.returns += cluster.witness.see_members(self.replication.members)
         for entry in self.replication.members.keyspaces.values():
             cluster.witness.left.update((entry.policy.id, actor) for actor in entry.left)
+        if self.is_leading and PARK in cluster.plan.faults:
+            cluster.returns += cluster.witness.see_members(self.replication.members)
         cluster.witness.made(node, system=True)
         cluster.witness.check_durable(node)
         node.engine.kick()

@@ -68,14 +68,14 @@ class Witness:
         self._left: Final[dict[tuple[KeyspaceId, Actor], int]] = {}
         """By actors whose disk is gone, how far others had them durably: no more must be left of them."""
         self._system: Final[dict[Dot, Change]] = {}
+        self.left: Final[set[tuple[KeyspaceId, Actor]]] = set()
+        """Who may have deleted its copy of a keyspace: the leader has all that it had."""
         self._late_from: Final[dict[Actor, dict[int, int]]] = {}
         """By actor that was settled and came back, or may, and keyspace: what it made later than that is late."""
         self._forgotten: Final[dict[int, Vector]] = {}
         """By keyspace what may have been forgotten: the cuts that were ever announced."""
         self._announced = 0
         self._returned: Final[set[tuple[Actor, int]]] = set()
-        self.left: Final[set[tuple[KeyspaceId, Actor]]] = set()
-        """Who may have deleted its copy of a keyspace: the leader has all that it had."""
 
     def created(self, keyspace: KeyspaceId) -> None:
         """A keyspace came into being while the cluster ran."""
@@ -401,8 +401,7 @@ class Witness:
         for node in nodes:
             self.check(node, keys, anew=True)
         for key in keys if everything_expired else ():  # else it depends on the time which all have by themselves
-            holders = [node for node in nodes if not node.engine.keyspaces.owner(key).absent]
-            each = {node.name: shown(node.node, key) for node in holders}
+            each = {node.name: shown(node.node, key) for node in nodes if not node.engine.keyspaces.owner(key).absent}
             if len(set(each.values())) > 1:
                 raise Violation(f"nodes that have the same changes show of {key!r}: {each}")
 

@@ -330,6 +330,24 @@ def test_a_segment_that_begins_between_the_barrier_and_its_commit_says_what_the_
     )
 
 
+def test_who_wants_all_that_is_durable_in_lmdb_waits_until_rows_that_are_taken_over_are_there(tmp_path: Path) -> None:
+    """A spool for a third node, or a keyspace that is given up, asks at any moment."""
+    source, target = node_in(tmp_path / "source", 1), node_in(tmp_path / "target", 2)
+    source.operations.set(b"k", b"theirs")
+    done: list[bool] = []
+    spool = offer(source, target, DEFAULT)
+    target.operations.set(b"mine", b"0")
+    target.settle()
+    begin(target, spool, lambda: done.append(True))
+    target.operations.set(b"mine", b"1")
+    target.engine.kick()
+    target.apply()  # the BARRIER is in the frame after the one that is being written
+    while not done:
+        target.engine.checkpoints.carry()
+        advance(target)
+    assert (target.operations.get(b"k"), target.operations.get(b"mine")) == (b"theirs", b"1")
+
+
 def test_a_second_flip_waits_for_the_first(tmp_path: Path) -> None:
     source, target = node_in(tmp_path / "source", 1), node_in(tmp_path / "target", 2)
     source.operations.set(b"k", b"theirs")

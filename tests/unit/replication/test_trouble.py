@@ -59,9 +59,11 @@ def test_a_member_whose_clock_was_days_ahead_is_taken_when_its_stamps_have_come_
     """What its refusal says: that its clock has to be set, and how long it takes."""
     hub, (edge, other), _ = cluster(net, make)
     ahead_ms = 26 * 3_600_000
+    edge.cut_off()  # while it is linked it stamps by the hub's time
     edge.now_ms += ahead_ms
     edge.clock_set_ms += ahead_ms
     edge.operations.set(b"k", b"from the future")
+    net.connect(edge, hub)
     run(net, [hub, edge, other], rounds=10)
     sentence = edge.replication.figures.events[-1].sentence
     assert "Set the clock" in sentence and "in 2 h" in sentence, sentence

@@ -48,6 +48,7 @@ KEYSPACES = "/v1/admin/keyspaces"
 QUERIES = {
     (REPAIR, "put"): "?from=hub",
     (MEMBERS, "delete"): "?member=edge",
+    (MEMBERS, "put"): "?member=edge",
     (KEYSPACES, "put"): "?keyspace=rooms&prefix=rooms%2F&sites=a,b",
     (SITES, "put"): "?keyspace=rooms&site=a",
     (SITES, "delete"): "?keyspace=rooms&site=a",
