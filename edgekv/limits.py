@@ -159,6 +159,7 @@ PEER_WINDOW_BYTES: Final = 8 * MIB  # sent and not yet taken in by the peer
 PEER_MESSAGE_BYTES: Final = 256 * KIB  # where a message of changes ends
 PEER_MESSAGES_AT_ONCE: Final = 4  # that one link sends in a turn of the loop
 PEER_ACK_BYTES: Final = 128 * KIB  # taken in, after which the peer is told although nothing is durable yet
+PEER_VERDICT_MS_MAX: Final = 30_000  # in which a hub whose HELLO was not taken has to say what it makes of this node
 PEER_HEARTBEAT_MS: Final = 1_000
 CLOCK_READ_MS: Final = 10_000  # between two readings of a peer's clock with their round trip
 LINKS_LOOK_MS: Final = 1_000  # between two looks at who is a member, what is settled, and how far all are

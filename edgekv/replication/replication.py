@@ -17,7 +17,14 @@ from edgekv.engine.keyspace_entry import Entry
 from edgekv.engine.keyspaces import META_ID
 from edgekv.errors import Denied, PeerFault
 from edgekv.ids import KeyspaceId, actor_text
-from edgekv.limits import CLOCK_READ_MS, LINKS_LOOK_MS, PEER_DEAD_MS, PEER_HEARTBEAT_MS, SEEN_INTERVAL_MS
+from edgekv.limits import (
+    CLOCK_READ_MS,
+    LINKS_LOOK_MS,
+    PEER_DEAD_MS,
+    PEER_HEARTBEAT_MS,
+    PEER_VERDICT_MS_MAX,
+    SEEN_INTERVAL_MS,
+)
 from edgekv.replication import hub_time
 from edgekv.replication.acks import HUB, Acks
 from edgekv.replication.copies import Copies
@@ -257,6 +264,9 @@ class Replication:
             if monotonic - link.heard_ms > PEER_DEAD_MS:
                 self._table.close(link, f"the peer has said nothing for {PEER_DEAD_MS // 1000} s")
                 continue
+            if link.untaken_ms is not None and monotonic - link.untaken_ms > PEER_VERDICT_MS_MAX:
+                self._table.close(link, "it has another history of this node than this node has, and does not say so")
+                continue
             self._streams.drain(link)
             self._streams.acknowledge(link)
             self._streams.pump(link)
@@ -394,6 +404,7 @@ class Replication:
 
     def _greeted(self, link: Link, hello: Hello) -> None:
         if not self._greeting.accepts(link, hello):
+            link.untaken_ms = self._monotonic_ms()
             return
         link.peer, link.skew_ms = hello, hello.wall_ms - self._now_ms()
         self._read_clock(link, hello.wall_ms, None)

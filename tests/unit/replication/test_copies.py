@@ -71,6 +71,30 @@ def test_a_copy_with_a_history_of_its_own_is_told_so_while_the_other_runs(
     assert isinstance(events, list) and any("another history" in event["sentence"] for event in events)
 
 
+def test_a_hub_that_has_moved_on_and_sees_no_fork_does_not_leave_its_link_hanging(
+    net: Net, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The copy compares with what the hub had when it greeted, and waits for its verdict; the hub compares with what it has then."""
+    hub, edge, twin = trio(net, make, monkeypatch)
+    edge.operations.set(b"k", b"of the edge")
+    twin.operations.set(b"k", b"of the twin")
+    twin.settle()
+    run(net, [hub, edge], rounds=5)
+    wire = net.connect(twin, hub)
+    late = wire.queues[hub].copy()
+    wire.queues[hub].clear()  # on a slow line
+    twin.replication.received(wire.number, wire.queues[twin].popleft())
+    edge.operations.set(b"l", b"of the edge")
+    run(net, [hub, edge], rounds=3)
+    wire.queues[hub].extend(late)
+    edge.cut_off()
+    run(net, [hub, twin], rounds=400)
+    assert not wire.up
+    net.connect(twin, hub)
+    run(net, [hub, twin], rounds=5)
+    assert twin.rolled_back
+
+
 def test_a_node_that_was_set_back_and_went_on_stays_the_same_node(
     net: Net, make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
