@@ -142,7 +142,7 @@ class RowSync:
             need = (link.need or {}).get(keyspace, {})
             spooled = self._spooled(keyspace, need) if keyspace not in link.asked or self._is_fresh(keyspace) else None
             if spooled is not None and spooled.offer is not None:
-                if keyspace in link.sender.given:
+                if keyspace in link.sender.given - link.asked:
                     self._note_again(link, keyspace)
                 link.offered[keyspace] = spooled.spool
                 self._send(link, spooled.offer)

@@ -183,6 +183,16 @@ def test_what_the_operator_was_told_was_not_done_is_not_done_later(net: Net, mak
     assert counts(repair(net, [hub, edge], edge, "hub")) == (0, 1, 0, 0)
 
 
+def test_a_repair_that_is_tried_again_is_no_sign_of_a_log_that_is_too_short(net: Net, make: Make) -> None:
+    hub, edge = pair(net, make)
+    for _ in range(2):
+        rot(edge, b"key/07")
+        assert counts(repair(net, [hub, edge], edge, "hub")) == (0, 1, 0, 0)
+    assert hub.replication.row_sync.again_total == 0
+    events = hub.replication.status()["events"]
+    assert isinstance(events, list) and not any("retain_bytes" in event["sentence"] for event in events)
+
+
 def test_a_node_without_a_link_to_the_named_one_says_so(net: Net, make: Make) -> None:
     hub, edge = pair(net, make)
     with pytest.raises(Unavailable, match="no link with 'nobody'"):
