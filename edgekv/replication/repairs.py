@@ -15,7 +15,7 @@ from edgekv.engine.keyspaces import Keyspace
 from edgekv.errors import Denied, InvalidRequest, Unavailable
 from edgekv.replication.link import Link
 from edgekv.replication.link_table import LinkTable
-from edgekv.replication.messages import SyncAsk
+from edgekv.replication.messages import SyncAsk, SyncDone
 from edgekv.store.lmdb_store import LmdbStore
 from edgekv.store.repair import Repaired, in_order, repairs
 from edgekv.wal.record import Repair
@@ -122,6 +122,10 @@ class Repairs:
             self.failed("the link with it ended")
         elif self._monotonic_ms() > asked.until_ms:
             self.failed("its rows did not come in time")
+            vector = {actor: (head.seq, head.chain) for actor, head in asked.keyspace.vector.items()}
+            self._links.send(
+                asked.link, SyncDone(asked.keyspace.id, vector)
+            )  # else it goes on looking for a moment to offer them
 
     def status(self) -> dict[str, object]:
         """The one under way, what kept the last one from being done, and what was done, the newest last."""

@@ -382,8 +382,8 @@ class RowSync:
             self._fail(incoming, error)
             return
         offer = incoming.offer
-        if incoming.repair is not None and not self._repairs.waits_for(incoming.repair):
-            self._folder.remove(offer.spool)  # the operator was told that nothing was done
+        if self._is_unwanted(incoming):
+            self._folder.remove(offer.spool)
             self._give_up(incoming)
             return
         try:
@@ -398,6 +398,10 @@ class RowSync:
             self._folder.remove(offer.spool)
             self._give_up(incoming)
             self._refuse(incoming.link, fault)
+
+    def _is_unwanted(self, incoming: Incoming) -> bool:
+        """Whether it came for a repair of which the operator was told that nothing was done."""
+        return incoming.repair is not None and not self._repairs.waits_for(incoming.repair)
 
     def _flipped(self, incoming: Incoming, keyspace: Keyspace) -> None:
         self._incoming = None
@@ -479,12 +483,8 @@ class RowSync:
             elif self._now_ms() - outgoing.used_ms > SPOOL_KEEP_MS:
                 self._drop(keyspace)
         incoming = self._incoming
-        if incoming is not None and incoming.check is not None and not incoming.flipping:
-            self._check(incoming, incoming.check)
-        elif incoming is not None and incoming.check is None and not incoming.link.is_up:
-            self._give_up(incoming)  # what has come stays, for when it is offered again
-        elif incoming is not None and incoming.check is None:
-            self._watch(incoming)
+        if incoming is not None and not incoming.flipping:
+            self._go_on(incoming)
         if incoming is not None and incoming.waiting and not self._engine.admission.disk_full:
             self._take_waiting(incoming)
         admission = self._engine.admission
@@ -497,6 +497,16 @@ class RowSync:
                         self._refuse(link, error)
                     break
         return finished
+
+    def _go_on(self, incoming: Incoming) -> None:
+        if self._is_unwanted(incoming):
+            self._give_up(incoming)
+        elif incoming.check is not None:
+            self._check(incoming, incoming.check)
+        elif not incoming.link.is_up:
+            self._give_up(incoming)  # what has come stays, for when it is offered again
+        else:
+            self._watch(incoming)
 
     def _watch(self, incoming: Incoming) -> None:
         """End a sync that comes to nothing, with its link: others have their turn, or it goes on where it is on the next one."""

@@ -6,6 +6,7 @@ import pytest
 
 from edgekv.crdt.operation import SUFFIX_REGISTER, element_suffix
 from edgekv.errors import InvalidRequest, Unavailable
+from edgekv.replication.row_sync import RowSync
 from edgekv.store import layout
 from edgekv.store.applied import sync_path
 from tests.unit.replication.test_links import vectors
@@ -179,7 +180,7 @@ def test_what_the_operator_was_told_was_not_done_is_not_done_later(net: Net, mak
     assert isinstance(status, dict)
     assert "link with it ended" in status["failure"]["sentence"] and not status["done"]
     assert edge.operations.get(b"key/07") is None
-    assert list(sync_path(edge.config.data_dir).iterdir()) == []
+    assert list(sync_path(edge.config.data_dir).glob("*.spool")) == []
     assert counts(repair(net, [hub, edge], edge, "hub")) == (0, 1, 0, 0)
 
 
@@ -191,6 +192,22 @@ def test_a_repair_that_is_tried_again_is_no_sign_of_a_log_that_is_too_short(net:
     assert hub.replication.row_sync.again_total == 0
     events = hub.replication.status()["events"]
     assert isinstance(events, list) and not any("retain_bytes" in event["sentence"] for event in events)
+
+
+def test_a_node_that_is_written_to_does_not_look_for_ever_for_a_moment_to_offer_its_rows(
+    net: Net, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each look carries what is durable into LMDB, a few rows at a time."""
+    hub, edge = pair(net, make)
+    monkeypatch.setattr("edgekv.replication.repairs.REPAIR_MS_MAX", 2_000)
+    monkeypatch.setattr(RowSync, "_is_fresh", lambda sync, keyspace: False)  # a write came between, each time
+    edge.replication.repairs.begin(DEFAULT, [b""], "hub", union=False)
+    run(net, [hub, edge], rounds=5)
+    assert [link.asked for link in hub.replication.links.values()] == [{0}]
+    run(net, [hub, edge], rounds=30)
+    status = edge.replication.status()["repairs"]
+    assert isinstance(status, dict) and "in time" in status["failure"]["sentence"]
+    assert [link.asked for link in hub.replication.links.values()] == [set()]
 
 
 def test_a_node_without_a_link_to_the_named_one_says_so(net: Net, make: Make) -> None:
