@@ -105,8 +105,7 @@ def _union(aside: RespConnection, here: RespConnection, key: bytes) -> Union:
     if theirs is not None:
         mine = _value(here, key)
         if mine is None:
-            expiry = aside.call(b"PEXPIRETIME", key)
-            assert isinstance(expiry, int)
+            expiry = _expiry(aside, key)
             found.commands.append((b"SET", key, theirs, *((b"PXAT", b"%d" % expiry) if expiry > 0 else ())))
         elif mine != theirs:
             found.different.append(Difference(key, None, mine, theirs))
@@ -123,6 +122,17 @@ def _union(aside: RespConnection, here: RespConnection, key: bytes) -> Union:
             elif held != value:
                 assert isinstance(held, bytes)
                 found.different.append(Difference(key, field, held, value))
+    if any(command[0] != b"SET" for command in found.commands) and here.call(b"EXISTS", key) == 0:
+        expiry = _expiry(aside, key)  # what the cluster has of a key has an expiry of its own, or none
+        if expiry > 0:
+            found.commands.append((b"PEXPIREAT", key, b"%d" % expiry))
+    return found
+
+
+def _expiry(node: RespConnection, key: bytes) -> int:
+    """In ms; negative: there is none."""
+    found = node.call(b"PEXPIRETIME", key)
+    assert isinstance(found, int)
     return found
 
 

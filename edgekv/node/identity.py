@@ -85,10 +85,12 @@ def load_or_create(
     identity, is_original = _read(path)
     begins_anew = identity.aside is not None
     if identity.aside is not None:
-        _move_aside(directory, identity.aside)
-        identity, is_original = replace(identity, aside=None), True
+        kept = _move_aside(directory, identity.aside)
+        identity = replace(identity, aside=None)
+        if not is_original:  # it was copied before it began anew: each of the two does, as an incarnation of its own
+            identity, is_original = _next(identity, entropy), True
         _write(path, identity)
-        _log.warning("%s: what the directory held lies in %s", path, directory / ASIDE / identity.past[-1].hex())
+        _log.warning("%s: what the directory held lies in %s", path, kept)
     identity = replace(identity, name=identity.name or name)
     for word, asked, held in (("node", name, identity.name), ("site", site, identity.site)):
         if asked != held:
@@ -106,8 +108,7 @@ def load_or_create(
 
 def reincarnate(directory: Path, identity: Identity, entropy: Entropy) -> Identity:
     """Take the next incarnation. On return it is fsynced and may be used."""
-    counter = int.from_bytes(identity.incarnation[:4], "big") + 1
-    renewed = replace(identity, incarnation=_incarnation(counter, entropy), past=(*identity.past, identity.incarnation))
+    renewed = _next(identity, entropy)
     _write(directory / FILE, renewed)
     return renewed
 
@@ -118,16 +119,13 @@ def set_aside(directory: Path, identity: Identity, entropy: Entropy, *, as_anoth
     ``as_another``: the node runs elsewhere as well, so it becomes another one. Its name is what it is started with from then on: the
     first one tried may be one that a member has.
     """
-    counter = int.from_bytes(identity.incarnation[:4], "big") + 1
     kept = directory / ASIDE / identity.incarnation.hex()
     kept.mkdir(mode=0o700, parents=True, exist_ok=True)
-    (kept / FILE).write_bytes((directory / FILE).read_bytes())  # as a copy: whoever starts there is another incarnation
+    _copy(directory / FILE, kept / FILE)  # whoever starts there is another incarnation
     renewed = replace(
-        identity,
+        _next(identity, entropy),
         node=entropy(ID_BYTES) if as_another else identity.node,
         name="" if as_another else identity.name,
-        incarnation=_incarnation(counter, entropy),
-        past=(*identity.past, identity.incarnation),
         aside=identity.incarnation,
     )
     _write(directory / FILE, renewed)
@@ -139,13 +137,13 @@ def aside(directory: Path) -> list[str]:
     return sorted(str(folder) for folder in (directory / ASIDE).glob("*"))
 
 
-def _move_aside(directory: Path, incarnation: bytes) -> None:
-    """A crash in the middle is gone on from. Keyspaces keep their ids: their file is copied."""
+def _move_aside(directory: Path, incarnation: bytes) -> Path:
+    """Where to; durable on return. A crash in the middle is gone on from. Keyspaces keep their ids: their file is copied."""
     target = directory / ASIDE / incarnation.hex()
     target.mkdir(mode=0o700, parents=True, exist_ok=True)
     keyspaces = directory / "keyspaces.json"
     if keyspaces.exists():
-        (target / keyspaces.name).write_bytes(keyspaces.read_bytes())
+        _copy(keyspaces, target / keyspaces.name)
     for folder in (wal_path(directory), store_path(directory), sync_path(directory)):
         moved = target / folder.name
         if folder.exists() and not moved.exists():
@@ -157,6 +155,15 @@ def _move_aside(directory: Path, incarnation: bytes) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+    return target
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Without it what was set aside could not be started any more, after a power cut."""
+    with target.open("wb") as file:
+        file.write(source.read_bytes())
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def renewed_ms(directory: Path, identity: Identity, now_ms: int) -> int:
@@ -169,6 +176,11 @@ def renewed_ms(directory: Path, identity: Identity, now_ms: int) -> int:
 def read(directory: Path) -> Identity:
     """The identity as written, for offline tools. Raises Corruption when there is none that can be read."""
     return _read(directory / FILE)[0]
+
+
+def _next(identity: Identity, entropy: Entropy) -> Identity:
+    counter = int.from_bytes(identity.incarnation[:4], "big") + 1
+    return replace(identity, incarnation=_incarnation(counter, entropy), past=(*identity.past, identity.incarnation))
 
 
 def _incarnation(counter: int, entropy: Entropy) -> bytes:

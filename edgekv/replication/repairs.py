@@ -96,6 +96,10 @@ class Repairs:
         asked = self._asked
         return asked.repair if asked is not None and asked.link is link and asked.keyspace.id == keyspace else None
 
+    def waits_for(self, repair: Repair) -> bool:
+        """Whether this is the one under way: it was not given up meanwhile."""
+        return self._asked is not None and self._asked.repair is repair
+
     def done(self) -> None:
         """It is stored."""
         if self._asked is not None:

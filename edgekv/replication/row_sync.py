@@ -382,6 +382,10 @@ class RowSync:
             self._fail(incoming, error)
             return
         offer = incoming.offer
+        if incoming.repair is not None and not self._repairs.waits_for(incoming.repair):
+            self._folder.remove(offer.spool)  # the operator was told that nothing was done
+            self._give_up(incoming)
+            return
         try:
             self._engine.checkpoints.learn_ttl(ttl_ms)
             self._engine.flip(
@@ -448,7 +452,7 @@ class RowSync:
         if incoming.check is not None:
             incoming.check.close()
         self._incoming = None
-        if incoming.repair is not None:
+        if incoming.repair is not None and self._repairs.waits_for(incoming.repair):
             self._repairs.failed("its rows did not come whole")
 
     # -- both

@@ -6,8 +6,9 @@ least of the two last keys in sight. So memory is bounded by windows, besides th
 
 It may take several LMDB transactions, of which the last one alone moves what is stored as applied. A fold that ends in between begins
 anew, from the first row, with the vector of before, and comes to the same rows: the dot rule decides on a row that it has joined as
-it did the first time. For the counts' sake no transaction ends amid a set or map of which a row changed. Nobody reads what lies
-between: the node's reader is pinned, and a node that starts finishes the fold before it serves (engine/flip.py).
+it did the first time. So the count of a set or map has to be right in each: one that a transaction ends amid is counted for that, but
+once only. Of a large one the rest is joined in one transaction. Nobody reads what lies between: the node's reader is pinned, and a
+node that starts finishes the fold before it serves (engine/flip.py).
 
 1. The clears of this side are carried out (store/sweep.py); the spool's were when it was written.
 2. Windows. Rows that are equal, and those that only this side has and keeps, are not touched; plain rows are not even decoded for it.
@@ -165,6 +166,8 @@ class Fold:
         self._indexed: dict[bytes, list[tuple[bytes, bytes]]] = {index: [] for index in _INDEXES}
         self._uncounted: dict[bytes, None] = {}
         """Keys of whose set or map a row changed, in the order of their first one."""
+        self._amid: set[bytes] = set()
+        """Those amid which the transaction before this one ended: counting them again and again takes too long."""
         self._walk: Final = self._windows()
 
     def run(self, transaction: WriteTransaction, poll: Callable[[], None], rows_max: int) -> bool:
@@ -179,7 +182,9 @@ class Fold:
             self._add(theirs)
             self._write()
             self._count_up_to(last)
-            if rows >= rows_max and not self._uncounted:
+            if rows >= rows_max and self._uncounted.keys().isdisjoint(self._amid):
+                self._amid = set(self._uncounted)
+                self._count_up_to(None)  # as far as they are joined; what changes behind has them counted again
                 return False
         self._count_up_to(None)
         return True

@@ -1,5 +1,6 @@
 """Two histories of one node: which of its copies is told what, and what becomes of what it had."""
 
+import os
 import shutil
 from pathlib import Path
 from random import Random
@@ -122,6 +123,41 @@ def test_what_is_set_aside_lies_whole_beside_an_empty_directory(tmp_path: Path) 
     assert [(kept / folder / "file").read_bytes() for folder in ("wal", "store", "sync")] == [b"wal", b"store", b"sync"]
     assert not list((tmp_path / "wal").iterdir())
     assert identity.aside(tmp_path) == [str(kept)]
+
+
+def test_a_directory_that_was_copied_before_it_begins_anew_does_not_give_two_nodes_one_incarnation(
+    tmp_path: Path,
+) -> None:
+    dice = Random(1)
+    here, there = tmp_path / "here", tmp_path / "there"
+    here.mkdir()
+    who = identity.load_or_create(here, name="n", site="s", entropy=dice.randbytes)
+    renewed = identity.set_aside(here, who, dice.randbytes, as_another=True)
+    shutil.copytree(here, there)
+    original, copy = (
+        identity.load_or_create(folder, name="n", site="s", entropy=dice.randbytes) for folder in (here, there)
+    )
+    assert original.actor == renewed.actor
+    assert copy.incarnation != original.incarnation and copy.past == (*original.past, original.incarnation)
+    assert identity.aside(there) == [str(there / identity.ASIDE / who.incarnation.hex())]
+
+
+def test_what_a_set_aside_directory_is_started_with_survives_a_power_cut(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dice, synced, fsync = Random(1), set[int](), os.fsync
+
+    def record(descriptor: int) -> None:
+        synced.add(os.fstat(descriptor).st_ino)
+        fsync(descriptor)
+
+    who = identity.load_or_create(tmp_path, name="n", site="s", entropy=dice.randbytes)
+    (tmp_path / "keyspaces.json").write_text("{}")
+    monkeypatch.setattr(os, "fsync", record)
+    identity.set_aside(tmp_path, who, dice.randbytes, as_another=False)
+    identity.load_or_create(tmp_path, name="n", site="s", entropy=dice.randbytes)
+    kept = tmp_path / identity.ASIDE / who.incarnation.hex()
+    assert {(kept / name).stat().st_ino for name in (identity.FILE, "keyspaces.json")} <= synced
 
 
 def test_a_node_that_keeps_its_place_keeps_its_name(tmp_path: Path) -> None:

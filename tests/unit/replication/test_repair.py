@@ -7,6 +7,7 @@ import pytest
 from edgekv.crdt.operation import SUFFIX_REGISTER, element_suffix
 from edgekv.errors import InvalidRequest, Unavailable
 from edgekv.store import layout
+from edgekv.store.applied import sync_path
 from tests.unit.replication.test_links import vectors
 from tests.unit.replication.wires import Make, Net, Peer, run
 
@@ -161,6 +162,25 @@ def test_a_repair_that_a_crash_met_is_carried_out_at_the_next_start(net: Net, ma
     assert edge.operations.get(b"behind") == b"1"
     status = edge.replication.status()["repairs"]
     assert isinstance(status, dict) and len(status["done"]) == 1
+
+
+def test_what_the_operator_was_told_was_not_done_is_not_done_later(net: Net, make: Make) -> None:
+    """The link ends when all rows have come, while they are checked. The next repair hears nothing of it."""
+    hub, edge = pair(net, make)
+    rot(edge, b"key/07")
+    edge.replication.repairs.begin(DEFAULT, [b""], "hub", union=False)
+    while (incoming := edge.replication.row_sync._incoming) is None or incoming.check is None:
+        run(net, [hub, edge], rounds=1)
+    edge.cut_off()
+    edge.replication.repairs.look()
+    net.connect(edge, hub)
+    run(net, [hub, edge], rounds=60)
+    status = edge.replication.status()["repairs"]
+    assert isinstance(status, dict)
+    assert "link with it ended" in status["failure"]["sentence"] and not status["done"]
+    assert edge.operations.get(b"key/07") is None
+    assert list(sync_path(edge.config.data_dir).iterdir()) == []
+    assert counts(repair(net, [hub, edge], edge, "hub")) == (0, 1, 0, 0)
 
 
 def test_a_node_without_a_link_to_the_named_one_says_so(net: Net, make: Make) -> None:

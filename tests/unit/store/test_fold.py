@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from edgekv.crdt.elements import Clear, Element
 from edgekv.crdt.joins import Rows, Vector, join_rows
-from edgekv.crdt.operation import SUFFIX_REGISTER, SUFFIX_SIBLINGS, Row
+from edgekv.crdt.operation import SUFFIX_REGISTER, SUFFIX_SIBLINGS, Row, element_suffix
 from edgekv.crdt.register import Cell
 from edgekv.crdt.siblings import Sibling, Siblings
 from edgekv.errors import Corruption
@@ -217,6 +217,32 @@ def test_an_empty_keyspace_takes_the_rows_over_as_they_are(history: History, dic
         assert_is_joined(target, {}, theirs, Copy({}, {}), b)
         source.close()
         target.close()
+
+
+def test_a_fold_of_many_sets_is_many_transactions_and_one_of_a_large_set_is_few(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edgekv.store.spool.SPOOL_BLOCK_BYTES", 1 << 13)
+    for name, sets, elements, fewest, most in (("small", 500, 4, 8, 12), ("large", 1, 2_000, 2, 3)):
+        theirs: dict[bytes, Rows] = {
+            b"%05d" % n: {element_suffix(b"%d" % i): Element(((B, n * elements + i + 1),)) for i in range(elements)}
+            for n in range(sets)
+        }
+        folder = tmp_path / name
+        source = store_of(folder / "source", theirs, {B: sets * elements})
+        target = store_of(folder / "target", {}, {})
+        folding = Folding(target.applied().lsn, barrier_of(spool_of(source, folder / "file")), reader_of(folder))
+        applied, transactions = None, 0
+        while applied is None:
+            with target.write() as transaction:
+                before = transaction.applied()
+                applied = folding.step(transaction, before, lambda: None, rows_max=200)
+                transaction.put_applied(applied or before)
+            transactions += 1
+            target.renew()
+        folding.close()
+        assert fewest <= transactions <= most, "a bound on dirty pages, and on how often a large set is counted"
+        assert counts_of(target) == dict.fromkeys(theirs, (elements, 0))
 
 
 def test_siblings_are_joined_and_stored_under_their_expiries(tmp_path: Path) -> None:
