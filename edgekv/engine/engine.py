@@ -240,6 +240,7 @@ class Engine:
         for frame in self.commit.overlays:
             frame.layer.forget(low, high)
         self.memtable.forget(low, high)
+        self.flips.forget_keys(low, high)
         return keyspace
 
     def fold(self, hlcs: Mapping[KeyspaceId, int], ttl_ms: int) -> None:

@@ -157,6 +157,11 @@ class Flips:
         if flip is not None and flip.frame is not None and flip.frame.done:
             flip.rebase.follow(payload)
 
+    def forget_keys(self, low: bytes, high: bytes | None) -> None:
+        """Keys in [low, high) belong to another keyspace from now on: nothing that was written to them before may come back."""
+        if self._flip is not None:
+            self._flip.rebase.forget_keys(low, high)
+
     @property
     def rebasing(self) -> bool:
         """Whether `advance` has something to do at once, a few ms of it."""

@@ -56,6 +56,7 @@ class Rebase:
         self._merger: _Merger | None = None
         self._made: Final = _Made()
         self._frames: list[tuple[Frame, _Made]] = []
+        self._forgotten: Final[list[tuple[bytes, bytes | None]]] = []
 
     def follow(self, payload: bytes) -> None:
         """The next frame of the log is durable. To be called for each one behind that of the BARRIER."""
@@ -106,13 +107,23 @@ class Rebase:
                 if run.changes is not None:
                     self._merger.merge(made, run.first_seq, run.base_hlc, run.changes)
 
+    def forget_keys(self, low: bytes, high: bytes | None) -> None:
+        """Keys in [low, high) belong to another keyspace from now on, whose rows the layers have under them."""
+        self._forgotten.append((low, high))
+
     def put(self, active: Layer) -> bool:
         """Put what is complete in place: the durable part into the active layer. Whether the keyspace is mixed by it."""
         assert self._merger is not None
-        active.replace(self._made.keys, self._made.layer)
+        active.replace(self._placed(self._made), self._made.layer)
         for frame, made in self._frames:
-            frame.layer.replace(made.keys, made.layer)
+            frame.layer.replace(self._placed(made), made.layer)
         return self._merger.keyspace.mixed
+
+    def _placed(self, made: "_Made") -> Iterable[bytes]:
+        keys: Iterable[bytes] = made.keys
+        for low, high in self._forgotten:
+            keys = [key for key in keys if key < low or (high is not None and key >= high)]
+        return keys
 
     def _runs_of(self, frame: Frame) -> Iterator[Run]:
         return (run for run in frame.runs if isinstance(run, Run) and run.keyspace is self._keyspace)

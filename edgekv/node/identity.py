@@ -173,6 +173,13 @@ def renewed_ms(directory: Path, identity: Identity, now_ms: int) -> int:
     return max(0, now_ms - (directory / FILE).stat().st_mtime_ns // 1_000_000)
 
 
+def begun_anew_ms(directory: Path, identity: Identity, now_ms: int) -> int:
+    """How long ago it began anew beside what it set aside (`set_aside`), as `renewed_ms`; very long: this incarnation did not."""
+    if not identity.past or not (directory / ASIDE / identity.past[-1].hex()).exists():
+        return 1 << 62
+    return renewed_ms(directory, identity, now_ms)
+
+
 def read(directory: Path) -> Identity:
     """The identity as written, for offline tools. Raises Corruption when there is none that can be read."""
     return _read(directory / FILE)[0]

@@ -388,8 +388,17 @@ class Server:
         return True
 
     def _copied(self, runs_elsewhere: bool) -> None:
-        """The cluster has another history of this node: what this directory holds must not go on as that."""
+        """The cluster has another history of this node: what this directory holds must not go on as that.
+
+        Two hubs that have different histories of it would both say so, in turn: each time it sets aside all that it got.
+        """
         if self._failure is not None or not self.config.upstreams:
+            return
+        if identity.begun_anew_ms(self._directory.path, self.node.identity, now_ms()) < REINCARNATION_PAUSE_MS:
+            _log.warning(
+                "a hub says again that the cluster has another history of this node, which began anew a moment ago, and goes on. "
+                "If this repeats, its upstreams have different histories of it: let one of them begin anew, or give it one only"
+            )
             return
         identity.set_aside(self._directory.path, self.node.identity, os.urandom, as_another=runs_elsewhere)
         other = " as another node, for which it needs another --node name," if runs_elsewhere else ""

@@ -137,8 +137,7 @@ class ApplierSupervisor:
         for message in applier.receive():
             match message:
                 case Progress():
-                    self._restarts = 0
-                    self._engine.applied(message)
+                    self._came(message)
                 case Failed(text, disk_full):
                     _log.warning("the applier failed and will be restarted: %s", text)
                     if disk_full:
@@ -152,6 +151,12 @@ class ApplierSupervisor:
         self._effects.applier = None
         if not self._closing:
             self._loop.call_later(self._back_off_s(), self._respawn, ended)
+
+    def _came(self, progress: Progress) -> None:
+        """A commit. One that moves nothing may be a part of a fold, which fails at the same row each time."""
+        if progress.lsn > self._engine.checkpoints.applied_lsn:
+            self._restarts = 0
+        self._engine.applied(progress)
 
     def _back_off_s(self) -> float:
         """How long to wait before the next applier."""
@@ -190,8 +195,7 @@ class ApplierSupervisor:
             self._loop.call_later(self._back_off_s(), self._renew_inline)
             return
         if progress is not None:
-            self._restarts = 0
-            self._engine.applied(progress)
+            self._came(progress)
             self._resting = True
             self._loop.call_later(self._loop.time() - started_s, self._step_inline, applier)
 

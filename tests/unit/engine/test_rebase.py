@@ -9,7 +9,7 @@ from random import Random
 import pytest
 
 from edgekv.config import KeyspaceConfig
-from edgekv.engine.keyspaces import Head
+from edgekv.engine.keyspaces import Head, KeyspacePolicy
 from edgekv.errors import EdgeKVError, Overloaded, Unavailable
 from edgekv.ids import KeyspaceId
 from edgekv.limits import REBASE_AT_ONCE_MAX, REBASE_STEP_OPERATIONS, REBASE_STEPS_MAX
@@ -421,3 +421,27 @@ def test_a_write_on_an_empty_node_survives_that_its_keyspace_is_taken_over(tmp_p
     assert (target.operations.get(b"k"), target.operations.get(b"l")) == (b"mine", b"theirs")
     target.settle()
     assert target.engine.keyspaces.of(b"k").vector[target.engine.actor].seq == 1
+
+
+@pytest.mark.parametrize("at", ["applying", "rebasing"])
+def test_what_a_keyspace_that_is_created_meanwhile_takes_over_does_not_come_back(
+    tmp_path: Path, at: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Writes of before stay in the keyspace they were made in; under the new one they would hide what is written there."""
+    take_time(monkeypatch)
+    source, target = node_in(tmp_path / "source", 1), node_in(tmp_path / "target", 2)
+    source.operations.set(b"k", b"theirs")
+    begin(target, offer(source, target, DEFAULT), lambda: None)
+    advance_to(target, "applying")
+    target.operations.sets.add(b"t/durable", [b"1"])
+    target.operations.increment(b"t/n", 1)
+    target.operations.sets.add(b"u", [b"1"])
+    target.settle()
+    advance_to(target, at)
+    target.operations.sets.add(b"t/filling", [b"1"])
+    target.engine.create(KeyspacePolicy(id=KeyspaceId(7), name="new", prefix=b"t/"))
+    target.operations.sets.add(b"t/durable", [b"2", b"3"])
+    finish(target)
+    counts = {key: target.operations.sets.count(key) for key in (b"t/durable", b"t/filling", b"u")}
+    assert counts == {b"t/durable": 2, b"t/filling": 0, b"u": 1}
+    assert target.operations.get(b"t/n") is None

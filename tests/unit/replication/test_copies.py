@@ -4,10 +4,14 @@ import os
 import shutil
 from pathlib import Path
 from random import Random
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
 from edgekv.node import identity
+from edgekv.server.shell import Server
+from edgekv.wal.segment import segment_name
 from tests.unit.replication.test_links import vectors
 from tests.unit.replication.wires import Make, Net, Peer, run
 
@@ -158,6 +162,31 @@ def test_what_a_set_aside_directory_is_started_with_survives_a_power_cut(
     identity.load_or_create(tmp_path, name="n", site="s", entropy=dice.randbytes)
     kept = tmp_path / identity.ASIDE / who.incarnation.hex()
     assert {(kept / name).stat().st_ino for name in (identity.FILE, "keyspaces.json")} <= synced
+
+
+def test_a_node_does_not_begin_anew_again_and_again(tmp_path: Path) -> None:
+    """Its two upstreams have different histories of it, or one lies: each time all that it got would be set aside."""
+    dice, ended = Random(1), list[Exception]()
+    who = identity.load_or_create(tmp_path, name="n", site="s", entropy=dice.randbytes)
+
+    def told(who: identity.Identity) -> identity.Identity:
+        shell = SimpleNamespace(
+            _failure=None,
+            config=SimpleNamespace(upstreams=("a", "b")),
+            _directory=SimpleNamespace(path=tmp_path),
+            node=SimpleNamespace(identity=who),
+            engine=SimpleNamespace(admission=SimpleNamespace(read_only=None)),
+            _end=ended.append,
+        )
+        Server._copied(cast(Server, shell), False)
+        return identity.load_or_create(tmp_path, name="n", site="s", entropy=dice.randbytes)
+
+    anew = told(who)
+    assert anew.incarnation != who.incarnation and len(ended) == 1
+    (tmp_path / "wal" / segment_name(1)).touch()
+    assert told(anew) == anew and len(ended) == 1
+    os.utime(tmp_path / identity.FILE, (0, 0))
+    assert told(anew) != anew and len(ended) == 2, "a day later it is believed again"
 
 
 def test_a_node_that_keeps_its_place_keeps_its_name(tmp_path: Path) -> None:
