@@ -26,8 +26,11 @@ class Holdings:
         return keyspace.policy.held_at(self._self.site, self._self.role) and not self._engine.drops.is_busy(keyspace.id)
 
     def holds(self, keyspace: Keyspace) -> bool:
-        """Whether this node has a copy that the cluster counts on: it subscribes to it, or its site drains it."""
-        return self.takes(keyspace) or self.drains(keyspace)
+        """Whether this node has a copy that the cluster counts on: it subscribes to it, or its site drains it.
+
+        One that may be held again since a moment, when the last of an earlier copy went, is `absent` until `Subscriptions.follow`.
+        """
+        return (self.takes(keyspace) and not keyspace.absent) or self.drains(keyspace)
 
     def drains(self, keyspace: Keyspace) -> bool:
         """Whether its site was taken off it, and the leader may lack what was made here before this node knew."""

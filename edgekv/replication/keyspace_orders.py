@@ -77,8 +77,8 @@ class KeyspaceOrders:
         if not entry.policy.sites or site in entry.policy.sites:
             return False
         since = entry.draining.get(site)
-        of_site = {m.actor for m in self._members.members.values() if m.site == site}
-        older = [m.name for m in self._members.open_members() if m.site == site and since and m.revision <= since]
+        of_site = [m for m in self._members.members.values() if m.site == site]
+        older = [m.name for m in of_site if since and self._forgot(m, entry, since)]
         if older and since:
             raise Denied(
                 f"site {site!r} was taken off keyspace {name!r}, and {', '.join(older)} forgot what they had made in it. "
@@ -88,7 +88,7 @@ class KeyspaceOrders:
             replace(
                 entry.with_sites((*entry.policy.sites, site)),
                 draining={other: revision for other, revision in entry.draining.items() if other != site},
-                left=entry.left - of_site,
+                left=entry.left - {m.actor for m in of_site},
                 hlcs={**entry.hlcs, site: self._engine.keyspaces.by_id[entry.policy.id].hlc},
             )
         )
@@ -115,6 +115,19 @@ class KeyspaceOrders:
         draining = {**entry.draining, site: self._members.next_revision}
         self._put(replace(entry.with_sites(sites), draining=draining))
         return True
+
+    def _forgot(self, member: Member, entry: ListedKeyspace, since: int) -> bool:
+        """Whether a member deletes, or may, what it had in a keyspace that its site was taken off.
+
+        One that was parked comes back with a revision above that of the removal, and with the actor that it had before.
+        """
+        if member.state == "open" and member.revision <= since:
+            return True
+        if member.actor not in entry.left or (member.state == "settled" and not member.parked):
+            return False
+        spoken = self._seen.counted(member.actor)
+        has_said = spoken is not None and bool(spoken.vectors.get(entry.policy.id))
+        return has_said or member.actor in self._engine.keyspaces.by_id[entry.policy.id].vector
 
     def rows(self) -> list[tuple[bytes, bytes]]:
         """What the founding writes into meta, and a leader what meta lacks."""

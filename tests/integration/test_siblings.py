@@ -158,11 +158,11 @@ def test_the_command_line_lists_keyspaces_and_shows_all_values(node: NodeProcess
     code, out, _ = edgekv_program(node, "keyspace", "list")
     assert code == 0
     assert [line.split() for line in out.splitlines()] == [
-        ["NAME", "PREFIX", "CONSISTENCY", "CONFLICT", "DURABILITY", "TTL", "SITES"],
-        ["default", "(empty)", "crdt", "lww", "fsync", "none", "all"],
-        ["_meta", "_meta/", "crdt", "lww", "fsync", "none", "all"],
-        ["documents", "doc/", "crdt", "siblings", "fsync", "none", "all"],
-        ["sessions", "session/", "crdt", "lww", "buffered", "60", "s", "all"],
+        ["NAME", "PREFIX", "CONSISTENCY", "CONFLICT", "DURABILITY", "TTL", "SITES", "HERE"],
+        ["default", "(empty)", "crdt", "lww", "fsync", "none", "all", "yes"],
+        ["_meta", "_meta/", "crdt", "lww", "fsync", "none", "all", "yes"],
+        ["documents", "doc/", "crdt", "siblings", "fsync", "none", "all", "yes"],
+        ["sessions", "session/", "crdt", "lww", "buffered", "60", "s", "all", "yes"],
     ]
     listed = json.loads(edgekv_program(node, "keyspace", "list", "-o", "json")[1])
     assert [each["name"] for each in listed] == ["default", "_meta", "documents", "sessions"]

@@ -33,7 +33,7 @@ def test_clusters_keep_their_promises_and_agree_in_the_end() -> None:
     assert [outcome.broken for outcome in outcomes if outcome.broken] == []
     happened = {fault for outcome in outcomes for fault, times in outcome.faults.items() if times}
     assert ROW_SYNC in happened
-    assert happened == {*FAULTS, ROW_SYNC} if LONG else len(happened) > len(FAULTS) // 2, "faults have had an effect"
+    assert happened >= {*FAULTS, ROW_SYNC} if LONG else len(happened) > len(FAULTS) // 2, "faults have had an effect"
     assert sum(outcome.changes for outcome in outcomes) > 200 * len(outcomes)
 
 

@@ -18,6 +18,8 @@ from edgekv.config import Address
 from edgekv.ids import stamp_of
 
 WINDOW = 1024
+ACCEPT_TURNS = 5
+"""Of the loop, in which a connection that was just let in becomes one of ``open_connections``."""
 OK = b"+OK\r\n"
 
 
@@ -102,6 +104,8 @@ class FakeNode:
         if self._server is not None:
             self._server.close()
             self._server = None
+        for _ in range(ACCEPT_TURNS):
+            await asyncio.sleep(0)
         for connection in list(self.open_connections):
             connection.transport.abort()
         while self.open_connections:  # noqa: ASYNC110 - they end in the next turn

@@ -15,7 +15,9 @@ from tests.unit.crdt.histories import actor
 
 _SEQS: Final = st.integers(1, 3)
 _ACTORS: Final = st.sampled_from([actor(1), actor(2)])
-_CELLS: Final = st.builds(Cell, st.none() | st.binary(max_size=1), _SEQS, _ACTORS, _SEQS)
+_CELLS: Final = st.builds(
+    Cell, st.none() | st.binary(max_size=1), _SEQS, _ACTORS, _SEQS, st.integers(0, 1), st.integers(0, 1), st.none()
+)
 _DOTS: Final = st.dictionaries(_ACTORS, _SEQS, min_size=1).map(lambda dots: tuple(sorted(dots.items())))
 _SIBLING_LISTS: Final = st.lists(st.builds(Sibling, _ACTORS, _SEQS, _SEQS, st.binary(max_size=1)), min_size=1)
 _ROWS: Final = (

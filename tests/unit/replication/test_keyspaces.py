@@ -1,9 +1,13 @@
 """Keyspaces that are created, come to a site and leave one while the cluster runs."""
 
+from dataclasses import replace
+
 import pytest
 
 from edgekv.engine.keyspaces import Keyspace
 from edgekv.errors import Denied, InvalidRequest, NotFound
+from edgekv.replication.holdings import Holdings
+from edgekv.replication.messages import Applicant
 from edgekv.store import layout
 from tests.unit.replication.wires import Make, Net, Peer, Wire, run
 
@@ -269,6 +273,21 @@ def test_a_site_that_was_taken_off_does_not_hold_the_cut_any_longer(net: Net, ma
     net.connect(first, hub)
     run(net, [hub, first, second], rounds=200, step_ms=1_000)
     assert hub.stored_row(b"eu/k", b"\x01") is None
+
+
+def test_what_may_be_held_again_is_not_counted_on_before_it_is_held(net: Net, make: Make) -> None:
+    """The last of an earlier copy goes between two looks at meta: a HELLO that named it then had changes sent to no copy."""
+    hub, (first, second), _ = cluster(net, make)
+    create(hub, "eu", "site-1")
+    run(net, [hub, first, second], rounds=5)
+    keyspace, node = held(first, "eu"), first.node.identity
+    assert keyspace is not None and keyspace.absent
+    keyspace.policy = replace(keyspace.policy, sites=("site-0", "site-1"))
+    myself = Applicant(node.node, node.actor, node.name, node.site, "edge")
+    holdings = Holdings(first.engine, first.replication.members, myself)
+    assert holdings.takes(keyspace) and not holdings.holds(keyspace)
+    keyspace.absent = False
+    assert holdings.holds(keyspace)
 
 
 @pytest.mark.parametrize("rounds", range(1, 12))

@@ -3,7 +3,7 @@
 import pytest
 
 from edgekv.engine.keyspaces import DEFAULT_ID
-from edgekv.errors import Unavailable
+from edgekv.errors import Denied, Unavailable
 from tests.unit.replication.test_links import cluster, vectors
 from tests.unit.replication.test_parking import OFFLINE_MS, members, pass_s
 from tests.unit.replication.wires import Make, Net, Peer, run
@@ -332,3 +332,31 @@ def test_a_late_value_is_decided_once_by_whoever_brings_it_first(net: Net, make:
     come_back(net, relay, hub, edge, *others, seconds=80)
     assert len({peer.operations.get(b"k") for peer in everybody}) == 1
     same(*everybody)
+
+
+@pytest.mark.parametrize("is_back", [True, False])
+def test_a_site_is_not_added_again_while_a_member_may_return_that_forgot_what_it_had_made(
+    net: Net, make: Make, is_back: bool
+) -> None:
+    """Under its old actor it would count from one again, and what it wrote would be taken for what all have."""
+    hub, (away, here), _ = cluster(net, make, max_offline_ms=OFFLINE_MS)
+    orders = hub.replication.keyspaces
+    orders.create("eu", b"eu/", (away.site, here.site), siblings=False)
+    pass_s(net, 10, hub, away, here)
+    away.operations.set(b"eu/k", b"v")
+    if is_back:
+        pass_s(net, 10, hub, away, here)
+        away.cut_off()
+    orders.remove_site("eu", away.site)
+    pass_s(net, 30, hub, away, here)
+    away.cut_off()
+    pass_s(net, OFFLINE_MS // 1000 + 60, hub, here)
+    assert state(hub, away) == "settled"
+    if is_back:
+        come_back(net, away, hub, here)
+        assert state(hub, away) == "open"
+        pass_s(net, 30, hub, away, here)
+    entry = next(e for e in hub.replication.members.keyspaces.values() if e.policy.name == "eu")
+    assert entry.left == {away.engine.actor}
+    with pytest.raises(Denied, match=f"{away.name} forgot what they had made"):
+        orders.add_site("eu", away.site)
