@@ -360,3 +360,26 @@ def test_a_site_is_not_added_again_while_a_member_may_return_that_forgot_what_it
     assert entry.left == {away.engine.actor}
     with pytest.raises(Denied, match=f"{away.name} forgot what they had made"):
         orders.add_site("eu", away.site)
+
+
+def test_what_a_returned_member_has_seen_is_told_whole_to_a_leader_that_had_forgotten_it(
+    net: Net, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A hub between them may have learned at once that it was settled and is back, and remembers what it had told."""
+    hub, relay = make("hub", founder=True, max_offline_ms=OFFLINE_MS), make("relay")
+    net.connect(relay, hub)
+    run(net, [hub, relay], rounds=10)
+    away = make("edge", role="edge")
+    net.connect(away, relay)
+    pass_s(net, 30, hub, relay, away)
+    away.operations.set(b"k", b"v")
+    hub.operations.set(b"k", b"w")
+    pass_s(net, 30, hub, relay, away)
+    monkeypatch.setattr(relay.replication._hearing, "forget_settled", lambda: None)
+    away.cut_off()
+    pass_s(net, OFFLINE_MS // 1000 + 60, hub, relay)
+    assert state(hub, away) == "settled" and away.engine.actor not in hub.replication.seen.spoken
+    come_back(net, away, relay, hub)
+    assert state(hub, away) == "open"
+    spoken = hub.replication.seen.counted(away.engine.actor)
+    assert spoken is not None and spoken.vectors[DEFAULT_ID] == vectors(away)[DEFAULT_ID]
