@@ -34,9 +34,13 @@ class SeenTelling:
         self._actor: Final = actor
 
     def tell(self) -> None:
-        """Say what has moved since the last time."""
+        """Say what has moved since the last time.
+
+        While rows are taken over, this node has changes that its vectors do not name yet. If it said that it knows of a closing, the
+        actor would be settled without those.
+        """
         engine = self._engine
-        if self._members.is_open(self._actor):
+        if self._members.is_open(self._actor) and not engine.flips.is_busy:
             ttl_ms, lsn = engine.checkpoints.ttl_durable_ms, engine.commit.durable_lsn
             vectors = self._holdings.vectors()
             self._table.hear(Seen(self._actor, lsn, ttl_ms, self._members.revision, vectors))
