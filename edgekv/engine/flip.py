@@ -107,6 +107,11 @@ class Flips:
         """The one that takes a spool's rows over just now: nothing may be given to `Engine.receive` for it."""
         return None if self._flip is None else self._flip.asked.keyspace
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether rows are taken over, or wait for that."""
+        return self._flip is not None or bool(self._waiting)
+
     def holds(self, runs: Iterable[Changes]) -> bool:
         """Whether any of these runs of other actors has to wait."""
         keyspace = self.keyspace

@@ -146,6 +146,7 @@ class Replication:
             now_ms=monotonic_ms,
             took=self._returning.took_rows,
             unseen=self._returning.unseen,
+            check_late=self._check_late,
         )
         self._subscriptions: Final = Subscriptions(
             engine=engine,
@@ -453,8 +454,8 @@ class Replication:
         if message.keyspace != META_ID and not known:
             raise PeerFault(f"{actor_text(link.peer.actor)} speaks of rows, and is no member that this node knows of.")
         if isinstance(message, SyncOffer):
+            self._check_late(link, message)
             for actor, (seq, _) in message.vector.items():
-                self.membership.check_late(actor, message.keyspace, seq)
                 # Else it is offered its own rows, behind their BARRIER.
                 link.sender.peer_has(message.keyspace, actor, seq)
             self.row_sync.offered(link, message)
@@ -473,3 +474,11 @@ class Replication:
             self.row_sync.done(link, message)
             vector = {actor: seq for actor, (seq, _) in message.vector.items()}
             self._streams.resume(link, message.keyspace, vector)
+
+    def _check_late(self, link: Link, offer: SyncOffer) -> None:
+        """Whether a peer's rows may come in: once it is closed, what it was on the way to bring is settled without them."""
+        assert link.peer is not None
+        if offer.keyspace != META_ID and not self.members.is_open(link.peer.actor):
+            raise PeerFault(f"{actor_text(link.peer.actor)} sent rows, and is no member any more.")
+        for actor, (seq, _) in offer.vector.items():
+            self.membership.check_late(actor, offer.keyspace, seq)

@@ -102,10 +102,12 @@ class RowSync:
         now_ms: Callable[[], int],
         took: Callable[[int, ChainedVector], None],
         unseen: Callable[[int], Vector],
+        check_late: Callable[[Link, SyncOffer], None],
     ) -> None:
         """``refuse``: end a link whose rows cannot be used or kept. ``note``: for the operator. ``now_ms``: monotonic.
 
         ``took``: the rows that a peer had of a keyspace, at this vector, are here. ``unseen``: see `Returning.unseen`.
+        ``check_late``: PeerFault when what meta says by now does not let these rows in.
         """
         self._engine: Final = engine
         self._store: Final = store
@@ -120,6 +122,7 @@ class RowSync:
         self._now_ms: Final = now_ms
         self._took: Final = took
         self._unseen: Final = unseen
+        self._check_late: Final = check_late
         self._outgoing: Final[dict[int, Outgoing]] = {}
         """By keyspace."""
         self._unreadable: Final[set[int]] = set()
@@ -387,6 +390,7 @@ class RowSync:
             self._give_up(incoming)
             return
         try:
+            self._check_late(incoming.link, offer)
             self._engine.checkpoints.learn_ttl(ttl_ms)
             self._engine.flip(
                 *(keyspace.id, offer.spool, offer.vector, offer.hlc, lambda: self._flipped(incoming, keyspace)),

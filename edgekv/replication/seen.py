@@ -25,7 +25,7 @@ _NOTHING: Final[Vector] = {}
 class Spoken:
     """What one member has said. ``number`` to ``vectors`` are those of the newest SEEN that counts; -1: none does yet."""
 
-    __slots__ = ("actor", "ahead", "news", "number", "revision", "ttl_ms", "vectors")
+    __slots__ = ("actor", "ahead", "news", "number", "revision", "told_revision", "ttl_ms", "vectors")
 
     def __init__(self, actor: Actor) -> None:
         self.actor: Final = actor
@@ -38,6 +38,8 @@ class Spoken:
         """SEENs that do not count yet, each with what it names beyond the ones before: the oldest, and all later ones as one."""
         self.news: dict[int, Vector] = {}
         """What was heard and not passed on."""
+        self.told_revision = -1
+        """Of the last that was passed on."""
 
     def newest(self) -> Seen:
         """The last thing it said, without vectors."""

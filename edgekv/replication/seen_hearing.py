@@ -14,7 +14,7 @@ from edgekv.errors import PeerFault
 from edgekv.ids import Actor, KeyspaceId, actor_text
 from edgekv.limits import SEEN_WAITING_ENTRIES_MAX
 from edgekv.replication.link import Link
-from edgekv.replication.members import Members
+from edgekv.replication.members import Member, Members
 from edgekv.replication.messages import Seen
 from edgekv.replication.seen import SeenTable
 
@@ -48,14 +48,20 @@ class SeenHearing:
         behind: set[Actor] = set()
         for seen in link.seens.waiting:
             member = self._members.members.get(seen.actor)
-            if member is not None and member.state == "settled":
+            if member is not None and self._is_over(seen, member):
                 continue
-            if member is None or seen.actor in behind or not self._knows_all(seen):
+            if member is None or member.state == "settled" or seen.actor in behind or not self._knows_all(seen):
                 behind.add(seen.actor)
                 waiting.append(seen)
             else:
                 self._table.hear(seen)
         link.seens.waiting[:] = waiting
+
+    def _is_over(self, seen: Seen, member: Member) -> bool:
+        """Whether it was said before its member was settled, or opened again: what others told of that time they may tell late."""
+        if member.state == "settled":
+            return seen.revision <= self._members.revision
+        return member.state == "open" and seen.revision < member.revision
 
     def forget_settled(self) -> None:
         """Nobody asks any more what they have seen."""

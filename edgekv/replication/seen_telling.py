@@ -1,6 +1,7 @@
 """SEENs on their way: this node's own, and those it has heard, to the hubs that it is linked to.
 
-To a new peer all vectors of all members go, a message at each tick; from then on, what moved.
+To a new peer all vectors of all members go, a message at each tick; from then on, what moved. What a member says first when it knows
+that it was opened goes whole as well: of one that was settled before, some have forgotten all, and others have not.
 """
 
 from typing import Final
@@ -33,18 +34,27 @@ class SeenTelling:
         self._actor: Final = actor
 
     def tell(self) -> None:
-        """Say what has moved since the last time."""
+        """Say what has moved since the last time.
+
+        While rows are taken over, this node has changes that its vectors do not name yet. If it said that it knows of a closing, the
+        actor would be settled without those.
+        """
         engine = self._engine
-        if self._members.is_open(self._actor):
+        if self._members.is_open(self._actor) and not engine.flips.is_busy:
             ttl_ms, lsn = engine.checkpoints.ttl_durable_ms, engine.commit.durable_lsn
             vectors = self._holdings.vectors()
             self._table.hear(Seen(self._actor, lsn, ttl_ms, self._members.revision, vectors))
-        links, news = self._hubs(), list(self._table.take_news())
+        links, news = self._hubs(), [self._whole_if_opened(seen) for seen in self._table.take_news()]
         for link in links:
             if link.seens.owed is None:
                 link.seens.owed = dict.fromkeys(self._table.spoken)
             self._send(link, [seen for seen in news if seen.actor not in link.seens.owed])
         self.pay()
+
+    def _whole_if_opened(self, news: Seen) -> Seen:
+        spoken, member = self._table.spoken[news.actor], self._members.members.get(news.actor)
+        told, spoken.told_revision = spoken.told_revision, news.revision
+        return spoken.whole() if member is not None and told < member.revision <= news.revision else news
 
     def pay(self) -> None:
         """Tell each new peer a message more of what all have said so far."""

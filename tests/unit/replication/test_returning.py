@@ -1,9 +1,13 @@
 """A member that was parked comes back with all that it wrote meanwhile, and nothing comes back that was deleted meanwhile."""
 
+from collections.abc import Callable
+from pathlib import Path
+
 import pytest
 
 from edgekv.engine.keyspaces import DEFAULT_ID
 from edgekv.errors import Denied, Unavailable
+from edgekv.store.spool_transfer import SpoolFolder
 from tests.unit.replication.test_links import cluster, vectors
 from tests.unit.replication.test_parking import OFFLINE_MS, members, pass_s
 from tests.unit.replication.wires import Make, Net, Peer, run
@@ -360,3 +364,61 @@ def test_a_site_is_not_added_again_while_a_member_may_return_that_forgot_what_it
     assert entry.left == {away.engine.actor}
     with pytest.raises(Denied, match=f"{away.name} forgot what they had made"):
         orders.add_site("eu", away.site)
+
+
+def test_what_a_returned_member_has_seen_is_told_whole_to_a_leader_that_had_forgotten_it(
+    net: Net, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A hub between them may have learned at once that it was settled and is back, and remembers what it had told."""
+    hub, relay = make("hub", founder=True, max_offline_ms=OFFLINE_MS), make("relay")
+    net.connect(relay, hub)
+    run(net, [hub, relay], rounds=10)
+    away = make("edge", role="edge")
+    net.connect(away, relay)
+    pass_s(net, 30, hub, relay, away)
+    away.operations.set(b"k", b"v")
+    hub.operations.set(b"k", b"w")
+    pass_s(net, 30, hub, relay, away)
+    monkeypatch.setattr(relay.replication._hearing, "forget_settled", lambda: None)
+    away.cut_off()
+    pass_s(net, OFFLINE_MS // 1000 + 60, hub, relay)
+    assert state(hub, away) == "settled" and away.engine.actor not in hub.replication.seen.spoken
+    come_back(net, away, relay, hub)
+    assert state(hub, away) == "open"
+    spoken = hub.replication.seen.counted(away.engine.actor)
+    assert spoken is not None and spoken.vectors[DEFAULT_ID] == vectors(away)[DEFAULT_ID]
+
+
+@pytest.mark.parametrize("is_logged", [False, True])
+def test_what_is_settled_has_all_of_the_rows_that_were_taken_in_when_their_bringer_was_closed_or_none(
+    net: Net, make: Make, monkeypatch: pytest.MonkeyPatch, is_logged: bool
+) -> None:
+    hub, away, here = parked(net, make)
+    away.operations.set(b"new", b"late")
+    waiting: list[Callable[[], None]] = []
+    keep, advance = SpoolFolder.keep, hub.engine.flips.advance
+
+    def later(folder: SpoolFolder, part: Path, spool_id: bytes, done: Callable[[OSError | None], None]) -> None:
+        if folder is not hub.replication.row_sync._folder:
+            keep(folder, part, spool_id, done)
+        else:
+            waiting.append(lambda: keep(folder, part, spool_id, done))
+
+    monkeypatch.setattr(SpoolFolder, "keep", later)
+    come_back(net, away, hub, here)
+    [kept] = waiting
+    if is_logged:
+        monkeypatch.setattr(hub.engine.flips, "advance", lambda: None)
+        kept()
+    away.cut_off()
+    hub.replication.membership.remove(away.name)
+    pass_s(net, 60, hub, here)
+    assert state(hub, away) == ("closed" if is_logged else "settled")
+    monkeypatch.setattr(hub.engine.flips, "advance", advance)
+    if not is_logged:
+        kept()
+    pass_s(net, 60, hub, here)
+    assert state(hub, away) == "settled"
+    heads, actor = hub.replication.members.members[away.engine.actor].heads, away.engine.actor
+    assert heads[DEFAULT_ID] == hub.engine.keyspaces.by_id[DEFAULT_ID].vector[actor].seq
+    assert hub.operations.get(b"new") == (b"late" if is_logged else None)
