@@ -150,11 +150,14 @@ class Faults:
         """A node is set back to an earlier backup; else backups are taken of all.
 
         One at a time, as an operator would: while all others are members. The leader only where it is the one hub, which all edges
-        greet: beside another one it would wait for ever to hear of the edges of that.
+        greet: beside another one it would wait for ever to hear of the edges of that. And to no backup that has a member as parked:
+        a restored leader does not wait for that one, and leads without the entries that nobody else has (decision 0014).
         """
         machines = self._cluster.machines
         up = [machine for machine in machines if machine.life and machine.node.up]
-        settled = machines[0].is_leading and all(machine.is_member for machine in machines)
+        leader = machines[0]
+        nobody_parked = leader.is_leading and all(leader.knows(machine) for machine in machines if machine.life)
+        settled = nobody_parked and all(machine.is_member for machine in machines)
         held = [
             machine for machine in up if machine.node.has_backup and (machine.number or self._cluster.plan.hubs == 1)
         ]
@@ -162,6 +165,6 @@ class Faults:
             self._rng.choice(held).restore()
             return True
         for machine in up:
-            if machine.is_member:
+            if machine.is_member and (machine.number or nobody_parked):
                 machine.node.back_up()
         return False
