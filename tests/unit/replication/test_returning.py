@@ -332,3 +332,33 @@ def test_a_late_value_is_decided_once_by_whoever_brings_it_first(net: Net, make:
     come_back(net, relay, hub, edge, *others, seconds=80)
     assert len({peer.operations.get(b"k") for peer in everybody}) == 1
     same(*everybody)
+
+
+def test_one_that_was_not_settled_holds_late_changes_of_nobody_else_when_it_is_simply_open_again(
+    net: Net, make: Make
+) -> None:
+    """A relay, which is closed after its edge was, and while a third member knows of the one closing and not of the other."""
+    hub, relay = make("hub", founder=True), make("relay")
+    edge, here = make("edge", role="edge", site="far"), make("here", role="edge", site="near")
+    net.connect(relay, hub)
+    net.connect(here, hub)
+    everybody = [hub, relay, edge, here]
+    run(net, everybody, rounds=10)
+    net.connect(edge, relay)
+    pass_s(net, 30, *everybody)
+    relay.cut_off()
+    net.connect(edge, relay)
+    edge.operations.increment(b"count", 2)
+    pass_s(net, 10, *everybody)
+    hub.replication.membership.remove("edge")
+    pass_s(net, 10, *everybody)
+    here.cut_off()
+    hub.replication.membership.remove("relay")
+    pass_s(net, 20, *everybody)
+    assert hub.replication.membership.readmit("relay")
+    come_back(net, relay, hub)
+    net.connect(here, hub)
+    pass_s(net, 60, *everybody)
+    assert state(hub, relay) == "open"
+    assert hub.operations.get(b"count") == relay.operations.get(b"count") == here.operations.get(b"count") == b"2"
+    same(hub, relay, here)
