@@ -32,7 +32,7 @@ from edgekv.replication.members import (
     pack_silences,
 )
 from edgekv.replication.messages import Applicant, Hello, Return
-from edgekv.replication.readmission import brought, has_brought, opened
+from edgekv.replication.readmission import brought, has_brought, opened, undelivered
 from edgekv.replication.seen import SeenTable
 from edgekv.replication.silence import Silence
 from edgekv.replication.stability import compute_stable, settled_heads
@@ -250,7 +250,8 @@ class Leader:
         found = settled_heads(self._members.members.values(), self._seen, own)
         if found:
             members = self._members.members
-            self._write([self._entry(self._changed(members[a], "settled", heads)) for a, heads in found.items()])
+            settled = [self._changed(members[a], "settled", heads) for a, heads in found.items()]
+            self._write([self._entry(member) for member in [*settled, *undelivered(self._members, own)]])
 
     def _announce(self, own: Mapping[int, Vector]) -> None:
         members = self._members

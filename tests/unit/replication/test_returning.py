@@ -4,6 +4,8 @@ import pytest
 
 from edgekv.engine.keyspaces import DEFAULT_ID
 from edgekv.errors import Unavailable
+from edgekv.limits import RETURN_LEASE_MS
+from edgekv.replication.messages import Return
 from tests.unit.replication.test_links import cluster, vectors
 from tests.unit.replication.test_parking import OFFLINE_MS, members, pass_s
 from tests.unit.replication.wires import Make, Net, Peer, run
@@ -362,3 +364,35 @@ def test_one_that_was_not_settled_holds_late_changes_of_nobody_else_when_it_is_s
     assert state(hub, relay) == "open"
     assert hub.operations.get(b"count") == relay.operations.get(b"count") == here.operations.get(b"count") == b"2"
     same(hub, relay, here)
+
+
+def test_one_that_breaks_off_with_late_changes_of_another_that_is_away_can_return_later(net: Net, make: Make) -> None:
+    hub, relay = make("hub", founder=True), make("relay")
+    edge, here = make("edge", role="edge", site="far"), make("here", role="edge", site="near")
+    net.connect(relay, hub)
+    net.connect(here, hub)
+    everybody = [hub, relay, edge, here]
+    run(net, everybody, rounds=10)
+    net.connect(edge, relay)
+    pass_s(net, 30, *everybody)
+    relay.cut_off()
+    net.connect(edge, relay)
+    for name in ("relay", "edge"):
+        hub.replication.membership.remove(name)
+    pass_s(net, 20, *everybody)
+    edge.operations.increment(b"count", 2)
+    relay.operations.increment(b"count", 3)
+    pass_s(net, 4, *everybody)
+    assert hub.replication.membership.readmit("relay")
+    wire = net.connect(relay, hub)
+    while hub.replication.members.returning is None:
+        run(net, [hub, relay, here], rounds=1)
+    net.cut(wire)
+    late = {DEFAULT_ID: {edge.engine.actor: 1, relay.engine.actor: 1}}
+    hub.replication.membership.returned(Return(relay.engine.actor, True, late))
+    assert state(hub, relay) == "open"
+    pass_s(net, RETURN_LEASE_MS // 1000 + 60, hub, here)
+    assert state(hub, relay) == state(hub, edge) == "settled"
+    come_back(net, relay, hub, here, seconds=60)
+    assert state(hub, relay) == "open"
+    assert hub.operations.get(b"count") == here.operations.get(b"count") == b"5"
