@@ -4,6 +4,7 @@ import pytest
 
 from edgekv.engine.keyspaces import DEFAULT_ID
 from edgekv.errors import Unavailable
+from edgekv.ids import Vector
 from edgekv.limits import RETURN_LEASE_MS
 from edgekv.replication.messages import Return
 from tests.unit.replication.test_links import cluster, vectors
@@ -388,7 +389,7 @@ def test_one_that_breaks_off_with_late_changes_of_another_that_is_away_can_retur
     while hub.replication.members.returning is None:
         run(net, [hub, relay, here], rounds=1)
     net.cut(wire)
-    late = {DEFAULT_ID: {edge.engine.actor: 1, relay.engine.actor: 1}}
+    late: dict[int, Vector] = {DEFAULT_ID: {edge.engine.actor: 1, relay.engine.actor: 1}}
     hub.replication.membership.returned(Return(relay.engine.actor, True, late))
     assert state(hub, relay) == "open"
     pass_s(net, RETURN_LEASE_MS // 1000 + 60, hub, here)
