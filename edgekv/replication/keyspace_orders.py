@@ -65,7 +65,7 @@ class KeyspaceOrders:
             shown = found.decode(errors="backslashreplace")
             raise Denied(
                 f"there are keys below {prefix.decode(errors='backslashreplace')!r}, {shown!r} is the first: they would be hidden. "
-                "Export and delete them (edgekv kv), create the keyspace, and import them."
+                "Export and delete them (edgekv export, edgekv del), create the keyspace, and import them."
             )
         self._put(listed(policy))
 
@@ -76,23 +76,40 @@ class KeyspaceOrders:
         entry = self._entry(name)
         if not entry.policy.sites or site in entry.policy.sites:
             return False
-        since = entry.draining.get(site)
-        of_site = [m for m in self._members.members.values() if m.site == site]
-        older = [m.name for m in of_site if since and self._forgot(m, entry, since)]
-        if older and since:
+        since = entry.draining.get(site, -1)
+        present = self._present(site)
+        older = {
+            m.name for m in present if (m.state == "open" and m.revision <= since) or self._has_forgotten(m, entry)
+        }
+        if older:
             raise Denied(
-                f"site {site!r} was taken off keyspace {name!r}, and {', '.join(older)} forgot what they had made in it. "
-                "Start them anew with an empty --data-dir, then add the site."
+                f"site {site!r} was taken off keyspace {name!r}, and {', '.join(sorted(older))} forgot what they had made in it. "
+                "Remove them (edgekv cluster remove), start them anew with an empty --data-dir, then add the site."
             )
         self._put(
             replace(
                 entry.with_sites((*entry.policy.sites, site)),
                 draining={other: revision for other, revision in entry.draining.items() if other != site},
-                left=entry.left - {m.actor for m in of_site},
+                left=entry.left - {m.actor for m in present},
                 hlcs={**entry.hlcs, site: self._engine.keyspaces.by_id[entry.policy.id].hlc},
             )
         )
         return True
+
+    def forgotten(self, member: Member) -> str | None:
+        """A keyspace that a member would hold again of which it has forgotten what it made: it would count from one again."""
+        for entry in self._members.keyspaces.values():
+            if entry.policy.held_at(member.site, member.role) and self._has_forgotten(member, entry):
+                return entry.policy.name
+        return None
+
+    def _present(self, site: str) -> list[Member]:
+        """The members of a site that are here or may come back."""
+        return [m for m in self._members.members.values() if m.site == site and (m.state == "open" or m.parked)]
+
+    def _has_forgotten(self, member: Member, entry: ListedKeyspace) -> bool:
+        """Who has left deletes its copy, its own changes with it; all of those are here."""
+        return member.actor in entry.left and member.actor in self._engine.keyspaces.by_id[entry.policy.id].vector
 
     def remove_site(self, name: str, site: str) -> bool:
         """Take a site off a keyspace: it drains, and then deletes its copy. False: it was taken off. Otherwise as `add_site`."""
@@ -113,21 +130,9 @@ class KeyspaceOrders:
         if not sites:
             raise Denied(f"{site!r} is the last site of keyspace {name!r}. Add another one first.")
         draining = {**entry.draining, site: self._members.next_revision}
-        self._put(replace(entry.with_sites(sites), draining=draining))
+        left = entry.left - {m.actor for m in self._present(site)}  # who was readmitted since the site was added again
+        self._put(replace(entry.with_sites(sites), draining=draining, left=left))
         return True
-
-    def _forgot(self, member: Member, entry: ListedKeyspace, since: int) -> bool:
-        """Whether a member deletes, or may, what it had in a keyspace that its site was taken off.
-
-        One that was parked comes back with a revision above that of the removal, and with the actor that it had before.
-        """
-        if member.state == "open" and member.revision <= since:
-            return True
-        if member.actor not in entry.left or (member.state == "settled" and not member.parked):
-            return False
-        spoken = self._seen.counted(member.actor)
-        has_said = spoken is not None and bool(spoken.vectors.get(entry.policy.id))
-        return has_said or member.actor in self._engine.keyspaces.by_id[entry.policy.id].vector
 
     def rows(self) -> list[tuple[bytes, bytes]]:
         """What the founding writes into meta, and a leader what meta lacks."""

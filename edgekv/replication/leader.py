@@ -32,7 +32,7 @@ from edgekv.replication.members import (
     pack_silences,
 )
 from edgekv.replication.messages import Applicant, Hello, Return
-from edgekv.replication.readmission import brought, has_brought, opened
+from edgekv.replication.readmission import brought, has_brought, opened, undelivered
 from edgekv.replication.seen import SeenTable
 from edgekv.replication.silence import Silence
 from edgekv.replication.stability import compute_stable, settled_heads
@@ -146,13 +146,19 @@ class Leader:
         return True
 
     def readmit(self, name: str) -> bool:
-        """Let a member come back that was removed; False: it is one, or may. NotFound: there is none."""
+        """Let a member come back that was removed; False: it is one, or may. NotFound: there is none. Denied: it has forgotten."""
         known = [member for member in self._members.members.values() if member.name == name]
         if not known:
             raise NotFound(f"there is no member {name!r}. See `edgekv cluster members`.")
         if any(member.parked or member.state == "open" for member in known):
             return False
         newest = max(known, key=lambda member: member.actor)  # by its incarnation
+        forgotten = self.keyspaces.forgotten(newest)
+        if forgotten is not None:
+            raise Denied(
+                f"{name!r} forgot what it had made in keyspace {forgotten!r} when its site was taken off it, and the site has been "
+                "added again. Start it anew with an empty --data-dir."
+            )
         self._write([self._entry(replace(newest, parked=True))])
         return True
 
@@ -244,7 +250,8 @@ class Leader:
         found = settled_heads(self._members.members.values(), self._seen, own)
         if found:
             members = self._members.members
-            self._write([self._entry(self._changed(members[a], "settled", heads)) for a, heads in found.items()])
+            settled = [self._changed(members[a], "settled", heads) for a, heads in found.items()]
+            self._write([self._entry(member) for member in [*settled, *undelivered(self._members, own)]])
 
     def _announce(self, own: Mapping[int, Vector]) -> None:
         members = self._members

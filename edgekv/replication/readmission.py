@@ -31,6 +31,16 @@ def has_brought(member: Member, own: Mapping[int, Vector]) -> bool:
     return True
 
 
+def undelivered(members: Members, own: Mapping[int, Vector]) -> list[Member]:
+    """Settled members of which changes were to be brought by one that is being settled as well: they end at what the leader has."""
+    found = [
+        member for member in members.members.values() if member.state == "settled" and not has_brought(member, own)
+    ]
+    return [
+        replace(m, heads={k: min(seq, own.get(k, {}).get(m.actor, 0)) for k, seq in m.heads.items()}) for m in found
+    ]
+
+
 def opened(members: Members, member: Member, late: Mapping[int, Vector], revision: int) -> list[Member]:
     """What becomes of a returning member that has taken the rows in, and of others whose late changes it brings."""
     changed: dict[Actor, Member] = {

@@ -9,7 +9,8 @@ The leader computes from the SEENs of all members that are open, or closed and n
     parked the closed actors whose node has no open actor: they may come back, so their counter parts stay
 
 and commits it as an entry of meta on the very revision that it was computed from. A closed actor is *settled* when every open member
-has said SEEN at a revision that knows the closing and the leader covers all of those: what of it is beyond is nowhere else.
+has said SEEN at a revision that knows the closing and the leader covers all of those: what of it is beyond is nowhere else, but
+perhaps at others that are closed and not settled, so all of those are settled at once.
 
 Nothing here has a state; replication/leader.py calls it. The rules were found by breaking others with a model: see decision 0014.
 """
@@ -49,13 +50,15 @@ def compute_stable(
 def settled_heads(
     members: Iterable[Member], table: SeenTable, own: Mapping[int, Vector]
 ) -> dict[Actor, dict[int, int]]:
-    """The closed actors that may be called settled, and by keyspace their last seqs."""
+    """The closed actors that may be called settled, and by keyspace their last seqs: all of them, or none.
+
+    One that is not settled may be open again, and hold what another made that was closed with it.
+    """
     members = list(members)
     open_members = [member for member in members if member.state == "open"]
     seen = [table.counted(member.actor) for member in open_members]
     revision = min((-1 if spoken is None else spoken.revision for spoken in seen), default=-1)
-    return {
-        closed.actor: {k: vector[closed.actor] for k, vector in own.items() if closed.actor in vector}
-        for closed in members
-        if closed.state == "closed" and closed.revision <= revision
-    }
+    closed = [member for member in members if member.state == "closed"]
+    if any(member.revision > revision for member in closed):
+        return {}
+    return {m.actor: {k: vector[m.actor] for k, vector in own.items() if m.actor in vector} for m in closed}

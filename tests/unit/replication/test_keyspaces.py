@@ -389,3 +389,71 @@ def test_a_member_has_left_when_the_leader_has_all_that_its_last_seen_names(net:
     hub.replication.seen.hear(seen)
     run(net, [hub, second], rounds=10, step_ms=1_000)
     assert hub.replication.members.keyspaces[number.id].left == frozenset()
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_member_that_was_readmitted_still_has_forgotten_what_it_made_in_a_keyspace_that_it_left(
+    net: Net, make: Make, when: str
+) -> None:
+    hub, (first, second), wires = cluster(net, make)
+    orders, membership = hub.replication.leader.keyspaces, hub.replication.membership
+    create(hub, "eu", "site-0", "site-1")
+    run(net, [hub, first, second], rounds=5)
+    first.operations.set(b"eu/k", b"v")
+    run(net, [hub, first, second], rounds=20, step_ms=1_000)
+    orders.remove_site("eu", "site-0")
+    run(net, [hub, first, second], rounds=30, step_ms=1_000)
+    net.cut(wires[0])
+    membership.remove("edge-0")
+    run(net, [hub, second], rounds=10, step_ms=1_000)
+    membership.readmit("edge-0")
+    if when == "after":
+        net.connect(first, hub)
+        run(net, [hub, first, second], rounds=30, step_ms=1_000)
+        assert hub.replication.members.is_open(first.engine.actor)
+    with pytest.raises(Denied, match="edge-0 forgot what they had made"):
+        orders.add_site("eu", "site-0")
+
+
+def test_a_member_that_forgot_what_it_made_in_a_keyspace_is_not_readmitted_once_its_site_holds_that_again(
+    net: Net, make: Make
+) -> None:
+    hub, (first, second), wires = cluster(net, make)
+    orders, membership = hub.replication.leader.keyspaces, hub.replication.membership
+    create(hub, "eu", "site-0", "site-1")
+    run(net, [hub, first, second], rounds=5)
+    first.operations.set(b"eu/k", b"v")
+    run(net, [hub, first, second], rounds=20, step_ms=1_000)
+    orders.remove_site("eu", "site-0")
+    run(net, [hub, first, second], rounds=30, step_ms=1_000)
+    net.cut(wires[0])
+    membership.remove("edge-0")
+    run(net, [hub, second], rounds=10, step_ms=1_000)
+    assert orders.add_site("eu", "site-0")
+    with pytest.raises(Denied, match="'edge-0' forgot what it had made in keyspace 'eu'"):
+        membership.readmit("edge-0")
+
+
+def test_what_a_readmitted_member_writes_drains_when_its_site_is_taken_off_a_second_time(net: Net, make: Make) -> None:
+    hub, (first, second), wires = cluster(net, make)
+    orders, membership = hub.replication.leader.keyspaces, hub.replication.membership
+    create(hub, "eu", "site-0", "site-1")
+    run(net, [hub, first, second], rounds=20, step_ms=1_000)
+    orders.remove_site("eu", "site-0")
+    run(net, [hub, first, second], rounds=30, step_ms=1_000)
+    net.cut(wires[0])
+    membership.remove("edge-0")
+    assert orders.add_site("eu", "site-0")
+    assert membership.readmit("edge-0")
+    wire = net.connect(first, hub)
+    run(net, [hub, first, second], rounds=30, step_ms=1_000)
+    net.cut(wire)
+    first.operations.set(b"eu/k", b"v")
+    run(net, [hub, first, second], rounds=2)
+    orders.remove_site("eu", "site-0")
+    number, known = held(hub, "eu"), hub.replication.members
+    assert number is not None
+    assert known.counts(known.members[first.engine.actor], number.id), "it left once, and has written since"
+    net.connect(first, hub)
+    run(net, [hub, first, second], rounds=30, step_ms=1_000)
+    assert hub.operations.get(b"eu/k") == b"v"

@@ -7,6 +7,9 @@ import pytest
 
 from edgekv.engine.keyspaces import DEFAULT_ID
 from edgekv.errors import Denied, Unavailable
+from edgekv.ids import Vector
+from edgekv.limits import RETURN_LEASE_MS
+from edgekv.replication.messages import Return
 from edgekv.store.spool_transfer import SpoolFolder
 from tests.unit.replication.test_links import cluster, vectors
 from tests.unit.replication.test_parking import OFFLINE_MS, members, pass_s
@@ -422,3 +425,65 @@ def test_what_is_settled_has_all_of_the_rows_that_were_taken_in_when_their_bring
     heads, actor = hub.replication.members.members[away.engine.actor].heads, away.engine.actor
     assert heads[DEFAULT_ID] == hub.engine.keyspaces.by_id[DEFAULT_ID].vector[actor].seq
     assert hub.operations.get(b"new") == (b"late" if is_logged else None)
+
+
+def test_one_that_was_not_settled_holds_late_changes_of_nobody_else_when_it_is_simply_open_again(
+    net: Net, make: Make
+) -> None:
+    """A relay, which is closed after its edge was, and while a third member knows of the one closing and not of the other."""
+    hub, relay = make("hub", founder=True), make("relay")
+    edge, here = make("edge", role="edge", site="far"), make("here", role="edge", site="near")
+    net.connect(relay, hub)
+    net.connect(here, hub)
+    everybody = [hub, relay, edge, here]
+    run(net, everybody, rounds=10)
+    net.connect(edge, relay)
+    pass_s(net, 30, *everybody)
+    relay.cut_off()
+    net.connect(edge, relay)
+    edge.operations.increment(b"count", 2)
+    pass_s(net, 10, *everybody)
+    hub.replication.membership.remove("edge")
+    pass_s(net, 10, *everybody)
+    here.cut_off()
+    hub.replication.membership.remove("relay")
+    pass_s(net, 20, *everybody)
+    assert hub.replication.membership.readmit("relay")
+    come_back(net, relay, hub)
+    net.connect(here, hub)
+    pass_s(net, 60, *everybody)
+    assert state(hub, relay) == "open"
+    assert hub.operations.get(b"count") == relay.operations.get(b"count") == here.operations.get(b"count") == b"2"
+    same(hub, relay, here)
+
+
+def test_one_that_breaks_off_with_late_changes_of_another_that_is_away_can_return_later(net: Net, make: Make) -> None:
+    hub, relay = make("hub", founder=True), make("relay")
+    edge, here = make("edge", role="edge", site="far"), make("here", role="edge", site="near")
+    net.connect(relay, hub)
+    net.connect(here, hub)
+    everybody = [hub, relay, edge, here]
+    run(net, everybody, rounds=10)
+    net.connect(edge, relay)
+    pass_s(net, 30, *everybody)
+    relay.cut_off()
+    net.connect(edge, relay)
+    for name in ("relay", "edge"):
+        hub.replication.membership.remove(name)
+    pass_s(net, 20, *everybody)
+    edge.operations.increment(b"count", 2)
+    relay.operations.increment(b"count", 3)
+    pass_s(net, 4, *everybody)
+    assert hub.replication.membership.readmit("relay")
+    wire = net.connect(relay, hub)
+    while hub.replication.members.returning is None:
+        run(net, [hub, relay, here], rounds=1)
+    net.cut(wire)
+    late: dict[int, Vector] = {DEFAULT_ID: {edge.engine.actor: 1, relay.engine.actor: 1}}
+    hub.replication.membership.returned(Return(relay.engine.actor, True, late))
+    assert state(hub, relay) == "open"
+    pass_s(net, RETURN_LEASE_MS // 1000 + 60, hub, here)
+    assert state(hub, relay) == state(hub, edge) == "settled"
+    come_back(net, relay, hub, here, seconds=60)
+    assert state(hub, relay) == "open"
+    assert hub.operations.get(b"count") == here.operations.get(b"count") == b"5"
