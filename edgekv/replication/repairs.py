@@ -68,8 +68,8 @@ class Repairs:
     def begin(self, keyspace_name: str, prefixes: list[bytes], source: str, *, union: bool) -> int:
         """Have the rows of these keys mended by those of the node ``source``; the time that names this repair in `status`.
 
-        InvalidRequest: there is no such keyspace, or a prefix is too long. Denied: this node is in no state for it. Unavailable: it
-        has no link with that node, or another repair is under way.
+        InvalidRequest: there is no such keyspace, or a prefix is too long. Denied: this node is in no state for it, or has no link
+        with that node. Unavailable: another repair is under way.
         """
         keyspace = self._keyspace(keyspace_name)
         if not 1 <= len(prefixes) <= PREFIXES_MAX or any(in_order(keyspace.id, each) is None for each in prefixes):
@@ -81,7 +81,7 @@ class Repairs:
             raise Unavailable("another repair is under way here. See `edgekv cluster status`.")
         link = next((each for each in self._links if each.peer is not None and each.peer.name == source), None)
         if link is None or link.phase != "data":
-            raise Unavailable(f"this node has no link with {source!r}. See `edgekv cluster status` for those it has.")
+            raise Denied(f"this node has no link with {source!r}. See `edgekv cluster status` for those it has.")
         assert link.peer is not None
         if keyspace.id not in link.peer.vectors:
             raise InvalidRequest(f"{source!r} does not hold keyspace {keyspace_name!r}.")

@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 
 from edgekv.crdt.counter import Part
 from edgekv.crdt.elements import Clear, Element
-from edgekv.crdt.operation import EXPIRE, Row
+from edgekv.crdt.operation import EXPIRE, PUT, Row
 from edgekv.crdt.register import Cell
 from edgekv.crdt.siblings import Siblings
 from edgekv.engine.frame import Run
@@ -319,6 +319,8 @@ class Witness:
                 if any(self._has_seen(number, other, actor, seq) for other in others):
                     continue
                 ends = [o[2] for other in others for o in other.operations if (o[0], o[1]) == (EXPIRE, key)]
+                # A value with an end of its own, which another end hid before, is gone by then, and not deleted once more.
+                ends += [o[3] for other in others for o in other.operations if (o[0], o[1]) == (PUT, key)]
                 end = max(ends)  # of what it has seen: whoever wrote another one later had seen this one pass
                 if replayed(key, others).shown(end) != replayed(key, [*others, change]).shown(end):
                     raise Violation(f"a clear of {key!r} that nobody asked for removed what it had not seen")

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from edgekv.crdt.operation import SUFFIX_REGISTER, element_suffix
-from edgekv.errors import InvalidRequest, Unavailable
+from edgekv.errors import Denied, InvalidRequest
 from edgekv.replication.row_sync import RowSync
 from edgekv.store import layout
 from edgekv.store.applied import sync_path
@@ -212,7 +212,7 @@ def test_a_node_that_is_written_to_does_not_look_for_ever_for_a_moment_to_offer_
 
 def test_a_node_without_a_link_to_the_named_one_says_so(net: Net, make: Make) -> None:
     hub, edge = pair(net, make)
-    with pytest.raises(Unavailable, match="no link with 'nobody'"):
+    with pytest.raises(Denied, match="no link with 'nobody'"):
         edge.replication.repairs.begin(DEFAULT, [b""], "nobody", union=False)
     with pytest.raises(InvalidRequest, match="no keyspace"):
         edge.replication.repairs.begin("other", [b""], "hub", union=False)
