@@ -373,15 +373,16 @@ MUTANTS: Final[dict[str, Mutant]] = {
     ),
     "rebase_is_left_out": Mutant(
         "what was written while rows were joined hides what came with them",
-        ((Rebase.put, "active.replace(self._made.keys, self._made.layer)", "pass"),),
+        ((Rebase.put, "active.replace(self._placed(self._made), self._made.layer)", "pass"),),
         seeds_max=400,
         first=130,
     ),
     "rebase_leaves_out_the_undurable": Mutant(
         "what was written a moment before the joined rows were shown hides what came with them",
-        ((Rebase.put, "frame.layer.replace(made.keys, made.layer)", "pass"),),
+        ((Rebase.put, "frame.layer.replace(self._placed(made), made.layer)", "pass"),),
         seeds_max=400,
         first=10,
+        rare=True,
     ),
     "runs_during_a_flip": Mutant(
         "runs of others come in while rows are joined",
