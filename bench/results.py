@@ -59,7 +59,7 @@ def save(
         "quick": quick,
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": machine.commit(),
-        "command": f"python -m bench.{name} {shlex.join(sys.argv[1:])}".strip(),
+        "command": f"python -m bench.{name} {shlex.join(map(_placeless, sys.argv[1:]))}".strip(),
         "machine": machine_description,
         "versions": machine.versions(),
         "settings": settings,
@@ -75,3 +75,8 @@ def save(
 
 def _row(cells: Sequence[str]) -> str:
     return "| " + " | ".join(cells) + " |"
+
+
+def _placeless(argument: str) -> str:
+    """A path elsewhere by its last name: where a machine has things says nothing to others."""
+    return Path(argument).name if argument.startswith(("/", "..", "~")) else argument

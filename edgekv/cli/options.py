@@ -78,6 +78,15 @@ http_option = click.option(
     show_envvar=True,
     help="The node's HTTP listener.",
 )
+nodes_option = click.option(
+    "--http",
+    type=ADDRESS,
+    multiple=True,
+    required=True,
+    envvar="EDGEKV_HTTP",
+    show_envvar=True,
+    help="A node's HTTP listener; give it for each node that is compared.",
+)
 resp_option = click.option(
     "--resp",
     type=ADDRESS,

@@ -12,7 +12,7 @@ from urllib.parse import quote
 import click
 
 from edgekv.cli.node_http import NodeHttp
-from edgekv.cli.options import ADDRESS, Output, as_cell, as_text, output_option, print_json, print_table
+from edgekv.cli.options import Output, as_cell, as_text, nodes_option, output_option, print_json, print_table
 from edgekv.cli.verify import ANSWER_S_MAX, DIFFERENT, EQUAL, Holder, compare, holder_of
 from edgekv.config import Address
 from edgekv.errors import InvalidRequest, Unavailable
@@ -37,15 +37,7 @@ class Step(NamedTuple):
 
 @click.command()
 @output_option
-@click.option(
-    "--http",
-    type=ADDRESS,
-    multiple=True,
-    required=True,
-    envvar="EDGEKV_HTTP",
-    show_envvar=True,
-    help="A node's HTTP listener; give it for each node that is compared, and mended.",
-)
+@nodes_option
 @click.option(
     "--from",
     "source",

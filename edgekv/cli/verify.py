@@ -12,7 +12,7 @@ from urllib.parse import quote
 import click
 
 from edgekv.cli.node_http import NodeHttp
-from edgekv.cli.options import ADDRESS, Output, as_text, output_option, print_json, print_table
+from edgekv.cli.options import Output, as_text, nodes_option, output_option, print_json, print_table
 from edgekv.codec import as_json, from_json
 from edgekv.config import Address
 from edgekv.errors import InvalidRequest, Unavailable
@@ -64,15 +64,7 @@ class Verdict(NamedTuple):
 
 @click.command()
 @output_option
-@click.option(
-    "--http",
-    type=ADDRESS,
-    multiple=True,
-    required=True,
-    envvar="EDGEKV_HTTP",
-    show_envvar=True,
-    help="A node's HTTP listener; give it for each node.",
-)
+@nodes_option
 @click.option(
     "--timeout-s",
     type=click.FloatRange(min=0.1, max=3600),

@@ -6,8 +6,8 @@ Replication calls `begin` with a spool that lies complete, checked and synced in
    it is there;
 2. *logging*: one BARRIER record, with the spool's vector, synced as any change is. The keyspace's HLC is above the spool's from then
    on;
-3. *applying*: the generation that ends with the BARRIER goes into LMDB, then the applier joins the rows (store/fold.py) in one commit.
-   What is shown stays what it was: LMDB's reader is pinned, no layer leaves;
+3. *applying*: the generation that ends with the BARRIER goes into LMDB, then the applier joins the rows (store/fold.py), in several
+   commits. What is shown stays what it was: LMDB's reader is pinned, no layer leaves;
 4. *rebasing*: what this node's own changes behind the BARRIER wrote is made anew on the joined rows (engine/rebase.py), a little at a
    time;
 5. in one go the reader moves, the layers are those of the joined rows, and the keyspace has the joined vector. ``done`` is called.

@@ -57,3 +57,13 @@ def test_every_benchmark_is_run_by_all_of_it_and_described() -> None:
     document = report.DOCUMENT.read_text()
     assert [name for name in report.ORDER if f"| `bench.{name}` |" not in document] == []
     assert [name for name in report.ORDER if f"\npython -m bench.{name} " not in document] == []
+
+
+def test_a_result_says_nothing_of_where_its_machine_has_things(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(results, "RESULTS", tmp_path)
+    monkeypatch.setattr(sys, "argv", ["bench", "--flights", str(tmp_path / "flights.csv.zip"), "--rounds", "1"])
+    path = results.save("none", quick=True, machine_description="a machine", settings={}, measurements={}, tables=[])
+    assert json.loads(path.read_text())["command"] == "python -m bench.none --flights flights.csv.zip --rounds 1"
+    capsys.readouterr()

@@ -391,21 +391,27 @@ def test_a_member_has_left_when_the_leader_has_all_that_its_last_seen_names(net:
     assert hub.replication.members.keyspaces[number.id].left == frozenset()
 
 
-@pytest.mark.parametrize("when", ["before", "after"])
-def test_a_member_that_was_readmitted_still_has_forgotten_what_it_made_in_a_keyspace_that_it_left(
-    net: Net, make: Make, when: str
-) -> None:
+def left_and_removed(net: Net, make: Make) -> tuple[Peer, Peer, Peer]:
+    """A hub, an edge that wrote to a keyspace which its site was then taken off, and was removed, and another edge."""
     hub, (first, second), wires = cluster(net, make)
-    orders, membership = hub.replication.leader.keyspaces, hub.replication.membership
     create(hub, "eu", "site-0", "site-1")
     run(net, [hub, first, second], rounds=5)
     first.operations.set(b"eu/k", b"v")
     run(net, [hub, first, second], rounds=20, step_ms=1_000)
-    orders.remove_site("eu", "site-0")
+    hub.replication.leader.keyspaces.remove_site("eu", "site-0")
     run(net, [hub, first, second], rounds=30, step_ms=1_000)
     net.cut(wires[0])
-    membership.remove("edge-0")
+    hub.replication.membership.remove("edge-0")
     run(net, [hub, second], rounds=10, step_ms=1_000)
+    return hub, first, second
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_member_that_was_readmitted_still_has_forgotten_what_it_made_in_a_keyspace_that_it_left(
+    net: Net, make: Make, when: str
+) -> None:
+    hub, first, second = left_and_removed(net, make)
+    orders, membership = hub.replication.leader.keyspaces, hub.replication.membership
     membership.readmit("edge-0")
     if when == "after":
         net.connect(first, hub)
@@ -418,17 +424,8 @@ def test_a_member_that_was_readmitted_still_has_forgotten_what_it_made_in_a_keys
 def test_a_member_that_forgot_what_it_made_in_a_keyspace_is_not_readmitted_once_its_site_holds_that_again(
     net: Net, make: Make
 ) -> None:
-    hub, (first, second), wires = cluster(net, make)
+    hub, _, _ = left_and_removed(net, make)
     orders, membership = hub.replication.leader.keyspaces, hub.replication.membership
-    create(hub, "eu", "site-0", "site-1")
-    run(net, [hub, first, second], rounds=5)
-    first.operations.set(b"eu/k", b"v")
-    run(net, [hub, first, second], rounds=20, step_ms=1_000)
-    orders.remove_site("eu", "site-0")
-    run(net, [hub, first, second], rounds=30, step_ms=1_000)
-    net.cut(wires[0])
-    membership.remove("edge-0")
-    run(net, [hub, second], rounds=10, step_ms=1_000)
     assert orders.add_site("eu", "site-0")
     with pytest.raises(Denied, match="'edge-0' forgot what it had made in keyspace 'eu'"):
         membership.readmit("edge-0")

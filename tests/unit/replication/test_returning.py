@@ -427,20 +427,26 @@ def test_what_is_settled_has_all_of_the_rows_that_were_taken_in_when_their_bring
     assert hub.operations.get(b"new") == (b"late" if is_logged else None)
 
 
-def test_one_that_was_not_settled_holds_late_changes_of_nobody_else_when_it_is_simply_open_again(
-    net: Net, make: Make
-) -> None:
-    """A relay, which is closed after its edge was, and while a third member knows of the one closing and not of the other."""
+def relayed(net: Net, make: Make) -> tuple[Peer, Peer, Peer, Peer]:
+    """A hub; another one and its edge, which the first one does not reach any more; and an edge of the first one."""
     hub, relay = make("hub", founder=True), make("relay")
     edge, here = make("edge", role="edge", site="far"), make("here", role="edge", site="near")
     net.connect(relay, hub)
     net.connect(here, hub)
-    everybody = [hub, relay, edge, here]
-    run(net, everybody, rounds=10)
+    everybody = hub, relay, edge, here
+    run(net, list(everybody), rounds=10)
     net.connect(edge, relay)
     pass_s(net, 30, *everybody)
     relay.cut_off()
     net.connect(edge, relay)
+    return everybody
+
+
+def test_one_that_was_not_settled_holds_late_changes_of_nobody_else_when_it_is_simply_open_again(
+    net: Net, make: Make
+) -> None:
+    """A relay, which is closed after its edge was, and while a third member knows of the one closing and not of the other."""
+    everybody = hub, relay, edge, here = relayed(net, make)
     edge.operations.increment(b"count", 2)
     pass_s(net, 10, *everybody)
     hub.replication.membership.remove("edge")
@@ -458,16 +464,7 @@ def test_one_that_was_not_settled_holds_late_changes_of_nobody_else_when_it_is_s
 
 
 def test_one_that_breaks_off_with_late_changes_of_another_that_is_away_can_return_later(net: Net, make: Make) -> None:
-    hub, relay = make("hub", founder=True), make("relay")
-    edge, here = make("edge", role="edge", site="far"), make("here", role="edge", site="near")
-    net.connect(relay, hub)
-    net.connect(here, hub)
-    everybody = [hub, relay, edge, here]
-    run(net, everybody, rounds=10)
-    net.connect(edge, relay)
-    pass_s(net, 30, *everybody)
-    relay.cut_off()
-    net.connect(edge, relay)
+    everybody = hub, relay, edge, here = relayed(net, make)
     for name in ("relay", "edge"):
         hub.replication.membership.remove(name)
     pass_s(net, 20, *everybody)
