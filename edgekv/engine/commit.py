@@ -326,6 +326,11 @@ class Commit:
         self.filling.marks.append(record)
         self.filling.sync = True
 
+    def mark_end(self, record: bytes) -> None:
+        """The same, and the frame ends with it: whatever is changed from now on lies behind it in the log."""
+        self.mark(record)
+        self._close_filling()
+
     def looked(self, frame: Frame) -> None:
         """A reader used a row of a frame that is not durable: its reply waits (invariant B)."""
         self.barrier = newer(self.barrier, frame)

@@ -226,8 +226,7 @@ class Flips:
         keyspace, barrier = flip.asked.keyspace, flip.asked.barrier
         keyspace.hlc = max(keyspace.hlc, barrier.hlc)
         flip.frame = self._commit.filling
-        flip.frame.run = None  # its stamps go on from lower ones
-        self._commit.mark(pack_barrier(barrier))
+        self._commit.mark_end(pack_barrier(barrier))
 
     def _close(self, flip: _Flip) -> None:
         """What is durable now ends with the BARRIER's frame. The generation is that of before; what comes is above it."""

@@ -64,6 +64,6 @@ def test_a_result_says_nothing_of_where_its_machine_has_things(
 ) -> None:
     monkeypatch.setattr(results, "RESULTS", tmp_path)
     monkeypatch.setattr(sys, "argv", ["bench", "--flights", str(tmp_path / "flights.csv.zip"), "--rounds", "1"])
-    path = results.save("none", quick=True, machine_description="a machine", settings={}, measurements={}, tables=[])
+    path = results.save("none", quick=True, machine_description={}, settings={}, measurements={}, tables=[])
     assert json.loads(path.read_text())["command"] == "python -m bench.none --flights flights.csv.zip --rounds 1"
     capsys.readouterr()

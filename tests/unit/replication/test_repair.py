@@ -1,6 +1,7 @@
 """What an operator has mended: rows that differ although both nodes have the same changes."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -9,6 +10,7 @@ from edgekv.errors import Denied, InvalidRequest
 from edgekv.replication.row_sync import RowSync
 from edgekv.store import layout
 from edgekv.store.applied import sync_path
+from edgekv.wal.record import pack_ttl
 from tests.unit.replication.test_links import vectors
 from tests.unit.replication.wires import Make, Net, Peer, run
 
@@ -182,6 +184,26 @@ def test_what_the_operator_was_told_was_not_done_is_not_done_later(net: Net, mak
     assert edge.operations.get(b"key/07") is None
     assert list(sync_path(edge.config.data_dir).glob("*.spool")) == []
     assert counts(repair(net, [hub, edge], edge, "hub")) == (0, 1, 0, 0)
+
+
+def test_a_write_that_comes_while_the_repair_waits_for_the_log_lies_behind_it(
+    net: Net, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before it, the rows would be of another moment than the log's, which no start gets over."""
+    hub, edge = pair(net, make)
+    rot(edge, b"key/07")
+    log = edge.engine.flips._log
+
+    def behind_another_frame(flip: Any) -> None:
+        edge.engine.commit.mark(pack_ttl(1))
+        edge.engine.commit.kick()
+        log(flip)
+        edge.operations.set(b"key/09", b"meanwhile")
+
+    monkeypatch.setattr(edge.engine.flips, "_log", behind_another_frame)
+    assert counts(repair(net, [hub, edge], edge, "hub")) == (0, 1, 0, 0)
+    assert hub.operations.get(b"key/09") == edge.operations.get(b"key/09") == b"meanwhile"
+    assert edge.operations.get(b"key/07") == b"value 7" and vectors(hub) == vectors(edge)
 
 
 def test_a_repair_that_is_tried_again_is_no_sign_of_a_log_that_is_too_short(net: Net, make: Make) -> None:
