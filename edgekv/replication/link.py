@@ -69,6 +69,8 @@ class Link:
         self.seens: Final = SeenWords()
         self.told: Final[set[int]] = set()
         """The keyspaces of which the peer was told what this node has, by HELLO or HOLDS."""
+        self.passed_by: Final[set[int]] = set()
+        """The keyspaces of which something came while they were not held here: the peer believes that this node has it."""
         self.offered: Final[dict[int, bytes]] = {}
         """By keyspace the spool that was offered here (replication/row_sync.py)."""
         self.wanted: Final[dict[int, tuple[bytes, int]]] = {}

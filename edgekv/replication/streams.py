@@ -222,7 +222,8 @@ class Streams:
         if self._membership.meta_moved and run.keyspace != META_ID:
             self._membership.follow_meta()
         keyspace = self._engine.keyspaces.by_id.get(KeyspaceId(run.keyspace))
-        if keyspace is not None and self._holdings.left(keyspace):
+        if keyspace is not None and (keyspace.id in link.passed_by or self._holdings.left(keyspace)):
+            link.passed_by.add(keyspace.id)
             return  # it was on its way when the site was taken off: no copy of it is kept, and none acknowledged
         self._check(link.peer.actor, run)
         if self._engine.receive(run):
