@@ -72,6 +72,7 @@ APPLIER_LOG_BYTES_MAX: Final = 1 * MIB  # what the child's stderr may have grown
 SPOOL_BLOCK_BYTES: Final = 256 * KIB  # of rows under one CRC
 SPOOL_SLICE_ROWS: Final = 5_000  # written between two looks at the event loop: 10 ms
 FOLD_TRANSACTION_ROWS_MAX: Final = 50_000  # of both sides, joined in one commit: the log's syncs wait behind its 10 MB
+FOLD_TRIES_MAX: Final = 8  # of an applier that fails at the same rows each time, about 25 s: then the node is read-only
 SPOOL_SLICE_BYTES: Final = 4 * MIB
 
 # Clients.
