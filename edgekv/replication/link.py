@@ -70,7 +70,7 @@ class Link:
         self.told: Final[set[int]] = set()
         """The keyspaces of which the peer was told what this node has, by HELLO or HOLDS."""
         self.offered: Final[dict[int, bytes]] = {}
-        """By keyspace the spool that was offered here (replication/row_sync.py)."""
+        """By keyspace the spool that was offered here (replication/row_source.py)."""
         self.wanted: Final[dict[int, tuple[bytes, int]]] = {}
         """By keyspace the spool that the peer wants, and from which offset on."""
         # By keyspace what rows have to cover that the peer has asked for as one that returns; None: it has not.

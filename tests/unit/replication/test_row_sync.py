@@ -10,7 +10,7 @@ import pytest
 from edgekv.limits import SYNC_SILENCE_MS
 from edgekv.replication import messages
 from edgekv.replication.link import Link
-from edgekv.replication.row_sync import RowSync
+from edgekv.replication.row_source import RowSource
 from edgekv.store.spool_transfer import SpoolFolder
 from tests.unit.engine.test_intake import KEYS, shown, step
 from tests.unit.replication.test_links import vectors
@@ -173,16 +173,16 @@ def test_a_sync_that_brings_nothing_any_more_ends_with_its_link_and_goes_on_wher
     edge = make("edge", site="s", role="edge")
     wire = net.connect(edge, hub)
     sent: list[int] = []
-    send = RowSync._send_piece
+    send = RowSource._send_piece
 
-    def send_two(sync: RowSync, link: Link, keyspace: int, spool: bytes, offset: int) -> None:
+    def send_two(sync: RowSource, link: Link, keyspace: int, spool: bytes, offset: int) -> None:
         sent.append(offset)
         if len(sent) <= 2:
             send(sync, link, keyspace, spool, offset)
         else:
             link.wanted.clear()
 
-    monkeypatch.setattr(RowSync, "_send_piece", send_two)
+    monkeypatch.setattr(RowSource, "_send_piece", send_two)
     while len(sent) < 3:
         run(net, [hub, edge], rounds=1)
     have, size = edge.replication.row_sync.incoming_bytes
