@@ -172,6 +172,7 @@ PART_WRITE_BACK_BYTES: Final = (
 )  # of a spool that came in, per step of its check: 20 MB/s, and nearly all by its end
 # Without a byte of the rows that a peer sends, its link is closed, and they are asked for again.
 SYNC_SILENCE_MS: Final = 60_000
+SYNC_LOG_BYTES_MAX: Final = 4 * GIB  # of log that stays for row syncs under way, whatever `wal.retain_bytes` is
 # That a peer named and this node knows nothing of; above it its link is closed.
 SEEN_WAITING_ENTRIES_MAX: Final = 1 << 16
 VECTOR_ENTRIES_MAX: Final = 1 << 18  # of all vectors of one message: 26 keyspaces of 10,000 actors; parsed 66 MB

@@ -50,6 +50,8 @@ class Log(LogState, Protocol):
     @property
     def room_bytes(self) -> int: ...
 
+    def bytes_from(self, lsn: int) -> int: ...
+
 
 class Effects(Protocol):
     """What the engine asks of its shell. None of these may call back into the engine before it returns."""
@@ -245,6 +247,10 @@ class Engine:
         )
         self.admission.refuse(error)
         return error
+
+    def log_bytes_from(self, lsn: int) -> int:
+        """What the log takes of the disk from an LSN on."""
+        return self._log.bytes_from(lsn)
 
     def create(self, policy: KeyspacePolicy) -> Keyspace:
         """One more keyspace. What was written below its prefix is misplaced from now on. ConfigError: see `Keyspaces.add`."""

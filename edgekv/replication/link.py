@@ -77,6 +77,8 @@ class Link:
         self.need: dict[int, Vector] | None = None
         self.asked: Final[set[int]] = set()
         """Keyspaces whose rows the peer asked for although it has all changes (replication/repairs.py)."""
+        self.rows_sent = False
+        """The peer has taken rows in, and has not caught up since with what the log has behind them."""
         self.deferred: Final[dict[int, SyncOffer]] = {}
         """By keyspace what the peer has offered and this node takes in later."""
         self.received_bytes = 0

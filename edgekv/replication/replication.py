@@ -143,6 +143,7 @@ class Replication:
                 floors=self._holdings.floors,
                 send=table.send,
                 note=table.say,
+                links=table,
                 entropy=entropy,
                 now_ms=monotonic_ms,
             ),
@@ -213,6 +214,7 @@ class Replication:
         self._hearing: Final = SeenHearing(engine=engine, table=self.seen, members=self.members)
         self._seen_at_ms = 0
         self._looked_at_ms = 0
+        engine.checkpoints.held_lsn = self.row_sync.source.held_lsn
         engine.judges_clocks = myself.role == "hub"
         if myself.role != "hub":
             engine.commit.stamp_ms = self._stamp_ms

@@ -2,17 +2,29 @@
 
 A spool (store/spool.py) has the rows of a keyspace and the vector that they stand at, from one LMDB transaction. One serves all who
 need it, as long as the log can go on from its vector, and as long as anybody asks for it.
+
+What the log has behind a spool stays while that is on its way, and until the peer has caught up from it; else a slow link beside many
+writes would bring the same rows for ever. At most SYNC_LOG_BYTES_MAX of log stay for that, and nothing on a full disk: who is slower
+than that gets the rows, and then newer ones, and people are told.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Final
 
+from edgekv.engine.checkpoint import NOTHING_HELD
 from edgekv.engine.engine import Engine
 from edgekv.engine.keyspaces import Keyspace
 from edgekv.errors import Corruption, Unavailable
 from edgekv.ids import KeyspaceId, Vector
-from edgekv.limits import PEER_MESSAGE_BYTES, PEER_MESSAGES_AT_ONCE, PEER_WINDOW_BYTES, SPOOL_KEEP_MS
+from edgekv.limits import (
+    PEER_MESSAGE_BYTES,
+    PEER_MESSAGES_AT_ONCE,
+    PEER_WINDOW_BYTES,
+    SPOOL_KEEP_MS,
+    SYNC_LOG_BYTES_MAX,
+    SYNC_SILENCE_MS,
+)
 from edgekv.replication.link import Link
 from edgekv.replication.log_source import LogSource, covers
 from edgekv.replication.messages import (
@@ -44,6 +56,10 @@ class Outgoing:
         self.offer: SyncOffer | None = None
         """None: it is not finished."""
         self.used_ms = now_ms
+        self.takers: Final[dict[bytes, int]] = {}
+        """Nodes that it was offered to and that have not taken it in, and when they were sent something of it last."""
+        self.overtaken = False
+        """More was logged meanwhile than stays for it."""
 
     @property
     def vector(self) -> Vector:
@@ -63,10 +79,11 @@ class RowSource:
         floors: Callable[[], dict[int, Vector]],
         send: Callable[[Link, Message], None],
         note: Callable[[str], None],
+        links: Iterable[Link],
         entropy: Callable[[int], bytes],
         now_ms: Callable[[], int],
     ) -> None:
-        """``note``: for the operator. ``now_ms``: monotonic."""
+        """``note``: for the operator. ``links``: all of the moment. ``now_ms``: monotonic."""
         self._engine: Final = engine
         self._store: Final = store
         self._source: Final = source
@@ -74,6 +91,7 @@ class RowSource:
         self._floors: Final = floors
         self._send: Final = send
         self._note: Final = note
+        self._links: Final = links
         self._entropy: Final = entropy
         self._now_ms: Final = now_ms
         self._outgoing: Final[dict[int, Outgoing]] = {}
@@ -98,6 +116,7 @@ class RowSource:
                 if keyspace in link.sender.given - link.asked:
                     self._note_again(link, keyspace)
                 link.offered[keyspace] = spooled.spool
+                spooled.takers[link.node] = self._now_ms()
                 self._send(link, spooled.offer)
         for _ in range(PEER_MESSAGES_AT_ONCE):
             if not link.wanted or link.unacknowledged >= PEER_WINDOW_BYTES:
@@ -127,7 +146,7 @@ class RowSource:
         if found is None or found.offer is None or not data:
             self._say_gone(link, keyspace, spool)
             return
-        found.used_ms = self._now_ms()
+        found.used_ms = found.takers[link.node] = self._now_ms()
         if offset + len(data) >= found.offer.bytes:
             del link.wanted[keyspace]
         else:
@@ -145,8 +164,12 @@ class RowSource:
         """The peer has the rows: the log goes on."""
         assert link.sender is not None
         link.offered.pop(done.keyspace, None)
+        found = self._outgoing.get(done.keyspace)
+        if found is not None:
+            found.takers.pop(link.node, None)
         link.asked.discard(done.keyspace)
         link.wanted.pop(done.keyspace, None)
+        link.rows_sent = True
         link.sender.took_rows(done.keyspace, {actor: seq for actor, (seq, _) in done.vector.items()})
 
     def keep(self, link: Link, shared: set[int]) -> None:
@@ -210,6 +233,49 @@ class RowSource:
         self._note(
             f"{peer} needs the rows of keyspace {keyspace} again: while they were on their way the log has given up what comes behind "
             "them. If this repeats, keep more of the log (wal.retain_bytes) than is written while a row sync lasts."
+        )
+
+    # -- the log behind it
+
+    def held_lsn(self) -> int:
+        """From where on the log has to stay for row syncs under way."""
+        if self._engine.admission.disk_full:
+            return NOTHING_HELD
+        held = NOTHING_HELD
+        for keyspace, outgoing in self._outgoing.items():
+            if outgoing.overtaken or not self._is_under_way(keyspace, outgoing):
+                continue
+            if self._engine.log_bytes_from(outgoing.writer.lsn) > SYNC_LOG_BYTES_MAX:
+                outgoing.overtaken = True
+                self._note_overtaken(keyspace)
+            else:
+                held = min(held, outgoing.writer.lsn)
+        for link in self._links:
+            lsn = self._reads_on_from(link)
+            if lsn is not None:
+                held = min(held, lsn)
+        return held
+
+    def _is_under_way(self, keyspace: int, outgoing: Outgoing) -> bool:
+        """Whether it is written or sent, or was a moment ago: a link that was cut goes on with it."""
+        return (
+            outgoing.offer is None
+            or any(self._now_ms() - sent_ms <= SYNC_SILENCE_MS for sent_ms in outgoing.takers.values())
+            or any(link.offered.get(keyspace) == outgoing.spool for link in self._links)
+        )
+
+    def _reads_on_from(self, link: Link) -> int | None:
+        """Where a link reads that sends what the log has behind rows; None: it has caught up, or never will."""
+        if not link.rows_sent or link.sender is None or link.sender.lsn is None:
+            return None
+        lsn = link.sender.lsn
+        link.rows_sent = link.sender.lags and self._engine.log_bytes_from(lsn) <= SYNC_LOG_BYTES_MAX
+        return lsn if link.rows_sent else None
+
+    def _note_overtaken(self, keyspace: int) -> None:
+        self._note(
+            f"the rows of keyspace {keyspace} that are on their way to a peer have to be sent again when they are there: more than "
+            f"{SYNC_LOG_BYTES_MAX >> 20:,} MiB were logged meanwhile, and no more stays for a row sync."
         )
 
     # -- written, and dropped
