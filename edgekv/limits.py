@@ -72,6 +72,7 @@ APPLIER_LOG_BYTES_MAX: Final = 1 * MIB  # what the child's stderr may have grown
 SPOOL_BLOCK_BYTES: Final = 256 * KIB  # of rows under one CRC
 SPOOL_SLICE_ROWS: Final = 5_000  # written between two looks at the event loop: 10 ms
 FOLD_TRANSACTION_ROWS_MAX: Final = 50_000  # of both sides, joined in one commit: the log's syncs wait behind its 10 MB
+FOLD_TRIES_MAX: Final = 8  # of an applier that fails at the same rows each time, about 25 s: then the node is read-only
 SPOOL_SLICE_BYTES: Final = 4 * MIB
 
 # Clients.
@@ -171,6 +172,7 @@ PART_WRITE_BACK_BYTES: Final = (
 )  # of a spool that came in, per step of its check: 20 MB/s, and nearly all by its end
 # Without a byte of the rows that a peer sends, its link is closed, and they are asked for again.
 SYNC_SILENCE_MS: Final = 60_000
+SYNC_LOG_BYTES_MAX: Final = 4 * GIB  # of log that stays for row syncs under way, whatever `wal.retain_bytes` is
 # That a peer named and this node knows nothing of; above it its link is closed.
 SEEN_WAITING_ENTRIES_MAX: Final = 1 << 16
 VECTOR_ENTRIES_MAX: Final = 1 << 18  # of all vectors of one message: 26 keyspaces of 10,000 actors; parsed 66 MB

@@ -72,13 +72,15 @@ class Link:
         self.passed_by: Final[set[int]] = set()
         """The keyspaces of which something came while they were not held here: the peer believes that this node has it."""
         self.offered: Final[dict[int, bytes]] = {}
-        """By keyspace the spool that was offered here (replication/row_sync.py)."""
+        """By keyspace the spool that was offered here (replication/row_source.py)."""
         self.wanted: Final[dict[int, tuple[bytes, int]]] = {}
         """By keyspace the spool that the peer wants, and from which offset on."""
         # By keyspace what rows have to cover that the peer has asked for as one that returns; None: it has not.
         self.need: dict[int, Vector] | None = None
         self.asked: Final[set[int]] = set()
         """Keyspaces whose rows the peer asked for although it has all changes (replication/repairs.py)."""
+        self.rows_sent = False
+        """The peer has taken rows in, and has not caught up since with what the log has behind them."""
         self.deferred: Final[dict[int, SyncOffer]] = {}
         """By keyspace what the peer has offered and this node takes in later."""
         self.received_bytes = 0

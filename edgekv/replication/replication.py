@@ -53,7 +53,6 @@ from edgekv.replication.messages import (
     SeenList,
     SyncAsk,
     SyncDone,
-    SyncGone,
     SyncOffer,
     SyncPiece,
     SyncWant,
@@ -62,7 +61,9 @@ from edgekv.replication.messages import (
 )
 from edgekv.replication.repairs import Repairs
 from edgekv.replication.returning import Returning
-from edgekv.replication.row_sync import RowSync
+from edgekv.replication.row_intake import RowIntake
+from edgekv.replication.row_source import RowSource
+from edgekv.replication.row_sync import RowSync, SyncMessage
 from edgekv.replication.seen import SeenTable
 from edgekv.replication.seen_hearing import SeenHearing
 from edgekv.replication.seen_telling import SeenTelling
@@ -133,20 +134,30 @@ class Replication:
         table.judge = self.copies.judge
         self.repairs: Final = Repairs(engine=engine, store=store, links=table, now_ms=now_ms, monotonic_ms=monotonic_ms)
         self.row_sync: Final = RowSync(
-            engine=engine,
-            store=store,
-            source=source,
-            folder=folder,
-            floors=self._holdings.floors,
-            send=table.send,
-            refuse=table.refuse,
-            note=table.say,
-            repairs=self.repairs,
-            entropy=entropy,
-            now_ms=monotonic_ms,
-            took=self._returning.took_rows,
-            unseen=self._returning.unseen,
-            check_late=self._check_late,
+            engine.flips,
+            RowSource(
+                engine=engine,
+                store=store,
+                source=source,
+                folder=folder,
+                floors=self._holdings.floors,
+                send=table.send,
+                note=table.say,
+                links=table,
+                entropy=entropy,
+                now_ms=monotonic_ms,
+            ),
+            RowIntake(
+                engine=engine,
+                folder=folder,
+                send=table.send,
+                refuse=table.refuse,
+                repairs=self.repairs,
+                now_ms=monotonic_ms,
+                took=self._returning.took_rows,
+                unseen=self._returning.unseen,
+                check_late=self._check_late,
+            ),
         )
         self._subscriptions: Final = Subscriptions(
             engine=engine,
@@ -187,7 +198,7 @@ class Replication:
             members=self.members,
             membership=self.membership,
             holdings=self._holdings,
-            row_sync=self.row_sync,
+            row_source=self.row_sync.source,
             links=table,
             acks=acks,
             kick=kick,
@@ -203,6 +214,7 @@ class Replication:
         self._hearing: Final = SeenHearing(engine=engine, table=self.seen, members=self.members)
         self._seen_at_ms = 0
         self._looked_at_ms = 0
+        engine.checkpoints.held_lsn = self.row_sync.source.held_lsn
         engine.judges_clocks = myself.role == "hub"
         if myself.role != "hub":
             engine.commit.stamp_ms = self._stamp_ms
@@ -380,7 +392,7 @@ class Replication:
             self._streams.came(link, message.runs)
         elif isinstance(message, Ack):
             self._streams.acknowledged(link, message)
-        elif isinstance(message, SyncOffer | SyncWant | SyncPiece | SyncDone | SyncGone | SyncAsk):
+        elif isinstance(message, SyncMessage):
             self._sync(link, message)
         elif isinstance(message, SeenList | Holds):
             self._heard(link, message)
@@ -438,7 +450,7 @@ class Replication:
         self.membership.returned(message)
         self._streams.pump(link)
 
-    def _sync(self, link: Link, message: SyncOffer | SyncWant | SyncPiece | SyncDone | SyncGone | SyncAsk) -> None:
+    def _sync(self, link: Link, message: SyncMessage) -> None:
         """Rows instead of changes (row_sync.py)."""
         keyspace = self._engine.keyspaces.by_id.get(KeyspaceId(message.keyspace))
         assert link.peer is not None and link.sender is not None
@@ -458,20 +470,12 @@ class Replication:
             for actor, (seq, _) in message.vector.items():
                 # Else it is offered its own rows, behind their BARRIER.
                 link.sender.peer_has(message.keyspace, actor, seq)
-            self.row_sync.offered(link, message)
-        elif isinstance(message, SyncPiece):
-            self.row_sync.piece(link, message)
+        self.row_sync.take(link, message)
+        if isinstance(message, SyncPiece):
             self._streams.acknowledge(link)
-        elif isinstance(message, SyncWant):
-            self.row_sync.wanted(link, message)
+        elif isinstance(message, SyncWant | SyncAsk):
             self._streams.pump(link)
-        elif isinstance(message, SyncAsk):
-            self.row_sync.asked(link, message.keyspace)
-            self._streams.pump(link)
-        elif isinstance(message, SyncGone):
-            self.row_sync.gone(link, message)
-        else:
-            self.row_sync.done(link, message)
+        elif isinstance(message, SyncDone):
             vector = {actor: seq for actor, (seq, _) in message.vector.items()}
             self._streams.resume(link, message.keyspace, vector)
 

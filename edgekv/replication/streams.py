@@ -27,7 +27,7 @@ from edgekv.replication.log_source import LogSource
 from edgekv.replication.members import Members
 from edgekv.replication.membership import Membership
 from edgekv.replication.messages import Ack, Applicant, Hello, Runs
-from edgekv.replication.row_sync import RowSync
+from edgekv.replication.row_source import RowSource
 from edgekv.replication.sender import RUN_OVERHEAD_BYTES, Sender
 from edgekv.store.lmdb_store import StoreError
 from edgekv.wal.record import Changes
@@ -48,7 +48,7 @@ class Streams:
         members: Members,
         membership: Membership,
         holdings: Holdings,
-        row_sync: RowSync,
+        row_source: RowSource,
         links: LinkTable,
         acks: Acks,
         kick: Callable[[], None],
@@ -60,7 +60,7 @@ class Streams:
         self._members: Final = members
         self._membership: Final = membership
         self._holdings: Final = holdings
-        self._row_sync: Final = row_sync
+        self._row_source: Final = row_source
         self._links: Final = links
         self._acks: Final = acks
         self._kick: Final = kick
@@ -95,7 +95,7 @@ class Streams:
             return
         try:
             if sender.beyond or link.wanted or link.asked:
-                self._row_sync.pump(link)
+                self._row_source.pump(link)
             for _ in range(PEER_MESSAGES_AT_ONCE):
                 if link.unacknowledged >= PEER_WINDOW_BYTES or (sender.scanning and not scan):
                     return

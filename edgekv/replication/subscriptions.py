@@ -134,7 +134,7 @@ class Subscriptions:
             return
         keyspace.absent = True
         self._engine.commit.filling.run = None
-        if self._row_sync.give_up(keyspace.id) and not self._holdings.holds(keyspace):
+        if self._row_sync.intake.give_up(keyspace.id) and not self._holdings.holds(keyspace):
             self._engine.drops.begin(keyspace)
 
     def _say_anew(self, link: Link, keyspace: Keyspace) -> None:
@@ -153,7 +153,7 @@ class Subscriptions:
         self.tell(link)
         self._forget_left(link, link.peer, link.sender)
         shared = self._holdings.shared(link.peer)
-        self._row_sync.keep(link, shared)
+        self._row_sync.source.keep(link, shared)
         if link.phase == "data" and link.sender.keyspaces | link.sender.beyond != shared:
             link.sender.begin(shared)
             link.sender.beyond &= shared
