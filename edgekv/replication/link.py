@@ -83,10 +83,8 @@ class Link:
         """The peer has taken rows in, and has not caught up since with what the log has behind them."""
         self.deferred: Final[dict[int, SyncOffer]] = {}
         """By keyspace what the peer has offered and this node takes in later."""
-        self.received_bytes = 0
-        self.sent_bytes_total = 0
-        self.received_changes = 0
-        self.sent_changes = 0
+        self.received_bytes = self.sent_bytes_total = 0
+        self.received_changes = self.sent_changes = 0
 
     @property
     def is_up(self) -> bool:

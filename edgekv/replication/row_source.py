@@ -175,8 +175,12 @@ class RowSource:
     def keep(self, link: Link, shared: set[int]) -> None:
         """Nothing of other keyspaces goes out on a link."""
         for keyspace in (link.offered.keys() | link.wanted.keys()) - shared:
-            link.offered.pop(keyspace, None)
-            link.wanted.pop(keyspace, None)
+            self.withdraw(link, keyspace)
+
+    def withdraw(self, link: Link, keyspace: int) -> None:
+        """The peer begins anew with a keyspace: what it was offered before it may have passed by, and is offered again."""
+        link.offered.pop(keyspace, None)
+        link.wanted.pop(keyspace, None)
 
     # -- which spool
 

@@ -7,7 +7,7 @@ import pytest
 from edgekv.engine.keyspaces import Keyspace
 from edgekv.errors import Denied, InvalidRequest, NotFound
 from edgekv.replication.holdings import Holdings
-from edgekv.replication.messages import Applicant
+from edgekv.replication.messages import Applicant, Holds, parse
 from edgekv.store import layout
 from edgekv.wal.record import Changes
 from tests.unit.replication.wires import Make, Net, Peer, Wire, run
@@ -192,6 +192,36 @@ def test_a_site_that_is_added_fetches_that_keyspace_and_nothing_else(net: Net, m
     run(net, everybody, rounds=5)
     assert edges[0].operations.get(b"eu/new") == b"w"
     assert not hub.replication.leader.keyspaces.add_site("eu", "site-1")
+
+
+def test_rows_that_were_offered_before_a_node_knew_that_its_site_was_added_are_offered_again(
+    net: Net, make: Make
+) -> None:
+    leader, other = make("hub", founder=True, retain_bytes=0), make("edge-1", site="site-1", role="edge")
+    hub = make("hub-2", retain_bytes=0)
+    for peer in (hub, other):
+        net.connect(peer, leader)
+    run(net, [leader, hub, other], rounds=15)
+    create(leader, "eu", "site-0", "site-1")
+    leader.replication.leader.keyspaces.remove_site("eu", "site-0")
+    edge = make("edge-0", site="site-0", role="edge")
+    everybody = [leader, hub, other, edge]
+    net.connect(edge, hub)
+    run(net, everybody, rounds=30)
+    for i in range(20):
+        other.operations.set(b"eu/%d" % i, b"v" * 30_000)
+        run(net, everybody, rounds=2, step_ms=2_000)
+    received, number = hub.replication.received, hub.engine.keyspaces.owner(b"eu/k").id
+
+    def after_an_offer(link: int, message: bytes) -> None:
+        if isinstance(parse(message), Holds):
+            hub.replication.links[link].offered[number] = b"as soon as the hub knew, a moment ahead of the entry"
+        received(link, message)
+
+    hub.replication.received = after_an_offer  # type: ignore[method-assign] # a spy
+    leader.replication.leader.keyspaces.add_site("eu", "site-0")
+    run(net, everybody, rounds=30)
+    assert edge.operations.get(b"eu/7") == b"v" * 30_000
 
 
 def test_a_site_that_is_added_stamps_above_what_was_deleted_before(net: Net, make: Make) -> None:
