@@ -42,7 +42,8 @@ from edgekv.errors import ClockTooFarAhead, Forked, Unavailable
 from edgekv.ids import Actor, Vector, actor_text
 from edgekv.limits import REBASE_AT_ONCE_MAX, REBASE_STEPS_MAX
 from edgekv.store.applied import ChainedVector, Progress
-from edgekv.store.lmdb_store import LmdbStore, Reading
+from edgekv.store.lmdb_store import LmdbStore
+from edgekv.store.lmdb_transactions import Reading
 from edgekv.store.memtable import Memtable
 from edgekv.wal.record import Barrier, Changes, Repair, pack_barrier
 

@@ -262,14 +262,18 @@ def test_the_log_stays_until_the_peer_has_caught_up_from_its_rows(
     hub.engine.tail.bytes_max = 100_000  # who is behind reads files
     write_much(hub, 12)
     [link] = hub.replication.links.values()
+
+    def sent() -> bool:
+        return link.rows_sent
+
     for _ in range(100):
-        if link.rows_sent:
+        if sent():
             break
         edge.now_ms += 100
         edge.tick()
         edge.replication.tick()
         hub.replication.work()
-        while not link.rows_sent and (edge.apply() or edge.flush() or net.deliver()):
+        while not sent() and (edge.apply() or edge.flush() or net.deliver()):
             pass
     sender = link.sender
     assert sender is not None
