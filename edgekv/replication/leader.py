@@ -32,7 +32,7 @@ from edgekv.replication.members import (
     pack_silences,
 )
 from edgekv.replication.messages import Applicant, Hello, Return
-from edgekv.replication.readmission import brought, has_brought, opened, undelivered
+from edgekv.replication.readmission import brought, opened, owed, undelivered
 from edgekv.replication.seen import SeenTable
 from edgekv.replication.silence import Silence
 from edgekv.replication.stability import compute_stable, settled_heads
@@ -233,12 +233,13 @@ class Leader:
     def _park(self, own: Mapping[int, Vector]) -> None:
         parked, row = self._silence.look(self._self.node)
         changed = [self._changed(member, "closed", {}, parked=True) for member in parked]
+        owing = owed(self._members, own)
         for member in self._members.members.values():
             if self._silence.silent_ms(member.actor) < RETURN_LEASE_MS or member in parked:
                 continue
             if member.state == "returning":
                 changed.append(replace(self._changed(member, "settled", member.heads), need={}))
-            elif member.state == "open" and not has_brought(member, own):
+            elif member.state == "open" and member.revision in owing:
                 changed.append(self._changed(member, "closed", {}, parked=True))
         entries = [self._entry(member) for member in changed]
         if row is not None:

@@ -463,24 +463,29 @@ def test_one_that_was_not_settled_holds_late_changes_of_nobody_else_when_it_is_s
     same(hub, relay, here)
 
 
-def test_one_that_breaks_off_with_late_changes_of_another_that_is_away_can_return_later(net: Net, make: Make) -> None:
+@pytest.mark.parametrize("own", [True, False])
+def test_one_that_breaks_off_with_late_changes_of_another_that_is_away_can_return_later(
+    net: Net, make: Make, own: bool
+) -> None:
+    """``own``: it has some that it made itself, too."""
     everybody = hub, relay, edge, here = relayed(net, make)
     for name in ("relay", "edge"):
         hub.replication.membership.remove(name)
     pass_s(net, 20, *everybody)
     edge.operations.increment(b"count", 2)
-    relay.operations.increment(b"count", 3)
+    if own:
+        relay.operations.increment(b"count", 3)
     pass_s(net, 4, *everybody)
     assert hub.replication.membership.readmit("relay")
     wire = net.connect(relay, hub)
     while hub.replication.members.returning is None:
         run(net, [hub, relay, here], rounds=1)
     net.cut(wire)
-    late: dict[int, Vector] = {DEFAULT_ID: {edge.engine.actor: 1, relay.engine.actor: 1}}
+    late: dict[int, Vector] = {DEFAULT_ID: {edge.engine.actor: 1, **({relay.engine.actor: 1} if own else {})}}
     hub.replication.membership.returned(Return(relay.engine.actor, True, late))
     assert state(hub, relay) == "open"
     pass_s(net, RETURN_LEASE_MS // 1000 + 60, hub, here)
     assert state(hub, relay) == state(hub, edge) == "settled"
     come_back(net, relay, hub, here, seconds=60)
     assert state(hub, relay) == "open"
-    assert hub.operations.get(b"count") == here.operations.get(b"count") == b"5"
+    assert hub.operations.get(b"count") == here.operations.get(b"count") == (b"5" if own else b"2")
