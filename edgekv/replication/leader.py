@@ -135,9 +135,9 @@ class Leader:
         return True
 
     def returned(self, message: Return) -> bool:
-        """A member says how its return stands; whether it is a member again by that."""
+        """A member says how its return stands; whether it is a member again by that. What it said of an earlier one does not count."""
         member = self._members.members.get(message.actor)
-        if member is None or member.state != "returning":
+        if member is None or member.state != "returning" or member.revision != message.revision:
             return False
         self._silence.heard(member.actor)
         if not message.whole:

@@ -75,6 +75,8 @@ class Link:
         """By keyspace the spool that the peer wants, and from which offset on."""
         # By keyspace what rows have to cover that the peer has asked for as one that returns; None: it has not.
         self.need: dict[int, Vector] | None = None
+        self.return_revision = 0
+        """Of meta, that began the return for which the peer is given rows here; 0: for none."""
         self.asked: Final[set[int]] = set()
         """Keyspaces whose rows the peer asked for although it has all changes (replication/repairs.py)."""
         self.deferred: Final[dict[int, SyncOffer]] = {}

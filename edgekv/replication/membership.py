@@ -161,7 +161,8 @@ class Membership:
             if member is not None and link.peer is not None and member.state == "open" and link.phase == "meta":
                 self.apply(link, link.peer)  # it may not be what it says
             elif member is not None and member.state == "returning":
-                continue
+                if link.phase == "data" and link.return_revision != member.revision:
+                    self._links.close(link, "the peer returns anew, and needs other rows")
             elif member is not None and member.state != "open":
                 if member.parked and link.phase == "meta":
                     continue  # it is told so, and that it may come back
