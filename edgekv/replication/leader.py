@@ -35,7 +35,7 @@ from edgekv.replication.messages import Applicant, Hello, Return
 from edgekv.replication.readmission import brought, opened, owed, undelivered
 from edgekv.replication.seen import SeenTable
 from edgekv.replication.silence import Silence
-from edgekv.replication.stability import compute_stable, settled_heads
+from edgekv.replication.stability import compute_stable, raised, settled_heads
 from edgekv.store.applied import Stable
 
 STABLE_INTERVAL_MS: Final = 5_000
@@ -263,6 +263,8 @@ class Leader:
             members.counts,
         )
         last = members.announced
+        if stable is not None and last is not None:
+            stable = raised(stable, last.stable)
         if stable is not None and (last is None or _says_more(stable, last.stable)):
             announced = Announced(number=1 if last is None else last.number + 1, stable=stable)
             row = pack_announced(announced)
