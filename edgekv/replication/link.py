@@ -47,8 +47,7 @@ class Link:
         self.untaken_ms: int | None = None
         """When its HELLO came, if it was not taken and the peer has to say why."""
         self.since_ms: Final = wall_ms
-        self.sent_ms = now_ms
-        self.heard_ms = now_ms
+        self.sent_ms = self.heard_ms = now_ms
         self.clock: Final = PeerClock()
         self.skew_ms = 0
         """The peer's wall clock less this node's, when it last spoke, the way between them included."""
@@ -59,9 +58,8 @@ class Link:
         self.inbox: Final[deque[tuple[list[Changes], int]]] = deque()
         """Runs that came and wait for room in the engine, by message, with what each counts."""
         self.inbox_bytes = 0
-        self.taken_bytes = 0
-        self.acked_bytes = 0
-        """Of taken_bytes, as told to the peer."""
+        self.taken_bytes = self.acked_bytes = 0
+        """And how many of them the peer was told of."""
         self.undurable: Final[dict[tuple[int, Actor], int]] = {}
         """By keyspace and actor the last seq that came here and is not acknowledged yet."""
         self.acknowledged: Final[dict[int, dict[Actor, int]]] = {}
@@ -77,6 +75,8 @@ class Link:
         """By keyspace the spool that the peer wants, and from which offset on."""
         # By keyspace what rows have to cover that the peer has asked for as one that returns; None: it has not.
         self.need: dict[int, Vector] | None = None
+        self.return_revision = 0
+        """Of meta, that began the return for which the peer is given rows here; 0: for none."""
         self.asked: Final[set[int]] = set()
         """Keyspaces whose rows the peer asked for although it has all changes (replication/repairs.py)."""
         self.rows_sent = False

@@ -156,13 +156,19 @@ class Membership:
         if members.announced is not None and engine.admission.read_only is None:
             engine.checkpoints.follow(members.announced.stable)
         self._forget_acks()
+        self._judge_links()
+
+    def _judge_links(self) -> None:
+        """Whether those at the other ends may still be there, by what they are now."""
+        members = self._members
         for link in self._links:
             actor = link.peer.actor if link.peer is not None else None
             member = members.members.get(actor) if actor is not None else None
             if member is not None and link.peer is not None and member.state == "open" and link.phase == "meta":
                 self.apply(link, link.peer)  # it may not be what it says
             elif member is not None and member.state == "returning":
-                continue
+                if link.phase == "data" and link.return_revision != member.revision:
+                    self._links.close(link, "the peer returns anew, and needs other rows")
             elif member is not None and member.state != "open":
                 if member.parked and link.phase == "meta":
                     continue  # it is told so, and that it may come back

@@ -23,7 +23,7 @@
                 the rows are in; the log from this vector on is wanted
     SYNC_GONE   [14, keyspace, spool]
                 this spool is not there any more; if the receiver still needs rows, another one is offered
-    RETURN      [17, actor, whole, {keyspace: [[actor, seq], ...]}]
+    RETURN      [17, actor, revision, whole, {keyspace: [[actor, seq], ...]}]
                 a parked member comes back (replication/returning.py): it wants rows, or has them all and says how far what is late
                 reaches. Hubs pass it on to the leader
     SYNC_ASK    [16, keyspace]
@@ -192,6 +192,8 @@ class Return(NamedTuple):
     """A member that was parked comes back."""
 
     actor: Actor
+    revision: int
+    """Of meta, that began this return."""
     whole: bool
     """Whether it has all rows; False: it wants some."""
     late: dict[int, Vector]
@@ -275,7 +277,7 @@ def pack_message(message: Message) -> bytes:  # noqa: PLR0912 - one arm for each
         case SyncGone():
             return pack([SYNC_GONE, *message])
         case Return():
-            return pack([RETURN, message.actor, message.whole, _vector_lists(message.late)])
+            return pack([RETURN, *message[:3], _vector_lists(message.late)])
         case SyncAsk():
             return pack([SYNC_ASK, *message])
         case Holds(vectors):
@@ -332,8 +334,8 @@ def _parse(fields: Any) -> Message | None:  # noqa: PLR0912 - one arm for each r
             return SyncDone(_number(keyspace), _chained(vector))
         case [14, int(keyspace), bytes(spool)]:
             return SyncGone(_number(keyspace), _spool(spool))
-        case [17, bytes(actor), bool(whole), dict(late)]:
-            return Return(_actor(actor), whole, _vectors(late))
+        case [17, bytes(actor), int(revision), bool(whole), dict(late)]:
+            return Return(_actor(actor), _number(revision), whole, _vectors(late))
         case [16, int(keyspace)]:
             return SyncAsk(_number(keyspace))
         case [15, dict(vectors)]:

@@ -151,7 +151,7 @@ class Streams:
         link.phase = "data"
         shared, need = self._holdings.shared(link.peer), self._membership.need_of(link)
         if need is not None:
-            link.need = need
+            link.need, link.return_revision = need, self._members.members[link.peer.actor].revision
             sender.rows_first = True
         sender.begin(shared)
         return True

@@ -195,3 +195,27 @@ def test_a_member_that_was_removed_while_it_was_away_acknowledges_nothing_any_mo
     hub.replication.membership.remove(gone.name)
     cluster.run()
     assert [peer.name for peer in hub.node.acks.covered_by(positions)] == [stays.name]
+
+
+def test_a_token_is_not_covered_by_a_new_member_that_knows_of_a_later_stable_cut_and_has_no_rows_yet(
+    net: Net, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it has seen holds the cut down; what tokens leave out by an earlier one is still to be covered."""
+    hub, edge, newcomer = make("hub", founder=True), make("edge", role="edge"), make("newcomer", role="edge")
+    put(hub, b"k")
+    net.connect(edge, hub)
+    run(net, [hub, edge], rounds=70, step_ms=1_000)
+    session = token(hub)
+    assert token_of(session).entries == {DEFAULT: {}}, "all have seen it"
+    with monkeypatch.context() as patch:
+        patch.setattr(hub.replication.row_sync, "pump", lambda link: None)  # its rows are long under way
+        net.connect(newcomer, hub)
+        run(net, [hub, edge, newcomer], rounds=150, step_ms=1_000)
+        announced = newcomer.replication.members.announced
+        assert announced is not None and announced.number > token_of(session).stable
+        assert newcomer.operations.get(b"k") is None
+        with pytest.raises(SessionBehind):
+            newcomer.node.sessions.check(session)
+    run(net, [hub, edge, newcomer], rounds=10)
+    newcomer.node.sessions.check(session)
+    assert newcomer.operations.get(b"k") == b"v"
