@@ -208,7 +208,7 @@ def test_a_token_is_not_covered_by_a_new_member_that_knows_of_a_later_stable_cut
     session = token(hub)
     assert token_of(session).entries == {DEFAULT: {}}, "all have seen it"
     with monkeypatch.context() as patch:
-        patch.setattr(hub.replication.row_sync, "pump", lambda link: None)  # its rows are long under way
+        patch.setattr(hub.replication.row_sync.source, "pump", lambda link: None)  # its rows are long under way
         net.connect(newcomer, hub)
         run(net, [hub, edge, newcomer], rounds=150, step_ms=1_000)
         announced = newcomer.replication.members.announced
