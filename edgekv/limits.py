@@ -94,6 +94,10 @@ SLICE_MS: Final = 5  # KEYS, DBSIZE, RANDOMKEY give the loop back after this lon
 # Links to other nodes (net/).
 PEER_FRAME_BYTES_MAX: Final = 48 * MIB  # of a message, also before it is compressed: any change fits twice
 PEER_COMPRESSED_BYTES_MIN: Final = 256  # smaller messages are sent as they are; a row of JSON alone loses a quarter
+PEER_TURN_BYTES: Final = (
+    512 * KIB
+)  # of messages that one connection hands over in a turn of the loop: changes take 5 ms
+PEER_TURN_MESSAGE_BYTES: Final = 8 * KIB  # what each of them counts for besides
 PEER_CONNECTIONS_MAX: Final = 1_000  # that others may open here
 PEER_OUTPUT_BYTES_MAX: Final = 2 * PEER_FRAME_BYTES_MAX  # not taken by the other side; above it its link is closed
 PEER_DEAD_MS: Final = 5_000  # without a sign of life a link is closed
