@@ -111,31 +111,33 @@ class Connection(asyncio.Protocol):
         if self.ended.done():
             return
         assert self._arrived is None, "reading is paused"
-        self._arrived = self._decoder.feed(data)
         before = self._taken_bytes
-        self._take()
+        self._take(self._decoder.feed(data))
         if self._decoder.greeted and not self.ended.done():
             self._greet()
             if self._taken_bytes == before:
                 self._links.host.heard(self.number)
 
-    def _take(self) -> None:
-        """Hand over what has arrived, as much of it as this turn may."""
-        assert self._arrived is not None
+    def _take(self, arrived: Iterator[bytes]) -> None:
+        """Hand over what has arrived, as much of it as this turn may; the rest waits, and reading with it."""
+        reading, self._arrived = self._arrived is None, arrived
         try:
-            for message in self._arrived:
+            for message in arrived:
                 self._greet()
                 self._links.host.received(self.number, message)
                 if self.ended.done():
                     return
                 if self._count(len(message)):
-                    self._transport.pause_reading()
+                    if reading:
+                        self._transport.pause_reading()
                     return
         except (PeerFault, FormatUnknown) as error:
             self._links.complain(self, f"the link with {self.place} ends: {error}")
             self.close(str(error))
             return
         self._arrived = None
+        if not reading:
+            self._read_on()
 
     def _count(self, size: int) -> bool:
         """A message of this turn; whether it was the last one."""
@@ -147,9 +149,7 @@ class Connection(asyncio.Protocol):
     def _next_turn(self) -> None:
         self._taken_bytes = 0
         if self._arrived is not None:
-            self._take()
-            if self._arrived is None:
-                self._read_on()
+            self._take(self._arrived)
 
     def _read_on(self) -> None:
         if not self._transport.is_closing():
