@@ -30,6 +30,19 @@ class SeenWords:
         """SEENs that came and name what is not known here."""
 
 
+class Hearsay:
+    """What other members have of the peer's changes, on one link (replication/hearsay.py)."""
+
+    def __init__(self) -> None:
+        self.asked_ms: int | None = None
+        """When this node asked the peer last."""
+        self.until_ms = -1
+        """For how long the peer wants to be told."""
+        self.owed: Final[dict[Actor, dict[int, int]]] = {}
+        """By member what the peer has not been told yet."""
+        self.told_ms = 0
+
+
 class Link:
     """State of one link. replication/replication.py moves it."""
 
@@ -67,6 +80,7 @@ class Link:
         self.acknowledged: Final[dict[int, dict[Actor, int]]] = {}
         """By keyspace what the peer said it has durably, in its HELLO and since."""
         self.seens: Final = SeenWords()
+        self.hearsay: Final = Hearsay()
         self.told: Final[set[int]] = set()
         """The keyspaces of which the peer was told what this node has, by HELLO or HOLDS."""
         self.offered: Final[dict[int, bytes]] = {}
@@ -83,8 +97,7 @@ class Link:
         """By keyspace what the peer has offered and this node takes in later."""
         self.received_bytes = 0
         self.sent_bytes_total = 0
-        self.received_changes = 0
-        self.sent_changes = 0
+        self.received_changes = self.sent_changes = 0
 
     @property
     def is_up(self) -> bool:

@@ -97,7 +97,7 @@ class Subscriptions:
             seqs = {actor: seq for actor, (seq, _) in vector.items()}
             link.acknowledged[number] = dict(seqs)
             link.sender.has[number] = dict(seqs)
-            self._acks.met(Peer(peer.node, peer.name, peer.site, peer.role), {KeyspaceId(number): seqs})
+            self._acks.holds(Peer(peer.node, peer.name, peer.site, peer.role, peer.actor), KeyspaceId(number), seqs)
         if link.phase == "data":
             link.sender.begin(self._holdings.shared(peer))
 
