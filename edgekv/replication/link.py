@@ -30,6 +30,19 @@ class SeenWords:
         """SEENs that came and name what is not known here."""
 
 
+class Hearsay:
+    """What other members have of the peer's changes, on one link (replication/hearsay.py)."""
+
+    def __init__(self) -> None:
+        self.asked_ms: int | None = None
+        """When this node asked the peer last."""
+        self.until_ms = -1
+        """For how long the peer wants to be told."""
+        self.owed: Final[dict[Actor, dict[int, int]]] = {}
+        """By member what the peer has not been told yet."""
+        self.told_ms = 0
+
+
 class Link:
     """State of one link. replication/replication.py moves it."""
 
@@ -65,6 +78,7 @@ class Link:
         self.acknowledged: Final[dict[int, dict[Actor, int]]] = {}
         """By keyspace what the peer said it has durably, in its HELLO and since."""
         self.seens: Final = SeenWords()
+        self.hearsay: Final = Hearsay()
         self.told: Final[set[int]] = set()
         """The keyspaces of which the peer was told what this node has, by HELLO or HOLDS."""
         self.passed_by: Final[set[int]] = set()

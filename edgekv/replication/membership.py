@@ -181,6 +181,9 @@ class Membership:
         members = self._members.members.values()
         for node in {m.node for m in members if m.state != "open"} - {m.node for m in members if m.state == "open"}:
             self._acks.forget(node)
+        for member in members:
+            if member.state == "open":
+                self._acks.renewed(member.node, member.actor)
 
     def returned(self, message: Return) -> None:
         """A parked member says how its return stands: for the leader."""

@@ -30,6 +30,7 @@ from edgekv.replication.acks import HUB, Acks
 from edgekv.replication.copies import Copies
 from edgekv.replication.figures import Figures
 from edgekv.replication.greeting import Greeting
+from edgekv.replication.hearsay import Hearsay
 from edgekv.replication.holdings import Holdings
 from edgekv.replication.keyspace_orders import KeyspaceOrders
 from edgekv.replication.leader import Leader
@@ -47,6 +48,7 @@ from edgekv.replication.messages import (
     Holds,
     Join,
     Message,
+    OthersHave,
     Refused,
     Return,
     Runs,
@@ -57,12 +59,11 @@ from edgekv.replication.messages import (
     SyncPiece,
     SyncWant,
     Welcome,
+    WhoHas,
     parse,
 )
 from edgekv.replication.repairs import Repairs
 from edgekv.replication.returning import Returning
-from edgekv.replication.row_intake import RowIntake
-from edgekv.replication.row_source import RowSource
 from edgekv.replication.row_sync import RowSync, SyncMessage
 from edgekv.replication.seen import SeenTable
 from edgekv.replication.seen_hearing import SeenHearing
@@ -134,30 +135,17 @@ class Replication:
         table.judge = self.copies.judge
         self.repairs: Final = Repairs(engine=engine, store=store, links=table, now_ms=now_ms, monotonic_ms=monotonic_ms)
         self.row_sync: Final = RowSync(
-            engine.flips,
-            RowSource(
-                engine=engine,
-                store=store,
-                source=source,
-                folder=folder,
-                floors=self._holdings.floors,
-                send=table.send,
-                note=table.say,
-                links=table,
-                entropy=entropy,
-                now_ms=monotonic_ms,
-            ),
-            RowIntake(
-                engine=engine,
-                folder=folder,
-                send=table.send,
-                refuse=table.refuse,
-                repairs=self.repairs,
-                now_ms=monotonic_ms,
-                took=self._returning.took_rows,
-                unseen=self._returning.unseen,
-                check_late=self._check_late,
-            ),
+            engine=engine,
+            store=store,
+            source=source,
+            folder=folder,
+            holdings=self._holdings,
+            links=table,
+            repairs=self.repairs,
+            returning=self._returning,
+            check_late=self._check_late,
+            entropy=entropy,
+            now_ms=monotonic_ms,
         )
         self._subscriptions: Final = Subscriptions(
             engine=engine,
@@ -191,6 +179,17 @@ class Replication:
             now_ms=now_ms,
             rolled_back=rolled_back,
         )
+        self._hearsay: Final = Hearsay(
+            engine=engine,
+            acks=acks,
+            table=self.seen,
+            members=self.members,
+            holdings=self._holdings,
+            links=table,
+            myself=myself,
+            now_ms=monotonic_ms,
+        )
+        acks.asked = self._hearsay.ask
         self._streams: Final = Streams(
             engine=engine,
             source=source,
@@ -201,6 +200,7 @@ class Replication:
             row_source=self.row_sync.source,
             links=table,
             acks=acks,
+            hearsay=self._hearsay,
             kick=kick,
         )
         self._telling: Final = SeenTelling(
@@ -211,7 +211,9 @@ class Replication:
             links=table,
             actor=myself.actor,
         )
-        self._hearing: Final = SeenHearing(engine=engine, table=self.seen, members=self.members)
+        self._hearing: Final = SeenHearing(
+            engine=engine, table=self.seen, members=self.members, heard=self._hearsay.heard_of
+        )
         self._seen_at_ms = 0
         self._looked_at_ms = 0
         engine.checkpoints.held_lsn = self.row_sync.source.held_lsn
@@ -273,6 +275,7 @@ class Replication:
         now, monotonic = self._now_ms(), self._monotonic_ms()
         self.work()
         self.repairs.look()
+        self._hearsay.tick()
         for link in self._table:
             if monotonic - link.heard_ms > PEER_DEAD_MS:
                 self._table.close(link, f"the peer has said nothing for {PEER_DEAD_MS // 1000} s")
@@ -398,6 +401,8 @@ class Replication:
             self._heard(link, message)
         elif isinstance(message, Admit):
             self._asked_to_admit(link, message)
+        elif isinstance(message, WhoHas | OthersHave):
+            self._hearsay.take(link, message)
         elif isinstance(message, Return):
             self._asked_to_return(link, message)
         elif isinstance(message, Heartbeat):

@@ -11,15 +11,15 @@ from typing import Final
 
 from edgekv.engine.engine import Engine
 from edgekv.engine.keyspaces import Keyspace
-from edgekv.errors import Corruption, EdgeKVError, FormatUnknown, PeerFault, Unavailable
+from edgekv.errors import Corruption, FormatUnknown, PeerFault, Unavailable
 from edgekv.ids import Actor, KeyspaceId, Vector
 from edgekv.limits import LMDB_MAP_BYTES, PEER_WINDOW_BYTES, SYNC_SILENCE_MS
 from edgekv.replication.link import Link
+from edgekv.replication.link_table import LinkTable
 from edgekv.replication.log_source import covers
 from edgekv.replication.messages import (
     NO_SPOOL,
     ChainedVector,
-    Message,
     SyncDone,
     SyncGone,
     SyncOffer,
@@ -58,23 +58,21 @@ class RowIntake:
         *,
         engine: Engine,
         folder: SpoolFolder,
-        send: Callable[[Link, Message], None],
-        refuse: Callable[[Link, EdgeKVError], None],
+        links: LinkTable,
         repairs: Repairs,
         now_ms: Callable[[], int],
         took: Callable[[int, ChainedVector], None],
         unseen: Callable[[int], Vector],
         check_late: Callable[[Link, SyncOffer], None],
     ) -> None:
-        """``refuse``: end a link whose rows cannot be used or kept. ``now_ms``: monotonic.
+        """``now_ms``: monotonic.
 
         ``took``: the rows that a peer had of a keyspace, at this vector, are here. ``unseen``: see `Returning.unseen`.
         ``check_late``: PeerFault when what meta says by now does not let these rows in.
         """
         self._engine: Final = engine
         self._folder: Final = folder
-        self._send: Final = send
-        self._refuse: Final = refuse
+        self._links: Final = links
         self._repairs: Final = repairs
         self._now_ms: Final = now_ms
         self._took: Final = took
@@ -97,7 +95,7 @@ class RowIntake:
         vector = {actor: seq for actor, (seq, _) in offer.vector.items()}
         if repair is None and covers(_seqs(keyspace), vector) and not self._unseen(keyspace.id):
             self._took(offer.keyspace, offer.vector)
-            self._send(link, SyncDone(offer.keyspace, _chained(keyspace)))
+            self._links.send(link, SyncDone(offer.keyspace, _chained(keyspace)))
             return
         if self._engine.admission.disk_full or self._engine.admission.read_only is not None:
             link.deferred[offer.keyspace] = offer
@@ -111,7 +109,7 @@ class RowIntake:
             and not incoming.check
         ):
             incoming.link, incoming.heard_ms = link, self._now_ms()
-            self._send(link, SyncWant(offer.keyspace, offer.spool, incoming.part.size))
+            self._links.send(link, SyncWant(offer.keyspace, offer.spool, incoming.part.size))
             return
         if incoming is not None and (incoming.flipping or incoming.check or incoming.link.is_up):
             link.deferred[offer.keyspace] = offer
@@ -130,7 +128,7 @@ class RowIntake:
         if part.size == offer.bytes:
             self._begin_check(self._incoming)
         else:
-            self._send(link, SyncWant(offer.keyspace, offer.spool, part.size))
+            self._links.send(link, SyncWant(offer.keyspace, offer.spool, part.size))
 
     def gone(self, link: Link, gone: SyncGone) -> None:
         """The peer does not have the spool that it offered."""
@@ -181,7 +179,7 @@ class RowIntake:
             while incoming.waiting:
                 self._take(incoming.link, incoming.waiting.popleft())
         except (PeerFault, Unavailable) as error:
-            self._refuse(incoming.link, error)
+            self._links.refuse(incoming.link, error)
 
     # -- the whole spool: checked, made durable, joined
 
@@ -243,7 +241,7 @@ class RowIntake:
         except PeerFault as fault:
             self._folder.remove(offer.spool)
             self._give_up(incoming)
-            self._refuse(incoming.link, fault)
+            self._links.refuse(incoming.link, fault)
 
     def _is_unwanted(self, incoming: Incoming) -> bool:
         """Whether it came for a repair of which the operator was told that nothing was done."""
@@ -258,14 +256,14 @@ class RowIntake:
             self._repairs.done()
         self.joined(keyspace.id, incoming.repair is not None)
         if incoming.link.is_up:
-            self._send(incoming.link, SyncDone(keyspace.id, _chained(keyspace)))
+            self._links.send(incoming.link, SyncDone(keyspace.id, _chained(keyspace)))
 
     def _not_flipped(self, incoming: Incoming, keyspace: Keyspace, sentence: str) -> None:
         """Of a repair nothing was done."""
         self._incoming = None
         self._repairs.failed(sentence)
         if incoming.link.is_up:
-            self._send(incoming.link, SyncDone(keyspace.id, _chained(keyspace)))
+            self._links.send(incoming.link, SyncDone(keyspace.id, _chained(keyspace)))
 
     # -- work
 
@@ -289,7 +287,7 @@ class RowIntake:
                     try:
                         self.offered(link, link.deferred.pop(next(iter(link.deferred))))
                     except Unavailable as error:
-                        self._refuse(link, error)
+                        self._links.refuse(link, error)
                     break
 
     def _go_on(self, incoming: Incoming) -> None:
@@ -309,7 +307,7 @@ class RowIntake:
         elif self._now_ms() - incoming.heard_ms > SYNC_SILENCE_MS:
             self._give_up(incoming)
             seconds, have, size = SYNC_SILENCE_MS // 1000, incoming.part.size, incoming.offer.bytes
-            self._refuse(
+            self._links.refuse(
                 incoming.link,
                 Unavailable(
                     f"no rows of a sync came for {seconds} s, after {have:,} of {size:,} bytes. They are asked for again."
@@ -333,12 +331,12 @@ class RowIntake:
         """What came is no spool: drop it, and have nothing more to do with whom it came from until it comes back."""
         incoming.part.cut()
         self._give_up(incoming)
-        self._refuse(incoming.link, PeerFault(f"the rows that it sent cannot be used: {error}"))
+        self._links.refuse(incoming.link, PeerFault(f"the rows that it sent cannot be used: {error}"))
 
     def _fail(self, incoming: Incoming, error: OSError) -> None:
         """It cannot be kept. Its link ends with it: on that one it would not be offered again."""
         self._give_up(incoming)
-        self._refuse(incoming.link, _cannot_keep(error))
+        self._links.refuse(incoming.link, _cannot_keep(error))
 
     def _give_up(self, incoming: Incoming) -> None:
         incoming.part.close()

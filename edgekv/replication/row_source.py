@@ -8,7 +8,7 @@ writes would bring the same rows for ever. At most SYNC_LOG_BYTES_MAX of log sta
 than that gets the rows, and then newer ones, and people are told.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
 
@@ -26,11 +26,11 @@ from edgekv.limits import (
     SYNC_SILENCE_MS,
 )
 from edgekv.replication.link import Link
+from edgekv.replication.link_table import LinkTable
 from edgekv.replication.log_source import LogSource, covers
 from edgekv.replication.messages import (
     NO_SPOOL,
     SPOOL_ID_BYTES,
-    Message,
     SyncDone,
     SyncGone,
     SyncOffer,
@@ -77,20 +77,16 @@ class RowSource:
         source: LogSource,
         folder: SpoolFolder,
         floors: Callable[[], dict[int, Vector]],
-        send: Callable[[Link, Message], None],
-        note: Callable[[str], None],
-        links: Iterable[Link],
+        links: LinkTable,
         entropy: Callable[[int], bytes],
         now_ms: Callable[[], int],
     ) -> None:
-        """``note``: for the operator. ``links``: all of the moment. ``now_ms``: monotonic."""
+        """``floors``: see `LogSource.begin`. ``now_ms``: monotonic."""
         self._engine: Final = engine
         self._store: Final = store
         self._source: Final = source
         self._folder: Final = folder
         self._floors: Final = floors
-        self._send: Final = send
-        self._note: Final = note
         self._links: Final = links
         self._entropy: Final = entropy
         self._now_ms: Final = now_ms
@@ -108,7 +104,7 @@ class RowSource:
         assert link.sender is not None
         for keyspace in link.asked & self._unreadable:
             link.asked.discard(keyspace)
-            self._send(link, SyncGone(keyspace, NO_SPOOL))
+            self._links.send(link, SyncGone(keyspace, NO_SPOOL))
         for keyspace in sorted((link.sender.beyond | link.asked) - link.offered.keys() - self._unreadable):
             need = (link.need or {}).get(keyspace, {})
             spooled = self._spooled(keyspace, need) if keyspace not in link.asked or self._is_fresh(keyspace) else None
@@ -117,7 +113,7 @@ class RowSource:
                     self._note_again(link, keyspace)
                 link.offered[keyspace] = spooled.spool
                 spooled.takers[link.node] = self._now_ms()
-                self._send(link, spooled.offer)
+                self._links.send(link, spooled.offer)
         for _ in range(PEER_MESSAGES_AT_ONCE):
             if not link.wanted or link.unacknowledged >= PEER_WINDOW_BYTES:
                 return
@@ -152,13 +148,13 @@ class RowSource:
         else:
             link.wanted[keyspace] = spool, offset + len(data)
         link.charge(len(data) + PIECE_OVERHEAD_BYTES)
-        self._send(link, SyncPiece(keyspace, found.spool, offset, data))
+        self._links.send(link, SyncPiece(keyspace, found.spool, offset, data))
 
     def _say_gone(self, link: Link, keyspace: int, spool: bytes) -> None:
         """The peer waits for what is not there; if it needs rows, `pump` offers others."""
         link.wanted.pop(keyspace, None)
         link.offered.pop(keyspace, None)
-        self._send(link, SyncGone(keyspace, spool))
+        self._links.send(link, SyncGone(keyspace, spool))
 
     def done(self, link: Link, done: SyncDone) -> None:
         """The peer has the rows: the log goes on."""
@@ -234,7 +230,7 @@ class RowSource:
         """The peer got rows on this link, and when they were there the log did not go on from them any more: it may be so for ever."""
         self.again_total += 1
         peer = "a peer" if link.peer is None else link.peer.name
-        self._note(
+        self._links.say(
             f"{peer} needs the rows of keyspace {keyspace} again: while they were on their way the log has given up what comes behind "
             "them. If this repeats, keep more of the log (wal.retain_bytes) than is written while a row sync lasts."
         )
@@ -277,7 +273,7 @@ class RowSource:
         return lsn if link.rows_sent else None
 
     def _note_overtaken(self, keyspace: int) -> None:
-        self._note(
+        self._links.say(
             f"the rows of keyspace {keyspace} that are on their way to a peer have to be sent again when they are there: more than "
             f"{SYNC_LOG_BYTES_MAX >> 20:,} MiB were logged meanwhile, and no more stays for a row sync."
         )
@@ -313,7 +309,7 @@ class RowSource:
         except Corruption as error:
             self._drop(keyspace)
             self._unreadable.add(keyspace)
-            self._note(f"rows of keyspace {keyspace} are not sent to peers: {error}")
+            self._links.say(f"rows of keyspace {keyspace} are not sent to peers: {error}")
             return False
         summary = outgoing.writer.summary
         outgoing.offer = SyncOffer(

@@ -5,13 +5,21 @@ The sender (row_source.py) spools a keyspace, its rows and the vector that they 
 the sender goes on from the vector that came out.
 """
 
+from collections.abc import Callable
 from typing import Final
 
-from edgekv.engine.flip import Flips
+from edgekv.engine.engine import Engine
+from edgekv.replication.holdings import Holdings
 from edgekv.replication.link import Link
+from edgekv.replication.link_table import LinkTable
+from edgekv.replication.log_source import LogSource
 from edgekv.replication.messages import SyncAsk, SyncDone, SyncGone, SyncOffer, SyncPiece, SyncWant
+from edgekv.replication.repairs import Repairs
+from edgekv.replication.returning import Returning
 from edgekv.replication.row_intake import RowIntake
 from edgekv.replication.row_source import RowSource
+from edgekv.store.lmdb_store import LmdbStore
+from edgekv.store.spool_transfer import SpoolFolder
 
 SyncMessage = SyncOffer | SyncWant | SyncPiece | SyncDone | SyncGone | SyncAsk
 
@@ -19,11 +27,44 @@ SyncMessage = SyncOffer | SyncWant | SyncPiece | SyncDone | SyncGone | SyncAsk
 class RowSync:
     """Both sides of it, of one node. Driven by `Replication`."""
 
-    def __init__(self, flips: Flips, source: RowSource, intake: RowIntake) -> None:
-        self._flips: Final = flips
-        self.source: Final = source
-        self.intake: Final = intake
-        intake.joined = lambda keyspace, mended: source.replaced(keyspace, mended=mended)
+    def __init__(
+        self,
+        *,
+        engine: Engine,
+        store: LmdbStore,
+        source: LogSource,
+        folder: SpoolFolder,
+        holdings: Holdings,
+        links: LinkTable,
+        repairs: Repairs,
+        returning: Returning,
+        check_late: Callable[[Link, SyncOffer], None],
+        entropy: Callable[[int], bytes],
+        now_ms: Callable[[], int],
+    ) -> None:
+        """``now_ms``: monotonic. ``check_late``: see `RowIntake`."""
+        self._flips: Final = engine.flips
+        self.source: Final = RowSource(
+            engine=engine,
+            store=store,
+            source=source,
+            folder=folder,
+            floors=holdings.floors,
+            links=links,
+            entropy=entropy,
+            now_ms=now_ms,
+        )
+        self.intake: Final = RowIntake(
+            engine=engine,
+            folder=folder,
+            links=links,
+            repairs=repairs,
+            now_ms=now_ms,
+            took=returning.took_rows,
+            unseen=returning.unseen,
+            check_late=check_late,
+        )
+        self.intake.joined = lambda keyspace, mended: self.source.replaced(keyspace, mended=mended)
 
     def take(self, link: Link, message: SyncMessage) -> None:
         """What a peer says, which may say it."""

@@ -20,6 +20,7 @@ from edgekv.limits import (
     VECTOR_ENTRIES_MAX,
 )
 from edgekv.replication.acks import Acks, Peer
+from edgekv.replication.hearsay import Hearsay
 from edgekv.replication.holdings import Holdings
 from edgekv.replication.link import Link
 from edgekv.replication.link_table import LinkTable
@@ -51,6 +52,7 @@ class Streams:
         row_source: RowSource,
         links: LinkTable,
         acks: Acks,
+        hearsay: Hearsay,
         kick: Callable[[], None],
     ) -> None:
         """``kick``: see `Replication`."""
@@ -63,6 +65,7 @@ class Streams:
         self._row_source: Final = row_source
         self._links: Final = links
         self._acks: Final = acks
+        self._hearsay: Final = hearsay
         self._kick: Final = kick
         self._scanned = 0
         """The link that had its turn last."""
@@ -76,6 +79,8 @@ class Streams:
         link.sender = Sender(self._engine, self._source, has, self._holdings.floors)
         link.phase = "meta"
         self._acks.met(_peer(hello), {KeyspaceId(k): vector for k, vector in has.items()})
+        for keyspace, vector in has.items():
+            self._hearsay.has(hello.actor, keyspace, vector)
         link.sender.begin({META_ID})
 
     def resume(self, link: Link, keyspace: int, vector: Vector) -> None:
@@ -167,6 +172,7 @@ class Streams:
         if len(acknowledged) > VECTOR_ENTRIES_MAX:
             raise PeerFault(f"it acknowledges changes of more than {VECTOR_ENTRIES_MAX} actors.")
         self._acks.heard(_peer(peer), KeyspaceId(keyspace), vector)
+        self._hearsay.has(peer.actor, keyspace, vector)
 
     # -- and come in
 
@@ -250,4 +256,4 @@ def _size(runs: list[Changes]) -> int:
 
 
 def _peer(hello: Hello) -> Peer:
-    return Peer(hello.node, hello.name, hello.site, hello.role)
+    return Peer(hello.node, hello.name, hello.site, hello.role, hello.actor)

@@ -99,7 +99,7 @@ class Subscriptions:
             link.acknowledged[number] = dict(seqs)
             link.sender.has[number] = dict(seqs)
             self._row_sync.source.withdraw(link, number)
-            self._acks.met(Peer(peer.node, peer.name, peer.site, peer.role), {KeyspaceId(number): seqs})
+            self._acks.holds(Peer(peer.node, peer.name, peer.site, peer.role, peer.actor), KeyspaceId(number), seqs)
         if link.phase == "data":
             link.sender.begin(self._holdings.shared(peer))
 
