@@ -153,7 +153,7 @@ class Membership:
                 if link.phase == "data":
                     self._links.close(link, "this node is parked: it exchanges no data until it is a member again")
         engine.checkpoints.lone = self._founder and all(m.node == self._self.node for m in members.members.values())
-        engine.checkpoints.stable = None if members.announced is None else members.announced.stable
+        self._follow_stable()
         self._forget_acks()
         for link in self._links:
             actor = link.peer.actor if link.peer is not None else None
@@ -169,6 +169,20 @@ class Membership:
                 self._links.close(
                     link, f"{actor_text(member.actor)} is closed: it was removed, or goes on as another incarnation"
                 )
+
+    def _follow_stable(self) -> None:
+        """What may be forgotten: as soon as expiries are judged by its time here, too.
+
+        Of members that is so already. One that is parked, whose clock may be behind, would forget values before their end.
+        """
+        announced, checkpoints = self._members.announced, self._engine.checkpoints
+        if announced is None:
+            checkpoints.stable = None
+            return
+        if self._engine.admission.read_only is None:
+            checkpoints.learn_ttl(announced.stable.wall_ms)
+        if announced.stable.wall_ms <= checkpoints.ttl_durable_ms:
+            checkpoints.stable = announced.stable
 
     def _forget_acks(self) -> None:
         """Of nodes that are no members any more, linked or not."""
