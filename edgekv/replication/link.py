@@ -52,11 +52,9 @@ class Link:
         self.outgoing: Final = outgoing
         self.phase: Phase = "greeting"
         self.peer: Hello | None = None
-        self.name = ""
-        """Of the other node, as it says; empty before that."""
         self.sender: Sender | None = None
-        self.node, self.role = b"", ""
-        """The peer's, as it says in its HELLO, whatever comes of it."""
+        self.name, self.node, self.role = "", b"", ""
+        """The peer's, as it says in its HELLO, whatever comes of it; empty before that."""
         self.untaken_ms: int | None = None
         """When its HELLO came, if it was not taken and the peer has to say why."""
         self.since_ms: Final = wall_ms

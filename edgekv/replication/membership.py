@@ -153,8 +153,7 @@ class Membership:
                 if link.phase == "data":
                     self._links.close(link, "this node is parked: it exchanges no data until it is a member again")
         engine.checkpoints.lone = self._founder and all(m.node == self._self.node for m in members.members.values())
-        if members.announced is not None and engine.admission.read_only is None:
-            engine.checkpoints.follow(members.announced.stable)
+        self._follow_stable()
         self._forget_acks()
         self._judge_links()
 
@@ -175,6 +174,18 @@ class Membership:
                 self._links.close(
                     link, f"{actor_text(member.actor)} is closed: it was removed, or goes on as another incarnation"
                 )
+
+    def _follow_stable(self) -> None:
+        """What may be forgotten: as soon as expiries are judged by its time here, too.
+
+        Of members that is so already. One that is parked, whose clock may be behind, would forget values before their end.
+        """
+        announced, checkpoints = self._members.announced, self._engine.checkpoints
+        if announced is None:
+            checkpoints.stable = None
+            return
+        if self._engine.admission.read_only is None:
+            checkpoints.follow(announced.stable)
 
     def _forget_acks(self) -> None:
         """Of nodes that are no members any more, linked or not."""
