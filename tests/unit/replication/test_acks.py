@@ -294,10 +294,10 @@ def test_hubs_are_asked_for_those_who_wait_for_more_than_hubs(acks: Acks) -> Non
     asked: list[int] = []
     acks.asked = lambda: asked.append(1)
     acks.wait({A: 1}, acks.want("hub"), None, lambda met: None)
-    assert not asked and not acks.wait_for_any
+    assert (asked, acks.wait_for_any) == ([], False)
     first = acks.wait({A: 1}, acks.want("site"), 5, lambda met: None)
     second = acks.wait({A: 1}, Want(3), None, lambda met: None)
-    assert len(asked) == 2 and acks.wait_for_any
+    assert (asked, acks.wait_for_any) == ([1, 1], True)
     acks.tick(5)
     acks.cancel(second)
-    assert first.ended and not acks.wait_for_any
+    assert (first.ended, acks.wait_for_any) == (True, False)
