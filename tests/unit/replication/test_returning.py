@@ -402,7 +402,7 @@ def test_what_is_settled_has_all_of_the_rows_that_were_taken_in_when_their_bring
     keep, advance = SpoolFolder.keep, hub.engine.flips.advance
 
     def later(folder: SpoolFolder, part: Path, spool_id: bytes, done: Callable[[OSError | None], None]) -> None:
-        if folder is not hub.replication.row_sync._folder:
+        if folder is not hub.replication.row_sync.source._folder:
             keep(folder, part, spool_id, done)
         else:
             waiting.append(lambda: keep(folder, part, spool_id, done))
