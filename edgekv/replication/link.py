@@ -44,6 +44,8 @@ class Link:
         self.sender: Sender | None = None
         self.node, self.role = b"", ""
         """The peer's, as it says in its HELLO, whatever comes of it."""
+        self.astray = False
+        """Whether the peer has entries of meta that this node knows to be given up (lines.py)."""
         self.untaken_ms: int | None = None
         """When its HELLO came, if it was not taken and the peer has to say why."""
         self.since_ms: Final = wall_ms

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Final
 
-from edgekv.ids import Actor, Vector
+from edgekv.ids import Actor, Vector, node_of
 from edgekv.replication.log_source import covers
 from edgekv.replication.members import Member, Members
 
@@ -31,6 +31,11 @@ def has_brought(member: Member, own: Mapping[int, Vector]) -> bool:
     return True
 
 
+def bringers(members: Members, own: Mapping[int, Vector]) -> set[Actor]:
+    """Who has become a member again with late changes, its own or those of others, that the leader does not have yet."""
+    return {member.by for member in members.members.values() if not has_brought(member, own)}
+
+
 def undelivered(members: Members, own: Mapping[int, Vector]) -> list[Member]:
     """Settled members of which changes were to be brought by one that is being settled as well: they end at what the leader has."""
     found = [
@@ -41,6 +46,24 @@ def undelivered(members: Members, own: Mapping[int, Vector]) -> list[Member]:
     ]
 
 
+def stranger(actor: Actor, heads: dict[int, int], *, parked: bool) -> Member:
+    """The entry of an actor that meta knows by late changes only: it was a member in entries that are lost. Its site is not known."""
+    node = node_of(actor)
+    return Member(
+        actor=actor,
+        node=node,
+        name=node.hex()[:8],
+        site="",
+        role="edge",
+        state="settled",
+        revision=0,
+        heads=heads,
+        hlcs={},
+        ttl_ms=0,
+        parked=parked,
+    )
+
+
 def opened(members: Members, member: Member, late: Mapping[int, Vector], revision: int) -> list[Member]:
     """What becomes of a returning member that has taken the rows in, and of others whose late changes it brings."""
     changed: dict[Actor, Member] = {
@@ -49,13 +72,16 @@ def opened(members: Members, member: Member, late: Mapping[int, Vector], revisio
     for keyspace, vector in late.items():
         for actor, seq in vector.items():
             known = changed.get(actor) or members.members.get(actor)
-            if known is None or (known.state != "settled" and actor != member.actor):
+            if known is None:
+                heads = {number: need[actor] for number, need in member.need.items() if actor in need}
+                known = stranger(actor, heads, parked=node_of(actor) != member.node)
+            if known.state != "settled" and actor != member.actor:
                 continue
             first = known.heads.get(keyspace, 0) + 1
             if seq >= first:
                 ranges = [*known.late.get(keyspace, []), [first, seq]]
                 heads = {**known.heads, keyspace: seq}
-                changed[actor] = replace(known, heads=heads, late={**known.late, keyspace: ranges})
+                changed[actor] = replace(known, heads=heads, late={**known.late, keyspace: ranges}, by=member.actor)
     known = changed.get(member.actor, member)
     changed[member.actor] = replace(known, state="open", revision=revision, heads={}, need={}, parked=False)
     return list(changed.values())

@@ -463,6 +463,37 @@ def test_one_that_was_not_settled_holds_late_changes_of_nobody_else_when_it_is_s
     same(hub, relay, here)
 
 
+def test_one_that_returns_with_late_changes_of_another_only_and_breaks_off_keeps_nobody_from_returning(
+    net: Net, make: Make
+) -> None:
+    everybody = hub, relay, edge, here = relayed(net, make)
+    for name in ("relay", "edge"):
+        hub.replication.membership.remove(name)
+    pass_s(net, 20, *everybody)
+    edge.operations.increment(b"count", 2)
+    pass_s(net, 4, *everybody)
+    assert hub.replication.membership.readmit("relay")
+    break_off(net, hub, relay, here, {edge.engine.actor: 1})
+    pass_s(net, RETURN_LEASE_MS // 1000 + 60, hub, here)
+    assert state(hub, relay) == state(hub, edge) == "settled"
+    assert hub.replication.membership.readmit("edge")
+    come_back(net, edge, hub, here, seconds=60)
+    assert state(hub, edge) == "open"
+    come_back(net, relay, hub, here, edge, seconds=60)
+    assert state(hub, relay) == "open"
+    assert [peer.operations.get(b"count") for peer in (hub, relay, edge, here)] == [b"2"] * 4
+
+
+def break_off(net: Net, hub: Peer, member: Peer, here: Peer, late: Vector) -> None:
+    """A member is cut off when it has just become one again, and before it gave what it brings."""
+    wire = net.connect(member, hub)
+    while hub.replication.members.returning is None:
+        run(net, [hub, member, here], rounds=1)
+    net.cut(wire)
+    hub.replication.membership.returned(Return(member.engine.actor, True, {DEFAULT_ID: late}, []))
+    assert state(hub, member) == "open"
+
+
 def test_one_that_breaks_off_with_late_changes_of_another_that_is_away_can_return_later(net: Net, make: Make) -> None:
     everybody = hub, relay, edge, here = relayed(net, make)
     for name in ("relay", "edge"):
@@ -472,13 +503,7 @@ def test_one_that_breaks_off_with_late_changes_of_another_that_is_away_can_retur
     relay.operations.increment(b"count", 3)
     pass_s(net, 4, *everybody)
     assert hub.replication.membership.readmit("relay")
-    wire = net.connect(relay, hub)
-    while hub.replication.members.returning is None:
-        run(net, [hub, relay, here], rounds=1)
-    net.cut(wire)
-    late: dict[int, Vector] = {DEFAULT_ID: {edge.engine.actor: 1, relay.engine.actor: 1}}
-    hub.replication.membership.returned(Return(relay.engine.actor, True, late))
-    assert state(hub, relay) == "open"
+    break_off(net, hub, relay, here, {edge.engine.actor: 1, relay.engine.actor: 1})
     pass_s(net, RETURN_LEASE_MS // 1000 + 60, hub, here)
     assert state(hub, relay) == state(hub, edge) == "settled"
     come_back(net, relay, hub, here, seconds=60)
