@@ -85,6 +85,7 @@ class Lines:
             self._begun = True
             self._meta.absent = True
             self._members.forget()
+            self._engine.checkpoints.stable = None
             self._table.clear()
             self._links.say(
                 "the hub that leads was restored, and goes on without entries of the cluster's list that this node has: "

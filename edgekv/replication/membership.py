@@ -180,12 +180,8 @@ class Membership:
                     self._links.close(link, "this node is parked: it exchanges no data until it is a member again")
         alone = all(m.node == self._self.node for m in members.members.values())
         engine.checkpoints.lone = self._founder and alone and not self._lines.waits
-        # One that is parked, by a slower clock, still shows what the others have seen pass.
-        stable, ttl_ms = (
-            None if members.announced is None else members.announced.stable,
-            engine.checkpoints.ttl_durable_ms,
-        )
-        engine.checkpoints.stable = stable and stable._replace(wall_ms=min(stable.wall_ms, ttl_ms))
+        if members.announced is not None and engine.admission.read_only is None:
+            engine.checkpoints.follow(members.announced.stable)
         self._forget_acks()
         for link in self._links:
             actor = link.peer.actor if link.peer is not None else None

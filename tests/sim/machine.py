@@ -301,7 +301,8 @@ class Machine:
             self._note("takes meta anew")
         self._anew = anew
         for entry in self.replication.members.keyspaces.values():
-            cluster.witness.left.update((entry.policy.id, actor) for actor in entry.left)
+            if entry.left:
+                cluster.witness.left.update((entry.policy.id, actor) for actor in entry.left)
         if self.is_leading:
             cluster.returns += cluster.witness.see_members(self.replication.members)
         cluster.witness.made(node, system=True)
