@@ -77,8 +77,8 @@ class Holdings:
             vector = own.get(keyspace, {})
             floors[keyspace] = {actor: min(seq, vector[actor]) for actor, seq in floor.items() if actor in vector}
         for member in self._members.members.values():
-            for keyspace, ranges in member.late.items():
+            for keyspace, (_, last, _) in member.late.items():
                 known, floor = own.get(keyspace, {}).get(member.actor, 0), floors.setdefault(keyspace, {})
                 if known:
-                    floor[member.actor] = max(min(ranges[-1][1], known), floor.get(member.actor, 0))
+                    floor[member.actor] = max(min(last, known), floor.get(member.actor, 0))
         return floors

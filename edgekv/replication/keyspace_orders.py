@@ -3,7 +3,7 @@
 A hub that has no cluster yet does it to its own list; the founding writes that into meta.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Final
 
@@ -52,6 +52,7 @@ class KeyspaceOrders:
         """
         self._check_leads()
         self._check_names(name, prefix, sites)
+        sites = tuple(dict.fromkeys(sites))
         policies = [keyspace.policy for keyspace in self._engine.keyspaces.all]
         if any(policy.name == name for policy in policies):
             raise Denied(f"there is a keyspace {name!r} already. See `edgekv keyspace list`.")
@@ -72,6 +73,11 @@ class KeyspaceOrders:
                 "Export and delete them (edgekv export, edgekv del), create the keyspace, and import them."
             )
         self._put(listed(policy))
+
+    def unknown(self, sites: Iterable[str]) -> list[str]:
+        """Those of the sites at which no member stands, nor one that may come back."""
+        known = {m.site for m in self._members.members.values() if m.state in ("open", "returning") or m.parked}
+        return [site for site in dict.fromkeys(sites) if site not in known | {self._self.site}]
 
     def add_site(self, name: str, site: str) -> bool:
         """Have a site hold a keyspace; False: it does. NotFound: there is none. Denied: it cannot, or this node does not lead."""
@@ -96,6 +102,7 @@ class KeyspaceOrders:
                 draining={other: revision for other, revision in entry.draining.items() if other != site},
                 left=entry.left - {m.actor for m in present},
                 hlcs={**entry.hlcs, site: self._engine.keyspaces.by_id[entry.policy.id].hlc},
+                since={**entry.since, site: self._members.next_revision},
             )
         )
         return True

@@ -124,12 +124,21 @@ class Leader:
         closed = [m for m in earlier if m.state == "open"]
         self._write(
             [
-                *([self._cluster(members.floors)] if applicant == self._self else []),
+                *(self._begun_anew() if applicant == self._self else []),
                 *(self._entry(self._changed(member, "closed", {})) for member in closed),
                 self._entry(self._open(applicant)),
             ]
         )
         return True
+
+    def _begun_anew(self) -> list[tuple[bytes, bytes]]:
+        """This incarnation leads from now on. It may lack what one that returns was to cover: that one begins again."""
+        member = self._members.returning
+        ended = [] if member is None else [self._entry(self._return_ended(member))]
+        return [self._cluster(self._members.floors), *ended]
+
+    def _return_ended(self, member: Member) -> Member:
+        return replace(self._changed(member, "settled", member.heads), need={})
 
     def _take_back(self, applicant: Applicant, known: Member | None, earlier: list[Member]) -> bool:
         """A member that was parked is there (replication/readmission.py); False: it has to wait."""
@@ -270,7 +279,7 @@ class Leader:
             if self._silence.silent_ms(member.actor) < RETURN_LEASE_MS or member in parked:
                 continue
             if member.state == "returning":
-                changed.append(replace(self._changed(member, "settled", member.heads), need={}))
+                changed.append(self._return_ended(member))
             elif member.state == "open" and member.actor in owing:
                 changed.append(self._changed(member, "closed", {}, parked=True))
         entries = [self._entry(member) for member in changed]

@@ -161,19 +161,8 @@ class Membership:
         self._members.refresh()
         self._subscriptions.follow()
         engine, members = self._engine, self._members
+        self._judge_writes()
         me = members.members.get(self._self.actor)
-        if me is not None and members.goes_on(me.actor) and engine.admission.read_only is None:
-            if me.state in ("open", "returning"):
-                known = engine.keyspaces.by_id
-                engine.fold({KeyspaceId(k): hlc for k, hlc in me.hlcs.items() if k in known}, me.ttl_ms)
-            engine.admission.outsider = None
-        elif me is None and self._has_written():
-            engine.admission.outsider = None  # it was a member, and comes back with what it writes (lines.py)
-        elif members.founded or not self._founder:
-            engine.admission.outsider = Unavailable(
-                "this node is not a member of its cluster yet: it has to reach a hub once. "
-                "Check [[upstream]] and `edgekv cluster status`."
-            )
         if me is not None and me.state != "open":
             for link in self._links:
                 if link.phase == "data":
@@ -196,6 +185,23 @@ class Membership:
                 self._links.close(
                     link, f"{actor_text(member.actor)} is closed: it was removed, or goes on as another incarnation"
                 )
+
+    def _judge_writes(self) -> None:
+        """Whether this node takes clients' writes, and what they are stamped above."""
+        engine, members = self._engine, self._members
+        me = members.members.get(self._self.actor)
+        if me is not None and members.goes_on(me.actor) and engine.admission.read_only is None:
+            if me.state in ("open", "returning"):
+                known = engine.keyspaces.by_id
+                engine.fold({KeyspaceId(k): hlc for k, hlc in me.hlcs.items() if k in known}, me.ttl_ms)
+            engine.admission.outsider = None
+        elif me is None and self._has_written():
+            engine.admission.outsider = None  # it was a member, and comes back with what it writes (lines.py)
+        elif members.founded or not self._founder:
+            engine.admission.outsider = Unavailable(
+                "this node is not a member of its cluster yet: it has to reach a hub once. "
+                "Check [[upstream]] and `edgekv cluster status`."
+            )
 
     def _has_written(self) -> bool:
         """Whether this incarnation has made changes, which none does before it is a member."""

@@ -24,9 +24,9 @@ def brought(members: Members, own: Mapping[int, Vector]) -> bool:
 
 def has_brought(member: Member, own: Mapping[int, Vector]) -> bool:
     """Whether the leader has what came late of an actor; of one that is settled, what there is of it."""
-    for keyspace, ranges in member.late.items():
+    for keyspace, (_, last, _) in member.late.items():
         head = member.heads.get(keyspace, 0) if member.state == "settled" else _NEVER
-        if not covers(own.get(keyspace, {}), {member.actor: min(ranges[-1][1], head)}):
+        if not covers(own.get(keyspace, {}), {member.actor: min(last, head)}):
             return False
     return True
 
@@ -44,6 +44,14 @@ def undelivered(members: Members, own: Mapping[int, Vector]) -> list[Member]:
     return [
         replace(m, heads={k: min(seq, own.get(k, {}).get(m.actor, 0)) for k, seq in m.heads.items()}) for m in found
     ]
+
+
+def _joined(before: list[int] | None, first: int, last: int) -> list[int]:
+    """One range for all returns of an actor: who lacks its end needs rows, who has some of it may not have seen the rest."""
+    if before is None:
+        return [first, last, last - first + 1]
+    begin, end, changes = before
+    return [min(begin, first), max(end, last), changes + max(0, last - max(end, first - 1))]
 
 
 def stranger(actor: Actor, heads: dict[int, int], *, parked: bool) -> Member:
@@ -79,9 +87,9 @@ def opened(members: Members, member: Member, late: Mapping[int, Vector], revisio
                 continue
             first = known.heads.get(keyspace, 0) + 1
             if seq >= first:
-                ranges = [*known.late.get(keyspace, []), [first, seq]]
+                late_now = _joined(known.late.get(keyspace), first, seq)
                 heads = {**known.heads, keyspace: seq}
-                changed[actor] = replace(known, heads=heads, late={**known.late, keyspace: ranges}, by=member.actor)
+                changed[actor] = replace(known, heads=heads, late={**known.late, keyspace: late_now}, by=member.actor)
     known = changed.get(member.actor, member)
     changed[member.actor] = replace(known, state="open", revision=revision, heads={}, need={}, parked=False)
     return list(changed.values())

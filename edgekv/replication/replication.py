@@ -331,6 +331,7 @@ class Replication:
         """What is said of a revision is said by a node that follows it: it makes no change any more where its site was taken off."""
         try:
             self.membership.follow_meta()
+            self._hearing.begin_again()
             self._telling.tell()
         except OWN_TROUBLE as error:
             self._table.say(f"what this node has seen is not said: {error}")
@@ -365,6 +366,7 @@ class Replication:
             for link in self._table:
                 if link.is_up:
                     self._hearing.take(link)
+            self._hearing.begin_again()
             self._hearing.forget_settled()
             self.seen.prove(self._holdings.vectors())
             if self._engine.admission.read_only is None:

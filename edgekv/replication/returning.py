@@ -69,7 +69,7 @@ class Returning:
         if self._me() is None:
             return {}
         held = self._held().get(keyspace, {})
-        begins = {m.actor: m.late[keyspace][0][0] - 1 for m in self._members.members.values() if keyspace in m.late}
+        begins = {m.actor: m.late[keyspace][0] - 1 for m in self._members.members.values() if keyspace in m.late}
         return {actor: before for actor, before in begins.items() if held.get(actor, 0) > before}
 
     def tell(self) -> None:

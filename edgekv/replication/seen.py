@@ -134,6 +134,13 @@ class SeenTable:
         for by_actor in (self.spoken, self._ahead, self._fresh):
             by_actor.pop(actor, None)
 
+    def begin_again(self, actor: Actor, keyspace: int) -> None:
+        """What a member said of a keyspace was of a copy that it has deleted."""
+        spoken = self.spoken.get(actor)
+        if spoken is not None:
+            for vectors in (spoken.vectors, spoken.news, *(seen.vectors for seen in spoken.ahead)):
+                vectors.pop(keyspace, None)
+
     def has_said(self, actor: Actor, keyspace: int, vector: Vector) -> bool:
         """Whether a member has said what it has of a keyspace, and that is no more than this."""
         spoken = self.spoken.get(actor)

@@ -180,7 +180,7 @@ class Witness:
             for keyspace, cut in (members.announced.stable.cuts or {}).items():
                 vector = self._forgotten.setdefault(keyspace, {})
                 vector.update({actor: max(seq, vector.get(actor, 0)) for actor, seq in cut.cut.items()})
-        late = {(m.actor, ranges[-1][1]) for m in members.members.values() for ranges in m.late.values()}
+        late = {(m.actor, last) for m in members.members.values() for _, last, _ in m.late.values()}
         news = len(late - self._returned)
         self._returned.update(late)
         return news

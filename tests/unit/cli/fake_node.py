@@ -34,6 +34,7 @@ class FakeNode:
         self.problem: tuple[int, dict[str, object]] | None = None
         self.foreign: tuple[int, bytes] | None = None
         """What it answers to any HTTP request when it is no node at all."""
+        self.foreign_headers: dict[str, str] = {}
         self.hang_up_after_request = False
         self.keyspaces: list[dict[str, object]] = []
         self.documents: dict[str, object] = {}
@@ -143,7 +144,7 @@ def _http_handler(node: FakeNode) -> type[BaseHTTPRequestHandler]:
         def handle_call(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length", "0")))
             if node.foreign:
-                return self.reply(*node.foreign)
+                return self.reply(*node.foreign, **node.foreign_headers)
             if node.problem:
                 status, problem = node.problem
                 return self.reply(status, json.dumps(problem).encode(), Content_Type="application/problem+json")

@@ -270,6 +270,26 @@ def test_one_that_breaks_off_its_return_is_parked_again_and_holds_nothing_up(net
     same(hub, away, here)
 
 
+def test_who_returns_again_and_again_takes_no_more_room_in_meta_each_time(net: Net, make: Make) -> None:
+    hub, away, here = parked(net, make)
+    sizes = []
+    for value in (b"1", b"2", b"3"):
+        away.operations.set(b"new", value)
+        come_back(net, away, hub, here)
+        assert state(hub, away) == "open"
+        away.operations.set(b"in time", value)
+        pass_s(net, 20, hub, away, here)
+        away.cut_off()
+        hub.replication.membership.remove(away.name)
+        pass_s(net, 20, hub, here)
+        hub.replication.membership.readmit(away.name)
+        sizes.append(len(hub.replication.members.members[away.engine.actor].pack()))
+    assert sizes[0] == sizes[-1]
+    [written] = hub.replication.figures._late_writes()
+    assert written["changes"] == 3
+    assert here.operations.get(b"new") == b"3"
+
+
 def test_a_newcomer_and_one_that_was_linked_all_the_time_get_what_is_late_as_rows(net: Net, make: Make) -> None:
     hub, away, here = parked(net, make)
     away.operations.set(b"new", b"late")
@@ -278,7 +298,7 @@ def test_a_newcomer_and_one_that_was_linked_all_the_time_get_what_is_late_as_row
         "one that lacks nothing needs no rows"
     )
     late = hub.replication.members.members[away.engine.actor].late
-    assert [ranges[-1][1] for ranges in late.values()] == [away.engine.keyspaces.by_id[DEFAULT_ID].seq]
+    assert [last for _, last, _ in late.values()] == [away.engine.keyspaces.by_id[DEFAULT_ID].seq]
     newcomer = make("newcomer", role="edge")
     net.connect(newcomer, here)
     with pytest.raises(Unavailable):
