@@ -56,7 +56,7 @@ class AdminCalls:
         unknown = self._replication().keyspaces.unknown(sites)
         if not unknown:
             return Reply(204, b"", b"")
-        note = f"no member stands at {', '.join(unknown)} yet: nodes that join from there will hold it. If it is misspelled, take it off"
+        note = f"no member stands at {', '.join(unknown)} yet: nodes that join from there will hold it. If misspelled, take it off"
         return Reply(204, b"%b: %b\r\n" % (NOTE.encode(), note.encode()), b"")
 
     async def remove_site(self, request: web.BaseRequest, key: bytes, query: str) -> Reply:  # noqa: ARG002 - a call like the others

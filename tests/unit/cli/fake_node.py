@@ -144,10 +144,11 @@ def _http_handler(node: FakeNode) -> type[BaseHTTPRequestHandler]:
         def handle_call(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length", "0")))
             if node.foreign:
-                return self.reply(*node.foreign, **node.foreign_headers)
+                status, body = node.foreign
+                return self.reply(status, body, **node.foreign_headers)
             if node.problem:
-                status, problem = node.problem
-                return self.reply(status, json.dumps(problem).encode(), Content_Type="application/problem+json")
+                code, problem = node.problem
+                return self.reply(code, json.dumps(problem).encode(), Content_Type="application/problem+json")
             if self.path == "/v1/admin/keyspaces":
                 return self.reply(200, json.dumps({"keyspaces": node.keyspaces}).encode())
             parts = urlsplit(self.path)
