@@ -34,6 +34,11 @@ class Holdings:
             and not self._engine.drops.is_busy(keyspace.id)
         )
 
+    def forgotten(self) -> list[Keyspace]:
+        """Keyspaces with changes that the cluster does not know any more."""
+        listed = self._members.keyspaces
+        return [k for k in self._engine.keyspaces.all if k.vector and k.id not in listed and not self.is_listed(k)]
+
     def is_listed(self, keyspace: Keyspace) -> bool:
         """Whether the cluster knows it. One that was created in entries of meta that are lost (lines.py) is this node's alone."""
         entry = self._members.keyspaces.get(keyspace.id)

@@ -119,10 +119,12 @@ class Membership:
         """Whether one that meta does not know was a member in entries that are lost: it has written, or has what such ones made."""
         for number, vector in peer.vectors.items():
             keyspace = self._engine.keyspaces.by_id.get(KeyspaceId(number))
-            if number == META_ID or keyspace is None:
+            if number == META_ID:
                 continue
-            if peer.actor in vector:
+            if peer.actor in vector or (keyspace is None and vector):
                 return True
+            if keyspace is None:
+                continue
             own: Vector = vector_of(self._engine, number)
             if any(seq > own.get(a, 0) and not self._members.is_open(a) for a, (seq, _) in vector.items()):
                 return True

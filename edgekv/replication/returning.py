@@ -91,8 +91,7 @@ class Returning:
 
     def _unlisted(self) -> list[Entry]:
         """Keyspaces with changes that the cluster has forgotten."""
-        found = [k.policy for k in self._engine.keyspaces.all if k.vector and not self._holdings.is_listed(k)]
-        return [entry_of(policy) for policy in found]
+        return [entry_of(keyspace.policy) for keyspace in self._holdings.forgotten()]
 
     def _me(self) -> Member | None:
         me = self._members.members.get(self._actor)
