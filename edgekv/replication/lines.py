@@ -42,7 +42,7 @@ class Lines:
         give_up_rows: Callable[[int], bool],
         node: bytes,
     ) -> None:
-        """``give_up_rows``: see `RowSync.give_up`. ``node``: this one."""
+        """``give_up_rows``: see `RowIntake.give_up`. ``node``: this one."""
         self._engine: Final = engine
         self._meta: Final[Keyspace] = engine.keyspaces.by_id[META_ID]
         self._members: Final = members

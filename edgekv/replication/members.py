@@ -8,15 +8,13 @@ keyspace's, so every node knows a prefix of them; the *revision* of a node is th
                            by: the incarnation of the leader that writes meta; line: what it had of those before it when it began
                            (replication/lines.py); floors: what the founder had purged by itself, before there was anybody to tell
     _meta/member/<actor>   {"node", "name", "site", "role", "state", "revision", "heads": {keyspace: seq}, "hlcs": {keyspace: hlc},
-                           "ttl_ms", "parked", "need": {keyspace: [[actor, seq], ...]}, "late": {keyspace: [first, last, changes]},
-                           "by": actor}
+                           "ttl_ms", "parked", "need": {keyspace: [[actor, seq], ...]}, "late": {keyspace: [first, last, changes]}}
                            ``state`` is open, closed (no data is exchanged with it any more), settled (nothing of it is on its way
                            any more) or returning (replication/returning.py); ``parked``: it was closed as its node was silent, or by
-                           an operator who wants it back, and may come back; ``revision`` is the one that gave it this state;
-                           ``hlcs`` and ``ttl_ms`` are the leader's when it was admitted: it stamps above them; ``need``: of one that
-                           returns, what rows that it takes have to cover; ``late``: how many of its changes came late, which travel as
-                           rows only, and in which range they all are;
-                           ``by``: the member that brings, or brought, the last of them
+                           an operator who wants it back, and may come back; ``revision`` is the one that gave it this state
+                           (or, of a settled one, its last late range); ``hlcs`` and ``ttl_ms`` are the leader's when it was
+                           admitted: it stamps above them; ``need``: of one that returns, what rows that it takes have to cover;
+                           ``late``: how many of its changes came late, which travel as rows only, and in which range they all are
     _meta/keyspace/<id>    replication/keyspace_list.py
     _meta/stable           {"number", "wall_ms", "cuts": {keyspace: [cut, need, [parked actor, ...]]}}
                            the newest STABLE (replication/stability.py)
@@ -42,7 +40,6 @@ CLUSTER_KEY: Final = META_PREFIX + b"cluster"
 STABLE_KEY: Final = META_PREFIX + b"stable"
 SILENCE_KEY: Final = META_PREFIX + b"silence"
 MEMBER_PREFIX: Final = META_PREFIX + b"member/"
-NOBODY: Final = Actor(b"")
 _PAGE: Final = 1000
 
 
@@ -63,7 +60,6 @@ class Member:
     parked: bool
     need: dict[int, Vector] = field(default_factory=dict)
     late: dict[int, list[int]] = field(default_factory=dict)
-    by: Actor = NOBODY
 
     @property
     def key(self) -> bytes:
@@ -86,7 +82,6 @@ class Member:
                 "parked": self.parked,
                 "need": {keyspace: list(vector.items()) for keyspace, vector in self.need.items()},
                 "late": self.late,
-                "by": self.by,
             }
         )
 

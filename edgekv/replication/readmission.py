@@ -31,9 +31,10 @@ def has_brought(member: Member, own: Mapping[int, Vector]) -> bool:
     return True
 
 
-def bringers(members: Members, own: Mapping[int, Vector]) -> set[Actor]:
-    """Who has become a member again with late changes, its own or those of others, that the leader does not have yet."""
-    return {member.by for member in members.members.values() if not has_brought(member, own)}
+def owed(members: Members, own: Mapping[int, Vector]) -> set[int]:
+    """The revisions at which members were opened that the leader lacks something late of, their own or of others."""
+    here = [member for member in members.members.values() if member.state in ("open", "settled")]
+    return {member.revision for member in here if not has_brought(member, own)}
 
 
 def undelivered(members: Members, own: Mapping[int, Vector]) -> list[Member]:
@@ -73,7 +74,10 @@ def stranger(actor: Actor, heads: dict[int, int], *, parked: bool) -> Member:
 
 
 def opened(members: Members, member: Member, late: Mapping[int, Vector], revision: int) -> list[Member]:
-    """What becomes of a returning member that has taken the rows in, and of others whose late changes it brings."""
+    """What becomes of a returning member that has taken the rows in, and of others whose late changes it brings.
+
+    Those get its revision: so who is to deliver them is known.
+    """
     changed: dict[Actor, Member] = {
         earlier.actor: replace(earlier, parked=False) for earlier in members.of_node(member.node) if earlier.parked
     }
@@ -87,9 +91,9 @@ def opened(members: Members, member: Member, late: Mapping[int, Vector], revisio
                 continue
             first = known.heads.get(keyspace, 0) + 1
             if seq >= first:
-                late_now = _joined(known.late.get(keyspace), first, seq)
                 heads = {**known.heads, keyspace: seq}
-                changed[actor] = replace(known, heads=heads, late={**known.late, keyspace: late_now}, by=member.actor)
+                all_late = {**known.late, keyspace: _joined(known.late.get(keyspace), first, seq)}
+                changed[actor] = replace(known, revision=revision, heads=heads, late=all_late)
     known = changed.get(member.actor, member)
     changed[member.actor] = replace(known, state="open", revision=revision, heads={}, need={}, parked=False)
     return list(changed.values())

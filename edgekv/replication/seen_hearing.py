@@ -9,11 +9,12 @@
   asked before it counts (replication/seen.py).
 """
 
+from collections.abc import Callable
 from typing import Final
 
 from edgekv.engine.engine import Engine
 from edgekv.errors import PeerFault
-from edgekv.ids import Actor, KeyspaceId, actor_text
+from edgekv.ids import Actor, KeyspaceId, Vector, actor_text
 from edgekv.limits import SEEN_WAITING_ENTRIES_MAX
 from edgekv.replication.link import Link
 from edgekv.replication.members import Member, Members
@@ -24,12 +25,16 @@ from edgekv.replication.seen import SeenTable
 class SeenHearing:
     """Of one node."""
 
-    def __init__(self, *, engine: Engine, table: SeenTable, members: Members) -> None:
+    def __init__(
+        self, *, engine: Engine, table: SeenTable, members: Members, heard: Callable[[Actor, int, Vector], None]
+    ) -> None:
+        """``heard``: a member has this of a keyspace."""
         self._engine: Final = engine
         self._table: Final = table
         self._members: Final = members
         self._begun: Final[dict[tuple[int, str], int]] = {}
         """By keyspace and site the revision that added it, of which the table knows."""
+        self._heard: Final = heard
 
     def heard(self, link: Link, said: list[Seen]) -> None:
         """A peer says what members have seen. PeerFault: it has no business to, or says too much that nobody can make sense of."""
@@ -59,7 +64,10 @@ class SeenHearing:
                 behind.add(seen.actor)
                 waiting.append(seen)
             else:
-                self._table.hear(self._of_now(seen, member))
+                now = self._of_now(seen, member)
+                self._table.hear(now)
+                for keyspace, vector in now.vectors.items():
+                    self._heard(seen.actor, keyspace, vector)
         link.seens.waiting[:] = waiting
 
     def begin_again(self) -> None:

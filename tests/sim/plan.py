@@ -11,6 +11,8 @@ PARKING: Final = 100_000
 FORGET: Final = "forget"
 FORGETTING: Final = 700_000
 """From this seed on the leader is also set back to a time when it knew no other member, while nobody can tell it of any."""
+TIGHT: Final = 900_000
+"""From this seed on sizes are small as well."""
 RETURN: Final = "(return)"
 """Counted with the faults: a parked member brought what it had written meanwhile."""
 ANEW: Final = "(meta anew)"
@@ -46,6 +48,8 @@ class Plan:
     """Whether what all have seen is announced and purged many times in this life (tests/sim/hurry.py)."""
     moves: bool = False
     """Whether keyspaces are created, and sites added to them and taken off (tests/sim/moves.py)."""
+    tight: bool = False
+    """Whether what is done in parts when there is much of it is done in parts here (tests/sim/hurry.py)."""
     late_s: float = 0.0
     """When the last edge comes; the others are there from the start."""
 
@@ -87,6 +91,7 @@ def draw(seed: int, *, chaos_s: float = 5.0) -> Plan:
         retain_segments=rng.choice((0, 0, 0, 2, 1_000)),
         hurry=rng.random() < 0.8 or seed >= PARKING,
         late_s=late_s,
+        tight=seed >= TIGHT,
         moves=Random(f"moves {seed}").random() < MOVES_SHARE,
     )
 
