@@ -37,6 +37,7 @@ _SMALL: Final[list[tuple[Any, str, Any]]] = [
     (rebase, "REBASE_STEP_OPERATIONS", 1),
     (row_source, "PEER_MESSAGE_BYTES", 300),
     (row_source, "_WRITE_ROWS", 60),
+    (row_source, "SYNC_LOG_BYTES_MAX", 40_000),
     (streams, "PEER_MESSAGE_BYTES", 400),
     (sender, "READ_BYTES", 8_000),
     (seen, "PROVED_AT_ONCE", 3),
