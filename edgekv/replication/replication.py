@@ -203,6 +203,8 @@ class Replication:
         self._hearing: Final = SeenHearing(engine=engine, table=self.seen, members=self.members)
         self._seen_at_ms = 0
         self._looked_at_ms = 0
+        self._counts = False
+        """Whether it is time to count what others lack."""
         engine.judges_clocks = myself.role == "hub"
         if myself.role != "hub":
             engine.commit.stamp_ms = self._stamp_ms
@@ -277,9 +279,12 @@ class Replication:
             self._tell_seen()
         else:
             self._telling.pay()
+        self.seen.lowest.turn()
         if not 0 <= now - self._looked_at_ms < LINKS_LOOK_MS:
             self._looked_at_ms = now
             self._look(now)
+        else:
+            self._catch_up(now)
 
     def work(self) -> bool:
         """A little of what takes long, a few ms: row syncs (row_sync.py), and looking for what a peer lacks far back in the log.
@@ -359,7 +364,17 @@ class Replication:
             self._table.say(f"what the leader has to do waits: {error}")
         if self.members.unreadable is not None:
             self._table.say(f"it goes on with the members as they were: {self.members.unreadable}")
-        self.figures.look(now)
+        self._counts = True
+
+    def _catch_up(self, now: int) -> None:
+        """Of what is done once a second and takes long where there are many members, a part."""
+        if self._counts:
+            self._counts = False
+            self.figures.look(now)
+        elif self.seen.unproved:
+            self.seen.prove(self._holdings.vectors())
+        if self.leader.leads:
+            self.seen.lowest.catch_up()
 
     # -- messages
 

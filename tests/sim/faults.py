@@ -5,7 +5,7 @@ from random import Random
 from typing import TYPE_CHECKING, Final
 
 from tests.sim.network import Direction
-from tests.sim.plan import CLOCK_STEPS_MS
+from tests.sim.plan import CLOCK_STEPS_MS, CLONE, FORK
 
 if TYPE_CHECKING:
     from tests.sim.cluster import Cluster
@@ -43,7 +43,9 @@ class Faults:
         if self._peace:
             return
         kinds = self._cluster.plan.faults
-        rare = [kind for kind in kinds if kind == "restore"]  # it needs a backup first
+        rare = [
+            kind for kind in kinds if kind in ("restore", CLONE, FORK)
+        ]  # it needs a backup first, or is what others are for
         kind = self._rng.choice([*kinds, *rare, *rare])
         if getattr(self, f"_{kind.replace(' ', '_')}")():
             self.happened[kind] += 1
@@ -145,6 +147,12 @@ class Faults:
         machine = self._rng.choice(self._cluster.machines)
         union = self._rng.random() < 0.5
         return bool(machine.life and machine.node.up and machine.repair(union=union))
+
+    def _clone(self) -> bool:
+        return self._cluster.forks.clone()
+
+    def _fork(self) -> bool:
+        return self._cluster.forks.fork()
 
     def _restore(self) -> bool:
         """A node is set back to an earlier backup; else backups are taken of all.
