@@ -103,6 +103,7 @@ class Replication:
         self._engine: Final = engine
         self._cluster: Final = cluster
         self._role: Final = myself.role
+        self._actor: Final = myself.actor
         self._now_ms: Final = now_ms
         self._monotonic_ms: Final = monotonic_ms
         self.links: Final[dict[int, Link]] = {}
@@ -177,6 +178,7 @@ class Replication:
             members=self.members,
             holdings=self._holdings,
             links=table,
+            seen=self.seen,
             now_ms=now_ms,
             rolled_back=rolled_back,
         )
@@ -412,6 +414,9 @@ class Replication:
 
     def _heard(self, link: Link, message: SeenList | Holds) -> None:
         if isinstance(message, SeenList):
+            for seen in message.members:
+                if seen.actor == self._actor:
+                    self._greeting.compare_word(link, seen)
             self._hearing.heard(link, message.members)
             return
         assert link.peer is not None

@@ -125,6 +125,15 @@ class SeenTable:
             if spoken.ahead:
                 self._ahead[spoken.actor] = spoken  # behind those that had no turn
 
+    def word_beyond(self, actor: Actor, vectors: Mapping[int, Vector]) -> Seen | None:
+        """What a member has said to have, if that is more than these vectors, of keyspaces that they name."""
+        spoken = self.spoken.get(actor)
+        if spoken is None:
+            return None
+        said = spoken.whole()
+        beyond = {k: v for k, v in said.vectors.items() if k in vectors and not covers(vectors[k], v)}
+        return said._replace(vectors=beyond) if beyond else None
+
     def take_news(self) -> Iterator[Seen]:
         """What was heard since the last time, once."""
         fresh = list(self._fresh.values())

@@ -209,7 +209,7 @@ MUTANTS: Final[dict[str, Mutant]] = {
         "the cut is what the leader has seen",
         (
             (
-                _Columns._look,
+                _Columns.look,
                 "lowest = min(seqs)",
                 "lowest = max(seqs)",
             ),

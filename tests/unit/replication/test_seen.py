@@ -201,7 +201,7 @@ def test_what_is_looked_at_in_one_call_has_a_bound_and_it_is_said_when_there_is_
     table, own = SeenTable(), {KS: dict.fromkeys(ACTORS, 1)}
     for actor in ACTORS[:100]:
         table.hear(seen(actor, 1, dict.fromkeys(ACTORS, 1)))
-    calls = 1
+    calls, counted = 1, 0
     table.prove(own)
     while table.unproved:
         before = sum(table.counted(actor) is not None for actor in ACTORS[:100])
