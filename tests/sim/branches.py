@@ -215,8 +215,9 @@ class ForkWitness(Witness):
                     raise Violation(f"{node.name} set aside of {key!r}\n  {is_shown}\n  and had {must}")
         self.found += 1
         for number in self.histories:
-            for by_node in (self._durable, self._checked, self._looked):
-                by_node.pop((node.name, number), None)
+            self._durable.pop((node.name, number), None)
+            self._looked.pop((node.name, number), None)
+        self._checked.pop(node.name, None)
         self._set_back.update((node.name, node.called))
 
     # -- what each is judged by
