@@ -159,7 +159,6 @@ class ForkWitness(Witness):
         self._all_copies.extend(entries.values())
         for copy in copies:
             self.set_back(copy, nodes)
-            self._set_back.add(copy.called)
             self.check_durable(copy)
 
     def _actor_of(self, copies: Sequence[SimNode]) -> Actor:
@@ -218,7 +217,6 @@ class ForkWitness(Witness):
             self._durable.pop((node.name, number), None)
             self._looked.pop((node.name, number), None)
         self._checked.pop(node.name, None)
-        self._set_back.update((node.name, node.called))
 
     # -- what each is judged by
 
@@ -327,6 +325,10 @@ class ForkWitness(Witness):
             if copy.actor == actor and branch.is_one() and len(branch.own) >= head.seq:
                 self._follow(copy, number, head.seq)
                 return
+
+    def check_acks(self, node: SimNode, number: KeyspaceId) -> None:
+        if not self._all_copies:  # they are known by names, which two may have
+            super().check_acks(node, number)
 
     def restarted(self, node: SimNode) -> None:
         copy = self._copies.get(node.name)

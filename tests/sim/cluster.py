@@ -28,12 +28,13 @@ from edgekv.store import layout
 from tests.sim.branches import ForkWitness
 from tests.sim.faults import Faults
 from tests.sim.forks import Forks
-from tests.sim.hurry import hurried, unburdened
+from tests.sim.hurry import hurried, tight, unburdened
 from tests.sim.machine import Machine
 from tests.sim.moves import Moves
 from tests.sim.network import Network
 from tests.sim.oracle import Change
 from tests.sim.plan import RETURN, ROW_SYNC, Plan, draw, steady
+from tests.sim.sessions import Sessions
 from tests.sim.sim_node import fast_directory
 from tests.sim.witness import Violation, Witness, garbage
 
@@ -118,6 +119,8 @@ class Cluster:
         numbers = [k.id for k in self.machines[0].node.engine.keyspaces.all if not k.policy.system]
         self.witness: Final[Witness] = ForkWitness(numbers) if plan.forks else Witness(numbers)
         self.forks: Final = Forks(self, directory, KEYSPACES, Random(f"forks {seed}"))
+        synced = [k.id for k in self.machines[0].node.engine.keyspaces.all if k.fsync and not k.policy.system]
+        self.sessions: Final = Sessions(Random(f"sessions {seed}"), synced)
         self.faults: Final = Faults(self, Random(f"faults {seed}"))
         self.moves: Final = Moves(self, Random(f"moves of {seed}"))
         for machine in self.machines[:-1]:
@@ -228,7 +231,7 @@ def run(
     broken, cluster = "", None
     try:
         plan = plan or draw(seed)
-        with hurried(plan.hurry), unburdened():
+        with hurried(plan.hurry), tight(plan.tight), unburdened():
             cluster = Cluster(seed, plan, directory, trace=trace, check_ms=check_ms)
             cluster.live()
     except Violation as violation:

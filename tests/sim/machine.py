@@ -148,6 +148,7 @@ class Machine:
         )
         if self._cluster.plan.forks:
             self.replication.copies.copied = self._copied
+        self.node.node.sessions.announced = lambda: self.replication.members.announced
         self._at(self._rng.randrange(TICK_US), self._tick)
         self._at(self._pause_us(), self._call)
         for other in self._upstreams():
@@ -352,12 +353,18 @@ class Machine:
 
         def leave(_: Reply) -> None:
             if life == self.life:
-                self._cluster.witness.replied(self.node, promise)
+                self._replied(promise)
 
         if frame is None or frame.done:
-            self._cluster.witness.replied(self.node, promise)
+            self._replied(promise)
         else:
             frame.waiters.append((Reply(leave), None))
+
+    def _replied(self, promise: Promise) -> None:
+        self._cluster.witness.replied(self.node, promise)
+        broken = "" if self._cluster.plan.forks else self._cluster.sessions.visit(self.node)
+        if broken:
+            raise Violation(broken)
 
     # -- the shell's work
 

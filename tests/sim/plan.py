@@ -14,6 +14,8 @@ CLONING: Final = 1_000_000
 """From this seed on there is one hub, and these two befall its edges, beside what does not move keyspaces or park members."""
 ASIDE: Final = "(set aside)"
 """Counted with the faults: a node began anew beside what it had."""
+TIGHT: Final = 900_000
+"""From this seed on sizes are small as well."""
 RETURN: Final = "(return)"
 """Counted with the faults: a parked member brought what it had written meanwhile."""
 ROW_SYNC: Final = "(row sync)"
@@ -47,6 +49,8 @@ class Plan:
     """Whether what all have seen is announced and purged many times in this life (tests/sim/hurry.py)."""
     moves: bool = False
     """Whether keyspaces are created, and sites added to them and taken off (tests/sim/moves.py)."""
+    tight: bool = False
+    """Whether what is done in parts when there is much of it is done in parts here (tests/sim/hurry.py)."""
     late_s: float = 0.0
     """When the last edge comes; the others are there from the start."""
 
@@ -67,7 +71,7 @@ def draw(seed: int, *, chaos_s: float = 5.0) -> Plan:
         return plan
     faults = tuple(kind for kind in plan.faults if kind not in (PARK, "restore"))
     edges = min(3, plan.hubs + plan.edges - 1)
-    return replace(plan, hubs=1, edges=edges, faults=(*faults, CLONE, FORK), moves=False)
+    return replace(plan, hubs=1, edges=edges, faults=(*faults, CLONE, FORK), moves=False, tight=False)
 
 
 def _draw(seed: int, chaos_s: float) -> Plan:
@@ -94,6 +98,7 @@ def _draw(seed: int, chaos_s: float) -> Plan:
         retain_segments=rng.choice((0, 0, 0, 2, 1_000)),
         hurry=rng.random() < 0.8 or seed >= PARKING,
         late_s=late_s,
+        tight=seed >= TIGHT,
         moves=Random(f"moves {seed}").random() < MOVES_SHARE,
     )
 
