@@ -169,6 +169,12 @@ class Forked(PeerFault):
         return error
 
 
+class TooLate(PeerFault):
+    """Changes of an actor of which the cluster has settled what there is. ``node``: whose."""
+
+    node = b""
+
+
 class Diverged(Forked):
     """To the node whose history it is: what it has is not what the cluster has of it."""
 

@@ -75,6 +75,7 @@ class Intake:
         last_seq = run.first_seq + run.changes - 1
         head = self.head(keyspace, run.actor)
         if last_seq <= head.seq:
+            self._check_same(keyspace, run, last_seq)
             return False
         self._check_continues(keyspace, run, head)
         hlc = run.base_hlc + run.changes - 1
@@ -111,6 +112,15 @@ class Intake:
             raise PeerFault(f"it left out changes: {who} goes on at {run.first_seq}, here it ends at {head.seq}.")
         if run.first_seq <= head.seq or run.chain != head.chain:
             sentence = f"it has another history of {who} from {run.first_seq} on, where this node has {head.seq}."
+            raise Forked.of(node_of(run.actor), sentence)
+
+    def _check_same(self, keyspace: Keyspace, run: Changes, last_seq: int) -> None:
+        """Of a run that ends where the history here does it can be told whether it is of the same one."""
+        head = keyspace.observed.get(run.actor) or keyspace.vector.get(run.actor)
+        if head is not None and head.seq == last_seq and chain_next(run.chain, run.body) != head.chain:
+            sentence = (
+                f"it has another history of {actor_text(run.actor)} in keyspace {keyspace.name!r} up to {last_seq}."
+            )
             raise Forked.of(node_of(run.actor), sentence)
 
     def _merge(self, keyspace: Keyspace, run: Changes, body: Columns | Operations) -> None:

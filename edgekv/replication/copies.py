@@ -7,12 +7,13 @@ and where the node runs elsewhere too, as another node. What it had and the clus
 
 How two copies are told apart: the hub that meets the second history looks whether it has a link with the first one. If it meets them
 one after the other, the later one is admitted as the node, whose older actor is closed thereby; the earlier copy then hears that.
+A copy that comes when that actor was settled, and has more of it, has another history as well: it is open, and cannot return.
 """
 
 from collections.abc import Callable
 from typing import Final
 
-from edgekv.errors import Copied, Diverged, EdgeKVError, Forked
+from edgekv.errors import Copied, Diverged, EdgeKVError, Forked, TooLate
 from edgekv.replication.link import Link
 from edgekv.replication.messages import Refused
 
@@ -31,14 +32,17 @@ class Copies:
 
     def judge(self, link: Link, error: EdgeKVError) -> EdgeKVError:
         """What a peer is told of a link's end."""
+        if isinstance(error, TooLate):
+            return self._to_peer(link, error) if error.node == link.node else error
         if not isinstance(error, Forked) or not error.node:
             return error
         if error.node == self._node:
             if _is_believed(link):
                 self.copied(False)
             return error
-        if error.node != link.node:
-            return error
+        return self._to_peer(link, error) if error.node == link.node else error
+
+    def _to_peer(self, link: Link, error: EdgeKVError) -> EdgeKVError:
         others = [each for each in self._links.values() if each is not link and each.node == link.node and each.is_up]
         return (Copied if others else Diverged)(f"{error} What it has is to be set aside.")
 

@@ -7,22 +7,25 @@ that lacks something. A hub answers for all members; an edge for those that it h
 do with the others.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import cache
 from typing import Final, Literal, NamedTuple
 
 from edgekv.engine.engine import Engine
 from edgekv.ids import KeyspaceId, Vector, actor_text
 from edgekv.replication.acks import HUB
-from edgekv.replication.lag import EvenSince, behind
+from edgekv.replication.lag import EvenSince, OwnMoves, behind
 from edgekv.replication.leader import Leader
 from edgekv.replication.link import Link
-from edgekv.replication.members import Member, Members
+from edgekv.replication.members import Announced, Member, Members
 from edgekv.replication.messages import Applicant
 from edgekv.replication.seen import SeenTable
 from edgekv.replication.silence import Silence
 
 EVENTS_MAX: Final = 64
 """Of the last things that went wrong."""
+COMPARED_AT_ONCE: Final = 100_000
+"""Numbers of vectors in one `look`, 10 ms; members behind that have their turn at the next."""
 NO_SITE: Final = "-"
 """Where the bytes of links are counted whose peers are no members."""
 Direction = Literal["sent", "received"]
@@ -72,6 +75,11 @@ class Figures:
         self._started_ms: Final = now_ms
         self._even: Final[dict[bytes, EvenSince]] = {}
         """By node."""
+        self._moves: Final = OwnMoves()
+        self._looked = 0
+        """Whose turn it is to be looked at, among the members."""
+        self._cut: tuple[Announced | None, dict[int, Vector]] = None, {}
+        """What is stable by the last STABLE, and that."""
         self._traffic: Final[dict[tuple[Direction, str], int]] = {}
         """By direction and site, bytes of links that are gone."""
         self.events: Final[list[Event]] = []
@@ -90,31 +98,37 @@ class Figures:
         for direction, size in _bytes_of(link):
             self._count(self._traffic, direction, link, size)
 
-    def look(self, now_ms: int) -> None:
-        """Once a second: who is even with this node."""
-        own, linked = self._vectors(), self._linked()
-        members = {member.node: member for member in self._others()}
-        for node in self._even.keys() - members.keys():
+    def look(self, now_ms: int) -> int:
+        """Once a second: who is even with this node. Returns how many numbers were compared."""
+        self._moves.look(self._vectors())
+        linked, members = self._linked(), self._others()
+        for node in self._even.keys() - {member.node for member in members}:
             del self._even[node]
-        for node, member in members.items():
+        held = self._held()
+        compared, first = 0, self._looked % len(members) if members else 0
+        for member in [*members[first:], *members[:first]]:
+            node = member.node
             even = self._even.get(node)
             if even is None and (node in linked or self._self.role == HUB):
                 # A hub that started has not seen anybody yet; who comes is new to it.
                 even = self._even[node] = EvenSince(now_ms if node in linked else self._started_ms)
-            if even is not None:
-                even.look(now_ms, own, self._known(member, linked), self._held_at(member), member.actor)
+            if even is not None and compared < COMPARED_AT_ONCE:
+                compared += even.look(now_ms, self._moves, self._known(member, linked), held(member), member.actor)
+                self._looked += 1
+        return compared
 
     # -- what is told
 
     def lags(self, now_ms: int) -> list[Lag]:
         """How far each member is behind that this node answers for."""
-        own, linked = self._vectors(), self._linked()
+        own, linked, held = self._vectors(), self._linked(), self._held()
+        moves = self._moves.until(own)
         found: list[Lag] = []
         for member in self._others():
             even = self._even.get(member.node)
             if even is not None or member.node in linked:
-                known = self._known(member, linked)
-                changes = behind(own, known, self._held_at(member), member.actor)
+                asked = self._known(member, linked), held(member), member.actor
+                changes = behind(own, *asked) if even is None else even.changes(own, moves, *asked)
                 seconds = 0.0 if even is None else even.lag_s(now_ms, changes)
                 found.append(Lag(member, member.node in linked, changes, seconds))
         return found
@@ -213,13 +227,20 @@ class Figures:
         if seen is not None:
             return seen.vectors
         announced = self._members.announced
-        cuts = {} if announced is None else announced.stable.cuts or {}
-        return {keyspace: cut.cut for keyspace, cut in cuts.items()}  # at least that, as every member
+        if announced is not self._cut[0]:
+            cuts = {} if announced is None else announced.stable.cuts or {}
+            self._cut = announced, {keyspace: cut.cut for keyspace, cut in cuts.items()}
+        return self._cut[1]  # at least that, as every member
 
-    def _held_at(self, member: Member) -> list[int]:
-        """The keyspaces that both hold."""
-        mine, theirs = (self._self.site, self._self.role), (member.site, member.role)
-        return [k.id for k in self._engine.keyspaces.all if k.policy.held_at(*mine) and k.policy.held_at(*theirs)]
+    def _held(self) -> Callable[[Member], list[int]]:
+        """The keyspaces that this node and a member hold."""
+        policies = [k.policy for k in self._engine.keyspaces.all if k.policy.held_at(self._self.site, self._self.role)]
+
+        @cache
+        def of(site: str, role: str) -> list[int]:
+            return [policy.id for policy in policies if policy.held_at(site, role)]
+
+        return lambda member: of(member.site, member.role)
 
     def _count(self, totals: dict[tuple[Direction, str], int], direction: Direction, link: Link, size: int) -> None:
         """Of members by their site; strangers may name any, and are one."""

@@ -1,7 +1,7 @@
 """HELLO: what a node says of itself first, and what it makes of a peer's.
 
 A peer is of the same cluster, another node, and its histories are this node's: equal numbers mean equal chains, and nobody knows more
-of a node than itself. Of two links with one node one goes.
+of a node than itself, neither of what it has made nor of what it has said to have. Of two links with one node one goes.
 """
 
 from collections.abc import Callable
@@ -10,12 +10,15 @@ from typing import Final
 from edgekv.engine.engine import Engine
 from edgekv.engine.keyspaces import Head
 from edgekv.errors import EdgeKVError, Forked, PeerFault
-from edgekv.ids import KeyspaceId, actor_text, node_of
+from edgekv.ids import Actor, KeyspaceId, actor_text, node_of
+from edgekv.replication.acks import HUB
 from edgekv.replication.holdings import Holdings
 from edgekv.replication.link import Link
 from edgekv.replication.link_table import LinkTable
+from edgekv.replication.log_source import covers
 from edgekv.replication.members import Members
-from edgekv.replication.messages import Applicant, ChainedVector, Hello
+from edgekv.replication.messages import Applicant, ChainedVector, Hello, Seen, SeenList
+from edgekv.replication.seen import SeenTable
 
 
 class Greeting:
@@ -30,6 +33,7 @@ class Greeting:
         members: Members,
         holdings: Holdings,
         links: LinkTable,
+        seen: SeenTable,
         now_ms: Callable[[], int],
         rolled_back: Callable[[], bool],
     ) -> None:
@@ -40,6 +44,7 @@ class Greeting:
         self._members: Final = members
         self._holdings: Final = holdings
         self._links: Final = links
+        self._seen: Final = seen
         self._now_ms: Final = now_ms
         self._rolled_back: Final = rolled_back
 
@@ -71,7 +76,21 @@ class Greeting:
             if error.node == self._self.node and hello.role == "hub":
                 return False  # it sees the same, and says whether this node runs elsewhere as well
             raise
-        return self._is_wanted(link, hello)
+        return self._has_what_it_said(link, hello) and self._is_wanted(link, hello)
+
+    def _has_what_it_said(self, link: Link, hello: Hello) -> bool:
+        """Whether a peer comes with all that it has said to have; if not, deletions may have been forgotten that it has not.
+
+        It is told so, and judges: what it said may have crossed its HELLO, on another link. Its next HELLO has it then.
+        """
+        if self._self.role != HUB:
+            return True
+        has = {k: {actor: seq for actor, (seq, _) in vector.items()} for k, vector in hello.vectors.items()}
+        said = self._seen.word_beyond(hello.actor, has)
+        if said is not None:
+            self._links.send(link, SeenList([said]))
+            self._links.close(link, "it comes with less than it has said to have")
+        return said is None
 
     def compare(self, link: Link, hello: Hello) -> None:
         """Equal numbers mean equal histories, and nobody knows more of this node than itself."""
@@ -83,7 +102,7 @@ class Greeting:
             if own > keyspace.seq:
                 raise self._knows_more_of_me(
                     link,
-                    hello,
+                    hello.actor,
                     f"it has {own} changes of this node in keyspace {keyspace.name!r}, and this node remembers {keyspace.seq}",
                 )
             for actor, (seq, chain) in vector.items():
@@ -95,9 +114,23 @@ class Greeting:
                         "a directory was copied and both copies ran.",
                     )
 
-    def _knows_more_of_me(self, link: Link, hello: Hello, claim: str) -> EdgeKVError:
+    def compare_word(self, link: Link, said: Seen) -> None:
+        """What a peer heard this node say that it has, it has; or else its directory was set back since."""
+        assert link.peer is not None
+        for number, vector in said.vectors.items():
+            keyspace = self._engine.keyspaces.by_id.get(KeyspaceId(number))
+            if keyspace is None or not self._holdings.holds(keyspace):
+                continue
+            durable = {actor: head.seq for actor, head in keyspace.vector.items()}
+            if not covers(durable, vector):
+                claim = (
+                    f"it heard this node say that it has changes in keyspace {keyspace.name!r} which this node has not"
+                )
+                raise self._knows_more_of_me(link, link.peer.actor, claim)
+
+    def _knows_more_of_me(self, link: Link, peer: Actor, claim: str) -> EdgeKVError:
         """What a peer is told that claims to. Believed are members, as this node knows them, and whom it was told to dial."""
-        if not (link.outgoing or self._members.is_open(hello.actor)):
+        if not (link.outgoing or self._members.is_open(peer)):
             return PeerFault(f"{claim}. It is no member that this node knows of, and is not believed.")
         if not self._rolled_back():
             return PeerFault(f"{claim}. This node took a new incarnation a moment ago, and takes no other so soon.")

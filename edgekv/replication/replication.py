@@ -106,6 +106,7 @@ class Replication:
         self._engine: Final = engine
         self._cluster: Final = cluster
         self._role: Final = myself.role
+        self._actor: Final = myself.actor
         self._now_ms: Final = now_ms
         self._monotonic_ms: Final = monotonic_ms
         self.links: Final[dict[int, Link]] = {}
@@ -186,6 +187,7 @@ class Replication:
             members=self.members,
             holdings=self._holdings,
             links=table,
+            seen=self.seen,
             now_ms=now_ms,
             rolled_back=rolled_back,
         )
@@ -227,6 +229,8 @@ class Replication:
         )
         self._seen_at_ms = 0
         self._looked_at_ms = 0
+        self._counts = False
+        """Whether it is time to count what others lack."""
         engine.checkpoints.held_lsn = self.row_sync.source.held_lsn
         engine.judges_clocks = myself.role == "hub"
         if myself.role != "hub":
@@ -308,9 +312,12 @@ class Replication:
             self._tell_seen()
         else:
             self._telling.pay()
+        self.seen.lowest.turn()
         if not 0 <= now - self._looked_at_ms < LINKS_LOOK_MS:
             self._looked_at_ms = now
             self._look(now)
+        else:
+            self._catch_up(now)
 
     def work(self) -> bool:
         """A little of what takes long, a few ms: row syncs (row_sync.py), and looking for what a peer lacks far back in the log.
@@ -392,7 +399,17 @@ class Replication:
             self._table.say(f"what the leader has to do waits: {error}")
         if self.members.unreadable is not None:
             self._table.say(f"it goes on with the members as they were: {self.members.unreadable}")
-        self.figures.look(now)
+        self._counts = True
+
+    def _catch_up(self, now: int) -> None:
+        """Of what is done once a second and takes long where there are many members, a part."""
+        if self._counts:
+            self._counts = False
+            self.figures.look(now)
+        elif self.seen.unproved:
+            self.seen.prove(self._holdings.vectors())
+        if self.leader.leads:
+            self.seen.lowest.catch_up()
 
     # -- messages
 
@@ -434,6 +451,9 @@ class Replication:
 
     def _heard(self, link: Link, message: SeenList | Holds) -> None:
         if isinstance(message, SeenList):
+            for seen in message.members:
+                if seen.actor == self._actor:
+                    self._greeting.compare_word(link, seen)
             self._hearing.heard(link, message.members)
             return
         assert link.peer is not None

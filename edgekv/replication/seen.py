@@ -17,8 +17,8 @@ from edgekv.replication.log_source import covers
 from edgekv.replication.lowest import Lowest
 from edgekv.replication.messages import Seen
 
-PROVED_AT_ONCE: Final = 100_000
-"""Entries of vectors that are compared in one call: 20 ms."""
+PROVED_AT_ONCE: Final = 20_000
+"""Entries of vectors that are compared in one call: 4 ms."""
 _NOTHING: Final[Vector] = {}
 
 
@@ -70,6 +70,8 @@ class SeenTable:
         self.spoken: Final[dict[Actor, Spoken]] = {}
         self.lowest: Final = Lowest()
         """Of the vectors that count."""
+        self.unproved = False
+        """Whether the last call of `prove` ended before it had looked at all."""
         self._ahead: Final[dict[Actor, Spoken]] = {}
         self._fresh: Final[dict[Actor, Spoken]] = {}
         """Who has said something since `take_news`."""
@@ -108,11 +110,13 @@ class SeenTable:
     def prove(self, own: Mapping[int, Vector]) -> None:
         """Have those count that name nothing which is not durable here. ``own``: this node's durable vectors.
 
-        A call looks at a bounded number of entries, the next one goes on.
+        A call looks at a bounded number of entries, the next one goes on; ``unproved`` says whether there is more to look at.
         """
         looked = 0
+        self.unproved = False
         for spoken in list(self._ahead.values()):
             if looked > PROVED_AT_ONCE:
+                self.unproved = True
                 break
             looked += sum(map(len, spoken.ahead[0].vectors.values()))
             del self._ahead[spoken.actor]
@@ -120,6 +124,15 @@ class SeenTable:
                 self._count(spoken, spoken.ahead.pop(0))
             if spoken.ahead:
                 self._ahead[spoken.actor] = spoken  # behind those that had no turn
+
+    def word_beyond(self, actor: Actor, vectors: Mapping[int, Vector]) -> Seen | None:
+        """What a member has said to have, if that is more than these vectors, of keyspaces that they name."""
+        spoken = self.spoken.get(actor)
+        if spoken is None:
+            return None
+        said = spoken.whole()
+        beyond = {k: v for k, v in said.vectors.items() if k in vectors and not covers(vectors[k], v)}
+        return said._replace(vectors=beyond) if beyond else None
 
     def take_news(self) -> Iterator[Seen]:
         """What was heard since the last time, once."""

@@ -368,10 +368,13 @@ class Server:
     def _rolled_back(self) -> bool:
         """The directory was set back: what this incarnation writes from now on others have as something else. Whether it goes on.
 
-        A peer's word is all there is, so a lie must not make a node start again and again.
+        What it has made may be such already, and numbers do not tell: the log of who could say so may begin later. A peer's word is
+        all there is, so a lie must not make a node start again and again.
         """
         if self._failure is not None:
             return True
+        if self.config.upstreams and any(keyspace.seq for keyspace in self.engine.keyspaces.all):
+            return self._begin_anew(False)
         if identity.renewed_ms(self._directory.path, self.node.identity, now_ms()) < REINCARNATION_PAUSE_MS:
             _log.warning(
                 "another node says again that this one was set back: it took a new incarnation a moment ago, and keeps it"
@@ -388,18 +391,21 @@ class Server:
         return True
 
     def _copied(self, runs_elsewhere: bool) -> None:
-        """The cluster has another history of this node: what this directory holds must not go on as that.
+        """The cluster has another history of this node: what this directory holds must not go on as that."""
+        if self._failure is None and self.config.upstreams:
+            self._begin_anew(runs_elsewhere)
+
+    def _begin_anew(self, runs_elsewhere: bool) -> bool:
+        """At the next start, with what there is set aside; False: it did so a moment ago, and goes on.
 
         Two hubs that have different histories of it would both say so, in turn: each time it sets aside all that it got.
         """
-        if self._failure is not None or not self.config.upstreams:
-            return
         if identity.begun_anew_ms(self._directory.path, self.node.identity, now_ms()) < REINCARNATION_PAUSE_MS:
             _log.warning(
                 "a hub says again that the cluster has another history of this node, which began anew a moment ago, and goes on. "
                 "If this repeats, its upstreams have different histories of it: let one of them begin anew, or give it one only"
             )
-            return
+            return False
         identity.set_aside(self._directory.path, self.node.identity, os.urandom, as_another=runs_elsewhere)
         other = " as another node, for which it needs another --node name," if runs_elsewhere else ""
         error = Unavailable(
@@ -409,6 +415,7 @@ class Server:
         )
         self.engine.admission.read_only = error
         self._end(error)
+        return True
 
     def _fail(self, error: LogFailed) -> None:
         """Rule L8: nothing is acknowledged any more; say so, and end."""

@@ -25,7 +25,9 @@ from typing import Final, NamedTuple
 from edgekv.config import KeyspaceConfig
 from edgekv.ids import Actor
 from edgekv.store import layout
+from tests.sim.branches import ForkWitness
 from tests.sim.faults import Faults
+from tests.sim.forks import Forks
 from tests.sim.hurry import hurried, tight, unburdened
 from tests.sim.machine import Machine
 from tests.sim.moves import Moves
@@ -115,7 +117,9 @@ class Cluster:
         self.machines: Final = [
             Machine(self, number, directory / f"node-{number}", KEYSPACES) for number in range(plan.nodes)
         ]
-        self.witness: Final = Witness(k.id for k in self.machines[0].node.engine.keyspaces.all if not k.policy.system)
+        numbers = [k.id for k in self.machines[0].node.engine.keyspaces.all if not k.policy.system]
+        self.witness: Final[Witness] = ForkWitness(numbers) if plan.forks else Witness(numbers)
+        self.forks: Final = Forks(self, directory, KEYSPACES, Random(f"forks {seed}"))
         synced = [k.id for k in self.machines[0].node.engine.keyspaces.all if k.fsync and not k.policy.system]
         self.sessions: Final = Sessions(Random(f"sessions {seed}"), synced)
         self.faults: Final = Faults(self, Random(f"faults {seed}"))
@@ -251,6 +255,7 @@ def run(
         RETURN: cluster.returns,
         ANEW: cluster.anew,
         **cluster.moves.happened,
+        **cluster.forks.happened,
     }
     return Outcome(seed, broken, cluster.digest, cluster.now_us / 1e6, cluster.witness.checks, made, happened)
 

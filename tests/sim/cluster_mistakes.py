@@ -23,6 +23,8 @@ from edgekv.node import identity
 from edgekv.node.session import Sessions
 from edgekv.replication import stability
 from edgekv.replication.acks import Acks
+from edgekv.replication.copies import Copies
+from edgekv.replication.greeting import Greeting
 from edgekv.replication.holdings import Holdings
 from edgekv.replication.keyspace_orders import KeyspaceOrders
 from edgekv.replication.leader import Leader
@@ -42,7 +44,7 @@ from edgekv.store.generation import Generation
 from edgekv.store.purge import Cuts
 from edgekv.store.spool import SpoolWriter
 from edgekv.wal import group_commit
-from tests.sim.plan import FORGETTING, PARKING, TIGHT
+from tests.sim.plan import CLONING, FORGETTING, PARKING, TIGHT
 
 Function = Callable[..., Any]
 
@@ -225,7 +227,7 @@ MUTANTS: Final[dict[str, Mutant]] = {
         "the cut is what the leader has seen",
         (
             (
-                _Columns._look,
+                _Columns.look,
                 "lowest = min(seqs)",
                 "lowest = max(seqs)",
             ),
@@ -592,10 +594,40 @@ MUTANTS: Final[dict[str, Mutant]] = {
     ),
 }
 
+MUTANTS.update(
+    {
+        "chain_not_checked": Mutant(
+            "a run is taken in by its number, whatever history it goes on from",
+            ((Intake._check_continues, " or run.chain != head.chain", ""),),
+            first=CLONING,
+        ),
+        "copies_do_not_listen": Mutant(
+            "a node that is told that the cluster has another history of it goes on",
+            ((Copies.refused, "if _is_believed(link) and", "if False and"),),
+            first=CLONING,
+        ),
+        "tripwire_is_off": Mutant(
+            "a node does not mind that others have changes of it that it has not",
+            ((Greeting.compare, "if own > keyspace.seq:", "if False:"),),
+            first=CLONING,
+        ),
+        "aside_without_rows": Mutant(
+            "what is set aside is the log, and the rows stay",
+            (
+                (
+                    identity._move_aside,
+                    "(wal_path(directory), store_path(directory), sync_path(directory))",
+                    "(wal_path(directory), sync_path(directory))",
+                ),
+            ),
+            first=CLONING,
+        ),
+    }
+)
+
 SKIPPED: Final[dict[str, str]] = {
     "new_subscriber_does_not_count": "no seed catches it, it speaks too soon; tests/unit/replication/test_keyspaces.py does",
     "stable_cut_falls": "no seed catches it, rows come too soon; tests/unit/replication/test_promises.py does",
-    "chain_not_checked": "nothing here is altered on its way; no directory is copied and both copies run",
     "stale_leader": "one node writes meta and reads its own: there is no second leader",
     "map_clear_by_vector": "a map's clear holds a stamp, no vector: the mistake cannot be made by a small edit",
     "sync_below_the_cache (rows in memory hide those that came in)": "the row cache is dropped at random here, which mends it",

@@ -5,7 +5,7 @@ from random import Random
 from typing import TYPE_CHECKING, Final
 
 from tests.sim.network import Direction
-from tests.sim.plan import CLOCK_STEPS_MS, FORGET
+from tests.sim.plan import CLOCK_STEPS_MS, CLONE, FORGET, FORK
 
 if TYPE_CHECKING:
     from tests.sim.cluster import Cluster
@@ -46,7 +46,8 @@ class Faults:
         if self._peace:
             return
         kinds = self._cluster.plan.faults
-        rare = [kind for kind in kinds if kind in ("restore", FORGET)]  # it needs a backup first
+        # They need a backup first, or are what the others are for.
+        rare = [kind for kind in kinds if kind in ("restore", FORGET, CLONE, FORK)]
         kind = self._rng.choice([*kinds, *rare, *rare])
         if getattr(self, f"_{kind.replace(' ', '_')}")():
             self.happened[kind] += 1
@@ -148,6 +149,12 @@ class Faults:
         machine = self._rng.choice(self._cluster.machines)
         union = self._rng.random() < 0.5
         return bool(machine.life and machine.node.up and machine.repair(union=union))
+
+    def _clone(self) -> bool:
+        return self._cluster.forks.clone()
+
+    def _fork(self) -> bool:
+        return self._cluster.forks.fork()
 
     def _restore(self) -> bool:
         """A node is set back to an earlier backup; else backups are taken of all.

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Final
 
 from edgekv.config import KeyspaceConfig
 from edgekv.engine.keyspaces import META_ID
-from edgekv.errors import EdgeKVError
-from edgekv.node import keyspace_file
+from edgekv.errors import EdgeKVError, Unavailable
+from edgekv.node import identity, keyspace_file
 from edgekv.replication.log_source import LogSource
 from edgekv.replication.messages import Applicant
 from edgekv.replication.replication import Replication
@@ -21,7 +21,7 @@ from edgekv.store.applied import sync_path
 from edgekv.store.spool_transfer import SpoolFolder
 from tests.sim.clients import Clients
 from tests.sim.plan import PARK
-from tests.sim.sim_node import Reply, SimNode
+from tests.sim.sim_node import Image, Reply, SimNode
 from tests.sim.witness import Promise, Violation
 
 if TYPE_CHECKING:
@@ -32,6 +32,8 @@ START_MS: Final = 1_700_000_000_000
 TICK_US: Final = 100_000
 DIAL_US: Final = (100_000, 1_500_000)
 OFFLINE_MS: Final = 3_000
+AGAIN_US: Final = 2_000_000
+"""After which a node believes once more that the cluster knows better who it is."""
 CACHE_DROPPED: Final = 0.3
 """Of how many events the applied generations in memory are gone."""
 
@@ -39,12 +41,23 @@ CACHE_DROPPED: Final = 0.3
 class Machine:
     """Number ``number`` of a cluster. Hubs come first, then edges."""
 
-    def __init__(self, cluster: "Cluster", number: int, directory: Path, keyspaces: tuple[KeyspaceConfig, ...]) -> None:
+    def __init__(
+        self,
+        cluster: "Cluster",
+        number: int,
+        directory: Path,
+        keyspaces: tuple[KeyspaceConfig, ...],
+        *,
+        of: "Machine | None" = None,
+        image: Image | None = None,
+        unnoticed: bool = False,
+    ) -> None:
+        """``of``: the machine whose directory it has a copy of, ``image``, with its inodes too if ``unnoticed``."""
         plan = cluster.plan
         self._cluster: Final = cluster
         self.number: Final = number
         self.is_hub: Final = number < plan.hubs
-        self.skew_ms = plan.skews_ms[number]
+        self.skew_ms: int = plan.skews_ms[number] if of is None else of.skew_ms
         self.stalled_until_us = 0
         self.life = 0
         """Of the process: what an earlier one had planned does not happen. 0: it was never started."""
@@ -55,18 +68,27 @@ class Machine:
         self._applying = False
         self._syncs = 0
         self._anew = False
+        self.ends = False
+        """Whether the process is about to end by itself."""
+        self._renewed_us: dict[str, int] = {}
+        """When it last took a new incarnation because of a peer's word, by which word."""
+        self._forked = False
+        """Whether its next start is on an earlier state of its disk, and it does not notice."""
         self._dialed: dict[int, int] = {}
         """The links of the connections that this machine made, by the other's number."""
-        self.node: Final = SimNode(
+        self.node: Final[SimNode] = SimNode(
             directory,
             Random(f"node {number} {cluster.seed}"),
             self.now_ms,
             name=f"{'hub' if self.is_hub else 'edge'}-{number}",
-            site="cloud" if self.is_hub else f"site-{number}",
+            site="cloud" if self.is_hub else f"site-{number}" if of is None else of.node.config.site,
             role="hub" if self.is_hub else "edge",
             keyspaces=keyspaces,
             segment_bytes=plan.segment_bytes,
             retain_bytes=plan.retain_segments * plan.segment_bytes,
+            called="" if of is None else of.node.called,
+            image=image,
+            unnoticed=unnoticed,
         )
 
     @property
@@ -106,15 +128,14 @@ class Machine:
         self._dialed = {}
         self._syncs = 0
         self._anew = False
+        self.ends = False
         self._cluster.witness.watch_intake(self.node)
-        identity = self.node.node.identity
+        who = self.node.node.identity
         self.replication = Replication(
             engine=self.node.engine,
             source=LogSource(self.node.engine.tail, self.node.disk),
             cluster=CLUSTER,
-            myself=Applicant(
-                identity.node, identity.actor, identity.name, identity.site, "hub" if self.is_hub else "edge"
-            ),
+            myself=Applicant(who.node, who.actor, who.name, who.site, "hub" if self.is_hub else "edge"),
             founder=self.number == 0,
             remember=partial(keyspace_file.write, self.node.config.data_dir),
             transport=self,
@@ -128,6 +149,8 @@ class Machine:
             entropy=self.node.rng.randbytes,
             max_offline_ms=OFFLINE_MS if PARK in self._cluster.plan.faults else 0,
         )
+        if self._cluster.plan.forks:
+            self.replication.copies.copied = self._copied
         self.node.node.sessions.announced = lambda: self.replication.members.announced
         self._at(self._rng.randrange(TICK_US), self._tick)
         self._at(self._pause_us(), self._call)
@@ -149,6 +172,14 @@ class Machine:
         self.node.restore()
         self._down(silent=False)
 
+    def fork(self, image: Image) -> None:
+        """It dies, and is set back to an earlier state of its disk, without noticing."""
+        self._note("is set back")
+        self.replication.close()
+        self.node.set_back(image)
+        self._forked = True
+        self._down(silent=False)
+
     def _down(self, *, silent: bool) -> None:
         self._cluster.network.drop(self, silent=silent)
         self.life += 1
@@ -158,6 +189,11 @@ class Machine:
     def _start(self) -> None:
         self.node.open()
         self._note(f"starts with {sorted(self.node.durable().values())}")
+        if self._forked:
+            self._forked = False
+            self._cluster.forks.went_back(self)
+        if self.node.aside is not None:
+            self._cluster.forks.found(self)
         self._cluster.witness.restarted(self.node)
         self.begin()
         self._turn(whole=True)
@@ -216,7 +252,48 @@ class Machine:
         self._cluster.network.close(link)
 
     def _rolled_back(self) -> bool:
-        raise Violation(f"{self.node.name} is told of changes of its own that it has forgotten")
+        """As the shell, at its own pace (server/shell.py)."""
+        if not self._cluster.plan.forks:
+            raise Violation(f"{self.node.name} is told of changes of its own that it has forgotten")
+        if self.ends:
+            return True
+        if self.number and any(keyspace.seq for keyspace in self.node.engine.keyspaces.all):
+            return self._begin_anew(runs_elsewhere=False)
+        if self._is_too_soon("set back"):
+            return False
+        identity.reincarnate(self.node.config.data_dir, self.node.node.identity, self.node.rng.randbytes)
+        self._end("was set back")
+        return True
+
+    def _copied(self, runs_elsewhere: bool) -> None:
+        """As the shell."""
+        if not self.ends and self.number:
+            self._begin_anew(runs_elsewhere=runs_elsewhere)
+
+    def _begin_anew(self, *, runs_elsewhere: bool) -> bool:
+        if self._is_too_soon("copied"):
+            return False
+        self._cluster.forks.leaves(self)
+        directory, who = self.node.config.data_dir, self.node.node.identity
+        identity.set_aside(directory, who, self.node.rng.randbytes, as_another=runs_elsewhere)
+        if runs_elsewhere:
+            self.node.called = f"{self.node.name}.{self.life}"
+        self._end(f"begins anew{' as another node' if runs_elsewhere else ''}")
+        return True
+
+    def _is_too_soon(self, word: str) -> bool:
+        """A peer's word is not taken again at once; else it is being taken now."""
+        now_us, last_us = self._cluster.now_us, self._renewed_us.get(word, -AGAIN_US)
+        if now_us - last_us < AGAIN_US:
+            return True
+        self._renewed_us[word] = now_us
+        return False
+
+    def _end(self, why: str) -> None:
+        self._note(why)
+        self.ends = True
+        self.node.engine.admission.read_only = Unavailable("it is about to end")
+        self._at(0, lambda: self.crash(power=False))
 
     def _upstreams(self) -> list[int]:
         """Whom it dials: an edge a hub, a hub the hubs before it."""
@@ -288,7 +365,7 @@ class Machine:
 
     def _replied(self, promise: Promise) -> None:
         self._cluster.witness.replied(self.node, promise)
-        broken = self._cluster.sessions.visit(self.node)
+        broken = "" if self._cluster.plan.forks else self._cluster.sessions.visit(self.node)
         if broken:
             raise Violation(broken)
 

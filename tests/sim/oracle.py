@@ -295,6 +295,8 @@ class History:
     def __init__(self) -> None:
         self.made: Final[dict[Actor, list[Change]]] = {}
         """By actor, without holes: the change with seq n is at index n - 1."""
+        self.forgotten = 0
+        """How often changes were taken out again."""
         self._by_key: Final[dict[bytes, dict[Actor, list[int]]]] = {}
         self._states: Final[dict[bytes, dict[tuple[tuple[Actor, int], ...], Key]]] = {}
 
@@ -310,6 +312,7 @@ class History:
         """The changes above this seq were never made. Returns them."""
         changes = self.made.get(actor, [])
         gone = changes[seq:]
+        self.forgotten += bool(gone)
         del changes[seq:]
         for change in gone:
             for key in {operation[1] for operation in change.operations}:
@@ -334,7 +337,7 @@ class History:
 
     def _at(self, key: bytes, vector: Vector) -> Key:
         """The key by the changes that the vector covers; kept, since nodes with the same of them are asked about often."""
-        by_actor = self._by_key.get(key, {})
+        by_actor = self.seqs_of(key)
         covered = tuple((actor, bisect_right(seqs, vector.get(actor, 0))) for actor, seqs in by_actor.items())
         states = self._states.setdefault(key, {})
         state = states.get(covered)
@@ -346,11 +349,20 @@ class History:
 
     def of_key(self, key: bytes) -> list[Change]:
         """All changes of a key, those of one actor in their order."""
-        return [self.made[actor][seq - 1] for actor, seqs in self._by_key.get(key, {}).items() for seq in seqs]
+        return [self.made_by(actor)[seq - 1] for actor, seqs in self.seqs_of(key).items() for seq in seqs]
+
+    def seqs_of(self, key: bytes) -> dict[Actor, list[int]]:
+        """By actor the seqs of its changes of a key."""
+        return self._by_key.get(key, {})
+
+    def made_by(self, actor: Actor) -> list[Change]:
+        """All changes of an actor."""
+        return self.made.get(actor, [])
 
     def _replayed(self, key: bytes, covered: Iterable[tuple[Actor, int]]) -> Key:
-        by_actor = self._by_key.get(key, {})
-        return replayed(key, (self.made[actor][seq - 1] for actor, count in covered for seq in by_actor[actor][:count]))
+        by_actor = self.seqs_of(key)
+        changes = (self.made_by(actor)[seq - 1] for actor, count in covered for seq in by_actor[actor][:count])
+        return replayed(key, changes)
 
 
 def replayed(key: bytes, changes: Iterable[Change]) -> Key:

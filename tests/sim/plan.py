@@ -1,6 +1,6 @@
 """What one simulated cluster is and what befalls it, drawn from its seed: each seed has other nodes, other rates and other faults."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 from typing import Final
 
@@ -11,6 +11,12 @@ PARKING: Final = 100_000
 FORGET: Final = "forget"
 FORGETTING: Final = 700_000
 """From this seed on the leader is also set back to a time when it knew no other member, while nobody can tell it of any."""
+CLONE, FORK = "clone", "fork"
+"""A copy of an edge's directory is started beside it; an edge is set back to an earlier state of its disk and does not notice."""
+CLONING: Final = 1_000_000
+"""From this seed on there is one hub, and these two befall its edges, beside what does not move keyspaces or park members."""
+ASIDE: Final = "(set aside)"
+"""Counted with the faults: a node began anew beside what it had."""
 TIGHT: Final = 900_000
 """From this seed on sizes are small as well."""
 RETURN: Final = "(return)"
@@ -54,12 +60,26 @@ class Plan:
     """When the last edge comes; the others are there from the start."""
 
     @property
+    def forks(self) -> bool:
+        """Whether there may be two histories of one actor."""
+        return FORK in self.faults
+
+    @property
     def nodes(self) -> int:
         return self.hubs + self.edges
 
 
 def draw(seed: int, *, chaos_s: float = 5.0) -> Plan:
     """The plan of a seed."""
+    plan = _draw(seed, chaos_s)
+    if seed < CLONING:
+        return plan
+    faults = tuple(kind for kind in plan.faults if kind not in (PARK, FORGET, "restore"))
+    edges = min(3, plan.hubs + plan.edges - 1)
+    return replace(plan, hubs=1, edges=edges, faults=(*faults, CLONE, FORK), moves=False, tight=False)
+
+
+def _draw(seed: int, chaos_s: float) -> Plan:
     rng = Random(f"plan {seed}")
     hubs, edges = rng.choice(((1, 1), (1, 2), (1, 2), (1, 3), (2, 1), (2, 2), (2, 3), (3, 1), (1, 4), (3, 2)))
     quiet = rng.random() < 0.1

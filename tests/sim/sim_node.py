@@ -5,6 +5,7 @@ LMDB is the real one, on tmpfs when there is one; a power cut may take its last 
 which the file as it was before that commit is kept. What a shell does is a method here, as in tests/unit/node/inline_node.py.
 """
 
+import json
 import tempfile
 from collections import deque
 from collections.abc import Callable
@@ -73,7 +74,7 @@ class _Effects:
         self._node.jobs.append(RecycleJob(below_lsn, self._node.retain_bytes))
 
 
-class _Backup(NamedTuple):
+class Image(NamedTuple):
     """A copy of a directory."""
 
     log: dict[str, bytes]
@@ -99,8 +100,16 @@ class SimNode:
         keyspaces: tuple[KeyspaceConfig, ...] = (),
         segment_bytes: int = SEGMENT_BYTES,
         retain_bytes: int = 0,
+        called: str = "",
+        disk: SimDisk | None = None,
+        image: Image | None = None,
+        unnoticed: bool = False,
     ) -> None:
+        """``called``: what it is started as, if not by its ``name`` here. ``disk``: that holds its log. ``image``: what it begins
+        with; ``unnoticed``: as a machine's copy, with the inodes that it had.
+        """
         self.name: Final = name
+        self.called = called or name
         self.config: Final = Config(
             data_dir=path,
             node=name,
@@ -115,14 +124,18 @@ class SimNode:
         self.retain_bytes: Final = retain_bytes
         self.rng: Final = rng
         self.now_ms: Final = now_ms
-        self.disk: Final = SimDisk(rng, evicting=False)
+        self.disk: Final = disk or SimDisk(rng, evicting=False)
         self.up = False
         self.jobs: deque[Job] = deque()
-        self._backup: _Backup | None = None
+        self._backup: Image | None = None
         self._before_commit: bytes | None = None
         """LMDB's file as it was before its last commit, which a power cut may take back."""
         self.commits = 0
         """Of LMDB, in all lives."""
+        self.aside: tuple[Path, SimDisk] | None = None
+        """What the last start set aside: the folder, and the log that belongs there."""
+        if image is not None:
+            self._put(image, unnoticed=unnoticed)
         self.open()
 
     # -- what others look at
@@ -152,7 +165,9 @@ class SimNode:
         directory = self.config.data_dir
         for folder in (directory, sync_path(directory)):
             folder.mkdir(exist_ok=True)
-        who = identity.load_or_create(directory, name=self.name, site=self.config.site, entropy=self.rng.randbytes)
+        aside = identity.read(directory).aside if (directory / identity.FILE).exists() else None
+        who = identity.load_or_create(directory, name=self.called, site=self.config.site, entropy=self.rng.randbytes)
+        self.aside = None if aside is None else self._move_log(directory / identity.ASIDE / aside.hex())
         policies = keyspace_file.load_or_seed(directory, self.config.all_keyspaces())
         self.jobs = deque()
         self.store = LmdbStore.open(directory / "store", readonly=False)
@@ -178,6 +193,14 @@ class SimNode:
         ).touch()  # identity.py asks whether there is a log; it lies on the simulated disk
         self._make_spares()
         self.up = True
+
+    def _move_log(self, folder: Path) -> tuple[Path, SimDisk]:
+        """The log goes where its directory went."""
+        kept = SimDisk(self.rng, evicting=False)
+        kept.replace({name: bytes(inode.cache) for name, inode in self.disk.entries.items()})
+        self.disk.replace({})
+        self._before_commit = None
+        return folder, kept
 
     def _apply_now(self, lsn: int) -> None:
         self._applier.request(lsn, None)
@@ -207,7 +230,11 @@ class SimNode:
         """
         if self.jobs or self.engine.commit.needs_sync:
             return
-        self._backup = _Backup(
+        self._backup = self.image()
+
+    def image(self) -> Image:
+        """The directory as it is at this moment."""
+        return Image(
             {name: bytes(inode.cache) for name, inode in self.disk.entries.items()},
             self._data.read_bytes(),
             {name: (self.config.data_dir / name).read_bytes() for name in (identity.FILE, keyspace_file.FILE)},
@@ -223,20 +250,35 @@ class SimNode:
         assert self.up and self._backup is not None
         self.up = False
         self.store.close()
-        backup = self._backup
-        self.disk.replace(backup.log)
-        self._data.write_bytes(backup.store)
-        for file in sync_path(self.config.data_dir).iterdir():
+        self._put(self._backup)
+        self._backup = None
+
+    def set_back(self, image: Image) -> None:
+        """The machine dies, and its disk is as it was: `open` goes on as the incarnation of that time."""
+        assert self.up
+        self.up = False
+        self.store.close()
+        self._put(image, unnoticed=True)
+
+    def _put(self, image: Image, *, unnoticed: bool = False) -> None:
+        directory = self.config.data_dir
+        for folder in (directory, directory / "store", directory / "wal", sync_path(directory)):
+            folder.mkdir(exist_ok=True)
+        (directory / "wal" / segment_name(1)).touch()
+        self.disk.replace(image.log)
+        self._data.write_bytes(image.store)
+        for file in sync_path(directory).iterdir():
             file.unlink()
-        for name, content in backup.spools.items():
-            (sync_path(self.config.data_dir) / name).write_bytes(content)
+        for name, content in image.spools.items():
+            (sync_path(directory) / name).write_bytes(content)
         self._before_commit = None
-        for name, content in backup.files.items():
-            file = self.config.data_dir / name
+        for name, content in image.files.items():
+            file = directory / name
             copy = file.with_suffix(".copy")
             copy.write_bytes(content)
             copy.replace(file)
-        self._backup = None
+        if unnoticed:
+            _claim(directory / identity.FILE)
 
     def stop(self) -> None:
         """The end of the simulation for this node."""
@@ -309,3 +351,13 @@ class SimNode:
             name = SPARE_PREFIX + self.rng.randbytes(8).hex()
             self.disk.create(name, self.config.wal.segment_bytes).close()
             self._log.add_spare(name)
+
+
+def _claim(path: Path) -> None:
+    """Have an identity say that it was born as the file that it is in."""
+    with path.open("r+b") as file:
+        inode, birth_ns = identity._birth(file.fileno())
+        record = {**json.loads(file.read()), "inode": inode, "birth_ns": birth_ns}
+        file.seek(0)
+        file.truncate()
+        file.write(json.dumps(record).encode())

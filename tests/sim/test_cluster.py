@@ -15,7 +15,7 @@ import pytest
 from tests.sim.cluster import run
 from tests.sim.cluster_mistakes import MUTANTS
 from tests.sim.cluster_mutants import caught, planted
-from tests.sim.plan import FAULTS, PARK, PARKING, RETURN, ROW_SYNC, TIGHT, draw
+from tests.sim.plan import ASIDE, CLONE, CLONING, FAULTS, FORK, PARK, PARKING, RETURN, ROW_SYNC, TIGHT, draw
 
 LONG: Final = os.environ.get("EDGEKV_TEST_PROFILE") == "ci"
 SEEDS: Final = range(40 if LONG else 5)
@@ -47,6 +47,13 @@ def test_what_is_done_in_parts_keeps_every_promise_amid_them() -> None:
     outcomes = [run(seed) for seed in range(TIGHT, TIGHT + (20 if LONG else 3))]
     assert [outcome.broken for outcome in outcomes if outcome.broken] == []
     assert sum(outcome.faults.get(ROW_SYNC, 0) for outcome in outcomes) > len(outcomes)
+
+
+def test_of_two_copies_of_a_directory_one_goes_on_and_what_the_other_had_is_whole() -> None:
+    outcomes = [run(seed) for seed in range(CLONING, CLONING + (30 if LONG else 4))]
+    assert [outcome.broken for outcome in outcomes if outcome.broken] == []
+    kinds = (CLONE, FORK, ASIDE) if LONG else (CLONE, ASIDE)
+    assert all(sum(outcome.faults.get(kind, 0) for outcome in outcomes) for kind in kinds)
 
 
 def test_a_seed_is_one_history_whatever_the_hashes() -> None:

@@ -85,6 +85,10 @@ class Witness:
         """A keyspace came into being while the cluster ran."""
         self.histories.setdefault(keyspace, History())
 
+    def history_of(self, node: SimNode, number: KeyspaceId) -> History:
+        """By which the node is judged."""
+        return self.histories[number]
+
     # -- what is made
 
     def made(self, node: SimNode, *, system: bool = False) -> None:
@@ -95,8 +99,8 @@ class Witness:
                     self._take(node, run, system=system)
 
     def _take(self, node: SimNode, run: Run, *, system: bool) -> None:
-        history = self.histories[run.keyspace.id]
-        known = len(history.made.get(node.actor, ()))
+        history = self.history_of(node, run.keyspace.id)
+        known = len(history.made_by(node.actor))
         if run.first_seq + run.count - 1 <= known:
             return
         before = _seen(run.keyspace, node.actor)
@@ -107,7 +111,11 @@ class Witness:
                 self._touch(node, change)
                 if system:
                     self._system[run.keyspace.id, node.actor, change.seq] = change
-                self._seen_by_maker[run.keyspace.id, node.actor, change.seq] = before
+                self._remember(node, run.keyspace.id, change, before)
+
+    def _remember(self, node: SimNode, number: KeyspaceId, change: Change, seen: Vector) -> None:
+        """What the maker of a change had seen."""
+        self._seen_by_maker[number, node.actor, change.seq] = seen
 
     # -- what is taken in
 
@@ -227,11 +235,12 @@ class Witness:
 
     def replied(self, node: SimNode, promise: Promise) -> None:
         """The reply left."""
-        for number, history in self.histories.items():
+        for number in self.histories:
+            history = self.history_of(node, number)
             if not node.keyspace(number).fsync or (number, node.actor) in self.left:
                 continue
             durable, made = node.durable(number), promise.made.get(number, 0)
-            self.acknowledged[number, node.actor] = max(self.acknowledged.get((number, node.actor), 0), made)
+            self.acknowledge(node, number, made)
             seen = promise.seen.get(number, {})
             both = {actor: min(seq, durable.get(actor, 0)) for actor, seq in seen.items()}
             if both == seen:
@@ -242,6 +251,10 @@ class Witness:
                 was_shown = history.truth(key, seen, promise.ttl_ms)
                 if was_shown != history.truth(key, both, promise.ttl_ms):
                     raise Violation(f"{node.name} replied with what is not durable here of {key!r}:\n  {was_shown}")
+
+    def acknowledge(self, node: SimNode, number: KeyspaceId, made: int) -> None:
+        """A client was told that the node's changes are durable up to this one."""
+        self.acknowledged[number, node.actor] = max(self.acknowledged.get((number, node.actor), 0), made)
 
     # -- what must be so
 
@@ -257,7 +270,7 @@ class Witness:
                 continue
             if keyspace.id not in seen:
                 seen[keyspace.id] = _seen(keyspace, node.actor)
-            must = self._truth(node, key, self.histories[keyspace.id], seen[keyspace.id], now_ms)
+            must = self._truth(node, key, self.history_of(node, keyspace.id), seen[keyspace.id], now_ms)
             if anew or not self._held.is_same(node, keyspace, key, must):
                 self._check_key(node, key, must, keyspace.id, seen[keyspace.id], now_ms)
 
@@ -314,7 +327,7 @@ class Witness:
     def check_durable(self, node: SimNode) -> None:
         """What is durable never becomes less, and not more than its maker has."""
         checked, keyspaces = self._checked.setdefault(node.name, {}), node.engine.keyspaces.by_id
-        for number, history in self.histories.items():
+        for number in self.histories:
             keyspace = keyspaces.get(number)
             vector = {} if keyspace is None else keyspace.vector
             if checked.get(number) == vector:
@@ -326,7 +339,7 @@ class Witness:
                 continue
             if lacking := _lacking(durable, before):
                 raise Violation(f"{node.name} called {lacking} changes durable that it does not have any more")
-            if lacking := _lacking(history.heads(), durable):
+            if lacking := _lacking(self.history_of(node, number).heads(), durable):
                 raise Violation(f"{node.name} has {lacking} changes that nobody made")
             self._durable[node.name, number] = durable
             for actor, seq in durable.items():
@@ -335,7 +348,7 @@ class Witness:
 
     def check_acks(self, node: SimNode, number: KeyspaceId) -> None:
         """What the node believes others to have durably of its changes, they have."""
-        acks, made = node.node.acks, len(self.histories[number].made.get(node.actor, ()))
+        acks, made = node.node.acks, len(self.history_of(node, number).made_by(node.actor))
         for name in {peer.name for peer in acks.covered_by({})}:
             believed = bisect_left(range(1, made + 1), True, key=lambda seq: not _has(acks, name, number, seq))
             has = self._durable.get((name, number), {}).get(node.actor, 0)

@@ -9,7 +9,13 @@ from typing import cast
 
 import pytest
 
+from edgekv.engine.keyspaces import DEFAULT_ID
+from edgekv.errors import Diverged, Forked, TooLate
 from edgekv.node import identity
+from edgekv.replication.copies import Copies
+from edgekv.replication.link import Link
+from edgekv.replication.log_source import LogSource
+from edgekv.replication.sender import Sender
 from edgekv.server.shell import Server
 from edgekv.wal.segment import segment_name
 from tests.unit.replication.test_links import vectors
@@ -188,21 +194,109 @@ def test_what_a_set_aside_directory_is_started_with_survives_a_power_cut(
     assert {(kept / name).stat().st_ino for name in (identity.FILE, "keyspaces.json")} <= synced
 
 
+def shell_of(directory: Path, who: identity.Identity, ended: list[Exception], *, made: int = 1) -> Server:
+    """Of an edge that has made so many changes, as far as `Server` looks at it when a peer says who it is."""
+    shell = SimpleNamespace(
+        _failure=None,
+        config=SimpleNamespace(upstreams=("a", "b")),
+        _directory=SimpleNamespace(path=directory),
+        node=SimpleNamespace(identity=who),
+        engine=SimpleNamespace(
+            admission=SimpleNamespace(read_only=None), keyspaces=SimpleNamespace(all=[SimpleNamespace(seq=made)])
+        ),
+        _end=ended.append,
+    )
+    shell._begin_anew = lambda runs_elsewhere: Server._begin_anew(cast(Server, shell), runs_elsewhere)
+    return cast(Server, shell)
+
+
+@pytest.mark.parametrize("made", [0, 7])
+def test_a_node_that_was_set_back_and_has_written_sets_aside_what_it_has(tmp_path: Path, made: int) -> None:
+    """What it wrote since has numbers that others have for something else, and it cannot tell which."""
+    dice, ended = Random(1), list[Exception]()
+    who = identity.load_or_create(tmp_path, name="n", site="s", entropy=dice.randbytes)
+    os.utime(tmp_path / identity.FILE, (0, 0))
+    assert Server._rolled_back(shell_of(tmp_path, who, ended, made=made))
+    assert len(ended) == 1
+    now = identity.read(tmp_path)
+    assert now.incarnation != who.incarnation and now.node == who.node
+    assert now.aside == (who.incarnation if made else None)
+
+
+def test_a_run_that_ends_where_the_own_history_does_is_of_the_same_one_or_a_fork(
+    net: Net, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its number is known here: that it says something else is told by the chain only."""
+    hub, edge, twin = trio(net, make, monkeypatch)
+    before = {actor: head.seq for actor, head in hub.engine.keyspaces.by_id[DEFAULT_ID].vector.items()}
+    edge.operations.set(b"k", b"of the edge")
+    twin.operations.set(b"k", b"of the twin")
+    for peer in (edge, twin):
+        peer.settle()
+    run(net, [hub, edge], rounds=5)
+    runs = {}
+    for peer in (edge, twin):
+        sender = Sender(peer.engine, LogSource(peer.engine.tail, peer._disk), {DEFAULT_ID: before}, dict)
+        sender.begin({DEFAULT_ID})
+        (runs[peer],) = [each for each in sender.take(1 << 20) if each.actor == edge.engine.actor]
+        sender.close()
+    assert not hub.engine.receive(runs[edge])
+    for peer, other in ((hub, twin), (edge, twin), (twin, edge)):
+        with pytest.raises(Forked, match="another history"):
+            peer.engine.receive(runs[other])
+
+
+def test_a_node_that_has_less_than_it_has_said_to_have_was_set_back(
+    net: Net, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of its own it lacks nothing. Deletions may have been forgotten by its word which it has not seen, and it writes below them."""
+    hub, edge, twin = trio(net, make, monkeypatch)
+    hub.operations.delete([b"before"])
+    run(net, [hub, edge], rounds=80)
+    edge.cut_off()
+    run(net, [hub], rounds=3)
+    net.connect(twin, hub)
+    run(net, [hub, twin], rounds=5)
+    assert twin.rolled_back and not edge.rolled_back
+
+
+def test_a_word_that_was_said_after_a_hello_and_came_before_it_is_no_sign_of_that(net: Net, make: Make) -> None:
+    hub, edge = make("hub", founder=True), make("edge", site="s", role="edge")
+    net.connect(edge, hub)
+    run(net, [hub, edge])
+    wire = net.connect(edge, hub)
+    late = wire.queues[hub].copy()
+    wire.queues[hub].clear()  # on a slow line
+    hub.operations.set(b"k", b"v")
+    run(net, [hub, edge], rounds=80)
+    wire.queues[hub].extend(late)
+    run(net, [hub, edge], rounds=5)
+    assert not wire.up and not edge.rolled_back
+    net.connect(edge, hub)
+    run(net, [hub, edge], rounds=5)
+    edge.operations.set(b"l", b"v")
+    run(net, [hub, edge], rounds=5)
+    assert hub.operations.get(b"l") == b"v" and not edge.rolled_back
+
+
+@pytest.mark.parametrize("whose", ["its own", "another's"])
+def test_a_copy_with_more_than_was_settled_of_its_earlier_self_is_told_to_begin_anew(whose: str) -> None:
+    """It is a member, so it does not return with it; without a word its links would be refused for ever."""
+    link = Link(1, outgoing=False, wall_ms=0, now_ms=0)
+    link.node = b"n" * 16
+    error = TooLate("it has changes that come too late.")
+    error.node = link.node if whose == "its own" else b"o" * 16
+    judged = Copies({1: link}, b"h" * 16).judge(link, error)
+    assert isinstance(judged, Diverged) == (whose == "its own")
+
+
 def test_a_node_does_not_begin_anew_again_and_again(tmp_path: Path) -> None:
     """Its two upstreams have different histories of it, or one lies: each time all that it got would be set aside."""
     dice, ended = Random(1), list[Exception]()
     who = identity.load_or_create(tmp_path, name="n", site="s", entropy=dice.randbytes)
 
     def told(who: identity.Identity) -> identity.Identity:
-        shell = SimpleNamespace(
-            _failure=None,
-            config=SimpleNamespace(upstreams=("a", "b")),
-            _directory=SimpleNamespace(path=tmp_path),
-            node=SimpleNamespace(identity=who),
-            engine=SimpleNamespace(admission=SimpleNamespace(read_only=None)),
-            _end=ended.append,
-        )
-        Server._copied(cast(Server, shell), False)
+        Server._copied(shell_of(tmp_path, who, ended), False)
         return identity.load_or_create(tmp_path, name="n", site="s", entropy=dice.randbytes)
 
     anew = told(who)

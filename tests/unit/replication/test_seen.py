@@ -1,6 +1,7 @@
 """What members say they have seen: who may say it, when it counts, and what it costs."""
 
 from time import process_time
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -12,7 +13,7 @@ from edgekv.limits import SEEN_WAITING_ENTRIES_MAX
 from edgekv.replication.lowest import Lowest
 from edgekv.replication.members import Member
 from edgekv.replication.messages import Seen, SeenList, pack_message
-from edgekv.replication.seen import SeenTable
+from edgekv.replication.seen import PROVED_AT_ONCE, SeenTable
 from edgekv.replication.stability import compute_stable, raised, settled_heads
 from edgekv.store.applied import Cut, Stable
 from tests.unit.replication.test_links import cluster
@@ -143,11 +144,11 @@ def test_news_are_told_once_and_are_all_that_was_heard() -> None:
 SAID = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3), st.integers(1, 5), st.booleans()), max_size=40)
 
 
-@given(SAID, st.integers(1, 3))
+@given(SAID, st.integers(1, 12))
 def test_the_lowest_is_never_above_the_minimum_and_reaches_it(
     said: list[tuple[int, int, int, bool]], limit: int
 ) -> None:
-    lowest, vectors = Lowest(), {actor: Vector() for actor in ACTORS[:4]}
+    lowest, vectors = Lowest(limit), {actor: Vector() for actor in ACTORS[:4]}
     members = dict(vectors)
     for owner, actor, seq, in_or_out in said:
         who, what = ACTORS[owner], ACTORS[actor]
@@ -157,9 +158,59 @@ def test_the_lowest_is_never_above_the_minimum_and_reaches_it(
         if in_or_out and members.pop(who, None) is None:
             members[who] = vectors[who]
         exact = minimum(list(members.values()))
-        found = lowest.of(KS, members, limit)
+        lowest.turn()
+        found = lowest.of(KS, members)
         assert all(seq <= exact.get(actor, 0) for actor, seq in found.items())
-    assert lowest.of(KS, members, 1 << 30) == minimum(list(members.values()))
+    for _ in ACTORS[:4]:
+        lowest.turn()
+        lowest.catch_up()
+    assert lowest.of(KS, members) == minimum(list(members.values()))
+
+
+class Counted(dict[Actor, int]):
+    """Counts how often it is asked for a number."""
+
+    asked = 0
+
+    def get(self, *key: Any) -> Any:
+        Counted.asked += 1
+        return super().get(*key)
+
+
+def test_a_turn_compares_so_many_numbers_and_no_more_whatever_has_moved() -> None:
+    """Of all keyspaces together; and each of them has its turn."""
+    lowest, keyspaces = Lowest(2_000), range(4)
+    members = {k: {a: Counted(dict.fromkeys(ACTORS[:100], 1)) for a in ACTORS[:100]} for k in keyspaces}
+    for keyspace in keyspaces:
+        lowest.of(keyspace, members[keyspace])
+    turns, found = 0, [0]
+    while min(found) < 100:
+        turns += 1
+        lowest.turn()
+        Counted.asked = 0
+        lowest.catch_up()
+        assert Counted.asked <= 2_000
+        found = [len(lowest.of(keyspace, members[keyspace])) for keyspace in keyspaces]
+    assert turns <= 4 * 100 * 100 / 2_000
+    Counted.asked = 0
+    lowest.turn()
+    lowest.catch_up()
+    assert Counted.asked == 0, "nothing has moved"
+
+
+def test_what_is_looked_at_in_one_call_has_a_bound_and_it_is_said_when_there_is_more() -> None:
+    table, own = SeenTable(), {KS: dict.fromkeys(ACTORS, 1)}
+    for actor in ACTORS[:100]:
+        table.hear(seen(actor, 1, dict.fromkeys(ACTORS, 1)))
+    calls, counted = 1, 0
+    table.prove(own)
+    while table.unproved:
+        before = sum(table.counted(actor) is not None for actor in ACTORS[:100])
+        table.prove(own)
+        calls += 1
+        counted = sum(table.counted(actor) is not None for actor in ACTORS[:100])
+        assert 0 < (counted - before) * len(ACTORS) <= PROVED_AT_ONCE + len(ACTORS)
+    assert counted == 100 and calls >= 100 * len(ACTORS) / (PROVED_AT_ONCE + len(ACTORS))
 
 
 def minimum(vectors: list[Vector]) -> Vector:
@@ -205,6 +256,7 @@ def test_what_is_stable_costs_as_much_as_moves(movers: int) -> None:
     def look() -> float:
         began = process_time()
         table.prove(own)
+        table.lowest.turn()
         settled_heads(members, table, own)
         assert compute_stable(members, table, own, lambda member, keyspace: True) is not None
         return process_time() - began
@@ -214,6 +266,7 @@ def test_what_is_stable_costs_as_much_as_moves(movers: int) -> None:
     for _ in range(20):
         table.prove(own)
     for _ in range(20):
+        table.lowest.turn()
         compute_stable(members, table, own, lambda member, keyspace: True)
     for keyspace in keyspaces:
         own[keyspace] |= dict.fromkeys(ACTORS[: min(movers, count)], 2)
