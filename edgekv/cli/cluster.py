@@ -18,6 +18,7 @@ from edgekv.cli.verify import verify
 from edgekv.codec import from_json
 from edgekv.config import Address
 from edgekv.errors import Unavailable
+from edgekv.limits import CLOCK_AHEAD_MS_MAX
 
 Document = dict[str, Any]
 
@@ -229,6 +230,8 @@ def advice(status: Document) -> list[str]:
             "This node has no link: it goes on alone, and what is written here stays here until a hub can be reached. "
             "Check its [[upstream]] and the network."
         )
+    if replication["refused_stamps"] is not None:
+        found.append(_refused_stamps(replication["refused_stamps"]))
     found += [
         f"{each['name']} ({each['site']}) is parked: it was silent for too long, and holds nothing back any more. It goes on serving "
         "its users; when it reaches a hub it is admitted again."
@@ -254,6 +257,21 @@ def advice(status: Document) -> list[str]:
         if link["peer"] is not None:
             found += _advice_for(link)
     return found
+
+
+def _refused_stamps(refusal: Document) -> str:
+    stamps_s, clock_s = refusal["stamps_ahead_ms"] / 1000, refusal["clock_ahead_ms"] / 1000
+    what = (
+        f"{refusal['by']} takes nothing from this node: what was written here is stamped {_duration(stamps_s)} ahead of its clock. "
+        "Nothing is lost, and this node goes on serving its users. "
+    )
+    if abs(clock_s) <= CLOCK_AHEAD_MS_MAX / 1000:
+        return what + "Its clock is right again: it is about to put the stamps right, for which it is started anew."
+    way = "ahead" if clock_s > 0 else "behind"
+    return (
+        f"{what}Its clock is {_duration(abs(clock_s))} {way}. Set it (or that hub's, if that is the wrong one): then this node puts "
+        "the stamps right, for which it is started anew."
+    )
 
 
 def _advice_for(link: Document) -> list[str]:

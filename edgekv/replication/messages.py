@@ -4,6 +4,7 @@
                 the first message of both sides. The vectors are durable ones, of the keyspaces that the node holds: to these it
                 subscribes
     REFUSED     [2, code, sentence]                 the sender closes the link
+                [2, code, sentence, {keyspace: hlc}]  of stamps too far ahead: the highest that it takes
     CHANGES     [3, [[keyspace, actor, first_seq, base_hlc, chain, changes, body], ...]]
                 runs, whole, as their makers logged them (wal/record.py)
     ACK         [4, bytes, {keyspace: [[actor, seq], ...]}]
@@ -46,6 +47,8 @@ from edgekv.errors import InvalidRequest, PeerFault
 from edgekv.ids import ACTOR_BYTES, ID_BYTES, Actor, Vector
 from edgekv.limits import HLC_FOLD_MAX, VECTOR_ENTRIES_MAX
 from edgekv.wal.record import Changes
+
+_NO_STAMPS: Final[Mapping[int, int]] = {}
 
 HELLO: Final = 1
 REFUSED: Final = 2
@@ -90,6 +93,8 @@ class Refused(NamedTuple):
 
     code: str
     sentence: str
+    stamps_max: Mapping[int, int] = _NO_STAMPS
+    """By keyspace the highest stamp that the peer takes, where others came; empty: that is not why."""
 
 
 class Runs(NamedTuple):
@@ -253,7 +258,7 @@ def pack_message(message: Message) -> bytes:  # noqa: PLR0912 - one arm for each
             vectors = {keyspace: _chained_list(vector) for keyspace, vector in message.vectors.items()}
             return pack([HELLO, *message[:8], vectors])
         case Refused():
-            return pack([REFUSED, *message])
+            return pack([REFUSED, *message[: 2 + bool(message.stamps_max)]])
         case Runs(runs):
             return pack([CHANGES, [run[:7] for run in runs]])
         case Ack():
@@ -318,6 +323,12 @@ def _parse(fields: Any) -> Message | None:  # noqa: PLR0912 - one arm for each r
             )
         case [2, str(code), str(sentence)]:
             return Refused(code[:64], sentence[:1000])
+        case [2, str(code), str(sentence), dict(stamps_max)]:
+            return Refused(
+                code[:64],
+                sentence[:1000],
+                {_number(keyspace): _number(hlc) for keyspace, hlc in stamps_max.items()},
+            )
         case [7, list(applicants)]:
             return Admit([_applicant(applicant) for applicant in applicants])
         case [8, int(keyspace), bytes(spool), int(size), int(crc), list(vector), int(hlc)]:

@@ -69,6 +69,7 @@ from edgekv.replication.seen_telling import SeenTelling
 from edgekv.replication.silence import Silence
 from edgekv.replication.streams import OWN_TROUBLE, Streams
 from edgekv.replication.subscriptions import Subscriptions
+from edgekv.replication.wrong_clock import WrongClock
 from edgekv.store.lmdb_store import LmdbStore
 from edgekv.store.spool_transfer import SpoolFolder
 
@@ -130,7 +131,8 @@ class Replication:
             engine=engine, members=self.members, holdings=self._holdings, links=table, actor=myself.actor
         )
         self.copies: Final = Copies(self.links, myself.node)
-        table.judge = self.copies.judge
+        table.judge, table.stamps_max = self.copies.judge, engine.stamps_max
+        self.wrong_clock: Final = WrongClock(engine, say=table.say, now_ms=now_ms, monotonic_ms=monotonic_ms)
         self.repairs: Final = Repairs(engine=engine, store=store, links=table, now_ms=now_ms, monotonic_ms=monotonic_ms)
         self.row_sync: Final = RowSync(
             engine=engine,
@@ -309,6 +311,7 @@ class Replication:
             **self.figures.status(self._now_ms(), self._monotonic_ms()),
             "repairs": self.repairs.status(),
             "aside": self.copies.aside,
+            "refused_stamps": self.wrong_clock.status(),
         }
 
     def _tell_seen(self) -> None:
@@ -369,6 +372,7 @@ class Replication:
         elif isinstance(message, Refused):
             self._table.note(link, f"refused this node: {message.sentence}")
             self.copies.refused(link, message)
+            self.wrong_clock.refused(link, message)
             self._table.close(link, message.sentence, told=True)
         elif isinstance(message, Join):
             self._asked_to_join(link)

@@ -29,6 +29,7 @@ LINK = {
     "received_changes": 1,
     "unacknowledged_bytes": 0,
 }
+REFUSAL = {"by": "hub", "stamps_ahead_ms": 259_200_000}
 REPLICATION: dict[str, Any] = {
     "cluster": "00",
     "role": "hub",
@@ -43,6 +44,7 @@ REPLICATION: dict[str, Any] = {
     "events": [],
     "repairs": {"under_way": None, "failure": None, "done": []},
     "aside": [],
+    "refused_stamps": None,
 }
 
 
@@ -97,6 +99,8 @@ def test_what_came_late_is_said(node: FakeNode, edgekv: Program) -> None:
         ({"unlinked": [{"name": "e", "site": "s", "lag_changes": 0, "lag_seconds": 0}]}, "it lacks nothing"),
         ({"links": [{**LINK, "lag_changes": 5, "lag_seconds": 31.0}]}, "behind by 5 changes for 31 s"),
         ({"links": [{**LINK, "skew_ms": -90_000}]}, "clock of edge-7 is 90 s behind"),
+        ({"refused_stamps": {**REFUSAL, "clock_ahead_ms": 259_200_000}}, "Its clock is 3 days ahead. Set it"),
+        ({"refused_stamps": {**REFUSAL, "clock_ahead_ms": 500}}, "Its clock is right again"),
     ],
 )
 def test_what_is_wrong_is_said_with_what_to_do(
