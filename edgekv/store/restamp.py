@@ -1,9 +1,9 @@
 """Stamps of a clock that ran far ahead, put right in a store whose node does not run.
 
 What a node wrote while its clock was days ahead no hub takes: it would win over everything for as long. So the node lowers these
-stamps by what its clock was ahead (node/clock_restart.py). They keep their order and their dots, so nothing is written again, and nothing
-counts twice. An expiry beside such a stamp was reckoned by the same clock, and is lowered with it. Elements and counter parts have no
-stamps.
+stamps by what its clock was ahead (node/clock_restart.py). They keep their order and their dots, so nothing is written again, and
+nothing counts twice. An expiry beside such a stamp was reckoned by the same clock, and is lowered with it. Elements and counter parts
+have no stamps.
 
 Which: those that the hub would not take, whoever made them. By how much, for each keyspace: the highest becomes *now*, by the hub. A
 clock that was wrong in several ways leaves some stamps lower than they should be. What their writer had seen stays replaced all the
