@@ -113,6 +113,8 @@ class Subscriptions:
 
     def _shown(self, entry: ListedKeyspace) -> ListedKeyspace:
         draining = still_draining(entry, self._members.members)
+        if draining == entry.policy.draining:
+            return entry
         return replace(entry, policy=replace(entry.policy, draining=draining))
 
     def _is_news(self, entry: ListedKeyspace) -> bool:

@@ -293,7 +293,8 @@ class Machine:
             self._note("has the rows of another node")
             whole = True
         for entry in self.replication.members.keyspaces.values():
-            cluster.witness.left.update((entry.policy.id, actor) for actor in entry.left)
+            if entry.left:
+                cluster.witness.left.update((entry.policy.id, actor) for actor in entry.left)
         if self.is_leading and PARK in cluster.plan.faults:
             cluster.returns += cluster.witness.see_members(self.replication.members)
         cluster.witness.made(node, system=True)

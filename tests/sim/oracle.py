@@ -394,9 +394,10 @@ def shown(node: Node, key: bytes) -> Shown:
     operations = node.operations
     once = _Once(node.engine)
     try:
+        counts = node.engine.collections.counts(node.engine.keyspaces.of(key), key)
         values = _unless_another_type(_values, node, key)
-        members = _unless_another_type(_pages, operations.sets, key)
-        fields = _unless_another_type(_pages, operations.maps, key)
+        members = _unless_another_type(_pages, operations.sets, key) if counts.elements else ()  # the verbs say no more
+        fields = _unless_another_type(_pages, operations.maps, key) if counts.fields else ()
         return Shown(tuple(values), tuple(members), tuple(fields), operations.expiry_of(key))
     finally:
         once.end()

@@ -49,7 +49,7 @@ class Plan:
         return self.hubs + self.edges
 
 
-def draw(seed: int, *, chaos_s: float = 6.0) -> Plan:
+def draw(seed: int, *, chaos_s: float = 5.0) -> Plan:
     """The plan of a seed."""
     rng = Random(f"plan {seed}")
     hubs, edges = rng.choice(((1, 1), (1, 2), (1, 2), (1, 3), (2, 1), (2, 2), (2, 3), (3, 1), (1, 4), (3, 2)))
@@ -64,7 +64,7 @@ def draw(seed: int, *, chaos_s: float = 6.0) -> Plan:
         edges=edges,
         skews_ms=tuple(skews_ms),
         keys=rng.choice((1, 2, 3, 6)),
-        calls_per_s=rng.choice((5.0, 20.0, 60.0)),
+        calls_per_s=rng.choice((5.0, 10.0, 20.0, 20.0, 60.0)),
         delay_us=rng.choice((100, 2_000, 20_000, 150_000)),
         sync_us=rng.choice((100, 1_000, 8_000)),
         faults=tuple(sorted([*rng.sample(FAULTS, count), *([PARK] if seed >= PARKING else [])])),

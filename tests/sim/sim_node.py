@@ -134,8 +134,8 @@ class SimNode:
     def keyspace(self, keyspace_id: int = 0) -> Keyspace:
         """One that the node has not heard of is empty."""
         number = KeyspaceId(keyspace_id)
-        unknown = Keyspace(KeyspacePolicy(id=number, name="?", prefix=b"?"))
-        return self.engine.keyspaces.by_id.get(number, unknown)
+        known = self.engine.keyspaces.by_id.get(number)
+        return Keyspace(KeyspacePolicy(id=number, name="?", prefix=b"?")) if known is None else known
 
     def durable(self, keyspace_id: int = 0) -> dict[Actor, int]:
         """The vector that the node calls durable."""

@@ -57,8 +57,8 @@ class Witness:
         self._held: Final = Held()
         self._seen_by_maker: Final[dict[Dot, Vector]] = {}
         self._durable: Final[dict[tuple[str, KeyspaceId], Vector]] = {}
-        self._checked: Final[dict[tuple[str, KeyspaceId], dict[Actor, Head]]] = {}
-        """The vectors that `check_durable` was last asked about."""
+        self._checked: Final[dict[str, dict[KeyspaceId, dict[Actor, Head]]]] = {}
+        """By node, the vectors that `check_durable` was last asked about."""
         self._judged: Final[dict[tuple[KeyspaceId, Actor, int], bytes]] = {}
         """The bodies of runs that were found to be what their maker made, by their first seqs."""
         self._got: Final[dict[tuple[KeyspaceId, Actor], int]] = {}
@@ -275,11 +275,13 @@ class Witness:
 
     def check_durable(self, node: SimNode) -> None:
         """What is durable never becomes less, and not more than its maker has."""
+        checked, keyspaces = self._checked.setdefault(node.name, {}), node.engine.keyspaces.by_id
         for number, history in self.histories.items():
-            vector = node.keyspace(number).vector
-            if self._checked.get((node.name, number)) == vector:
+            keyspace = keyspaces.get(number)
+            vector = {} if keyspace is None else keyspace.vector
+            if checked.get(number) == vector:
                 continue
-            self._checked[node.name, number] = dict(vector)
+            checked[number] = vector.copy()
             durable = node.durable(number)
             before = self._durable.get((node.name, number), {})
             if (number, node.actor) in self.left and node.keyspace(number).absent:
@@ -352,10 +354,10 @@ class Witness:
     def set_back(self, node: SimNode, nodes: Sequence[SimNode]) -> None:
         """The node is about to lose its disk, and goes on under another actor: of this one is left what others have."""
         self._set_back.add(node.name)
+        self._checked.pop(node.name, None)
         for number in self.histories:
             self._left[number, node.actor] = 1 << 60
             self._durable.pop((node.name, number), None)
-            self._checked.pop((node.name, number), None)
         for (number, actor), left in self._left.items():
             others = [
                 self._durable.get((other.name, number), {})
