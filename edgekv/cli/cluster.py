@@ -30,7 +30,12 @@ LAG_S_MAX: Final = 10.0
 """So is a linked member that has been behind for so long."""
 _MEMBERS: Final = ("NAME", "SITE", "ROLE", "STATE", "ACTOR")
 _LINKS: Final = ("PEER", "SITE", "PHASE", "BEHIND", "FOR", "SENT", "RECEIVED", "CLOCK", "SILENT")
-_CONFLICTS: Final = ("KEYSPACE", "KEY", "FIELD", "KEPT", "BY", "LOST", "BY")
+_CONFLICTS: Final = ("KEYSPACE", "KEY", "FIELD", "KEPT", "WRITTEN BY", "LOST", "WRITTEN BY")
+_CONFLICTS_ARE: Final = (
+    "Of two values that were written to one key without sight of each other, the one with the later stamp is kept, at every node. "
+    "LOST is the other one, which no reader is shown: where it is the right one, write it again. `late`: its writer was parked "
+    "then, and brought it when it came back. This node lists what it is certain of; others list others."
+)
 _EVENTS_SHOWN: Final = 5
 _NO_MEMBERS: Final = (
     "There is no other node yet: a hub founds its cluster when the first one reaches it. "
@@ -84,7 +89,8 @@ def status(output: Output, http: Address, timeout_s: float) -> None:
         click.echo(sentence)
     for each in replication["late_writes"]:
         click.echo(
-            f"{each['name']} brought {each['changes']} changes of {each['keyspace']} when it came back from being parked."
+            f"{each['name']} brought {each['changes']} changes of {each['keyspace']} when it came back from being parked. "
+            f"What it lost by that: edgekv cluster conflicts, with --http of {each['name']}."
         )
     for each in replication["repairs"]["done"][-_EVENTS_SHOWN:]:
         click.echo(
@@ -180,7 +186,8 @@ def lead(force: bool, http: Address, timeout_s: float) -> None:  # noqa: ARG001 
 def conflicts(output: Output, http: Address, timeout_s: float) -> None:
     """Show values that were lost to concurrent writes, since the node started: how many, and the newest with what was kept.
 
-    Each is counted at the nodes to which the winner came first. To keep both, use a keyspace with conflict = "siblings".
+    Each is counted at the nodes to which the winner came first, and what was lost to rows, or brought late, at the node that took or
+    brought it. To keep both values, use a keyspace with conflict = "siblings".
 
     \b
     edgekv cluster conflicts
@@ -188,6 +195,7 @@ def conflicts(output: Output, http: Address, timeout_s: float) -> None:
     """
     with NodeHttp(http, timeout_s) as node:
         found = node.read("/v1/admin/conflicts").json()
+        members = node.read("/v1/status").json().get("replication", {}).get("members", []) if output == "table" else []
     if not isinstance(found.get("conflicts"), list):
         raise Unavailable("the answer has no conflicts: is this the HTTP listener of an EdgeKV node?")
     if output == "json":
@@ -199,7 +207,9 @@ def conflicts(output: Output, http: Address, timeout_s: float) -> None:
     for name, total in found["totals"].items():
         click.echo(f"{name}: {total} lost")
     click.echo()
-    print_table(_CONFLICTS, map(_conflict, found["conflicts"]))
+    names = {member["actor"]: member["name"] for member in members}
+    print_table(_CONFLICTS, [_conflict(each, names) for each in found["conflicts"]])
+    click.echo(f"\n{_CONFLICTS_ARE}")
 
 
 def advice(status: Document) -> list[str]:
@@ -319,17 +329,22 @@ def _link(each: Document) -> tuple[str, ...]:
     )
 
 
-def _conflict(each: Document) -> tuple[str, ...]:
+def _conflict(each: Document, names: dict[str, str]) -> tuple[str, ...]:
     field = from_json(each["field"])
     return (
         each["keyspace"],
         as_cell(from_json(each["key"]) or b""),
         "" if field is None else as_cell(field),
         _version(each["kept"]),
-        each["kept"]["actor"],
+        _writer(each["kept"], names),
         _version(each["discarded"]),
-        each["discarded"]["actor"],
+        _writer(each["discarded"], names),
     )
+
+
+def _writer(version: Document, names: dict[str, str]) -> str:
+    late = ", late" if version["late"] else ""
+    return f"{names.get(version['actor'], version['actor'])}, {_time(version['wall_ms'])}{late}"
 
 
 def _version(version: Document) -> str:

@@ -205,6 +205,7 @@ class Replication:
         self._hearing: Final = SeenHearing(engine=engine, table=self.seen, members=self.members)
         self._seen_at_ms = 0
         self._looked_at_ms = 0
+        engine.conflicts.is_late = self.figures.is_late
         engine.judges_clocks = myself.role == "hub"
         if myself.role != "hub":
             engine.commit.stamp_ms = self._stamp_ms

@@ -27,7 +27,15 @@ from typing import Final
 
 from edgekv.checksum import crc32c
 from edgekv.crdt.joins import join_row
-from edgekv.crdt.operation import SUFFIX_MAP_CLEAR, TAG_ELEMENT, TAG_REGISTER, TAG_SIBLINGS, Row
+from edgekv.crdt.operation import (
+    SUFFIX_MAP_CLEAR,
+    TAG_ELEMENT,
+    TAG_FIELD,
+    TAG_REGISTER,
+    TAG_SIBLINGS,
+    Row,
+    field_of_suffix,
+)
 from edgekv.crdt.register import Cell
 from edgekv.errors import Corruption
 from edgekv.ids import Actor, KeyspaceId, actor_text
@@ -36,6 +44,7 @@ from edgekv.store import layout
 from edgekv.store.applied import Applied, ChainedVector
 from edgekv.store.collection_rows import CollectionRows, StoredRows
 from edgekv.store.lmdb_store import WriteTransaction
+from edgekv.store.lost_values import Lost, LostCells
 from edgekv.store.purge import index_entries
 from edgekv.store.spool import SpoolReader
 from edgekv.store.sweep import sweep_keyspace
@@ -118,6 +127,10 @@ class Folding:
             before.ttl_ms,
         )
 
+    def lost(self) -> Lost | None:
+        """What was lost to concurrent writes with higher stamps, by the end; None: nothing."""
+        return None if self._fold is None else self._fold.lost.lost()
+
     def close(self) -> None:
         """Give the spool back. Idempotent."""
         self._spool.close()
@@ -153,6 +166,7 @@ class Fold:
         self._my_cells_vector: Final = {a: min(seq, unseen.get(a, seq)) for a, seq in self._my_vector.items()}
         self._their_vector: Final = {actor: seq for actor, (seq, _) in spool.head.vector.items()}
         self.joined: Final = joined
+        self.lost: Final = LostCells(keyspace)
         numbers = [transaction.intern(actor) for actor in spool.head.actors]
         self._is_same: Final = numbers == list(range(len(numbers)))
         """The rows of the spool name actors as this store does."""
@@ -268,7 +282,21 @@ class Fold:
 
     def _join(self, row_key: bytes, mine: Row | None, theirs: Row | None) -> Row | None:
         my_vector = self._my_cells_vector if isinstance(mine or theirs, Cell) else self._my_vector
-        return join_row(layout.split(row_key)[2], mine, my_vector, theirs, self._their_vector)
+        joined = join_row(layout.split(row_key)[2], mine, my_vector, theirs, self._their_vector)
+        if isinstance(mine, Cell) and isinstance(theirs, Cell):
+            self._look_for_loss(row_key, mine, theirs, joined)
+        return joined
+
+    def _look_for_loss(self, row_key: bytes, mine: Cell, theirs: Cell, joined: Row | None) -> None:
+        """Whether one of two versions is a value that the other one's writer had not seen, and that nobody is shown."""
+        _, key, suffix = layout.split(row_key)
+        kept, discarded = (mine, theirs) if joined == mine else (theirs, mine)
+        is_value = suffix[0] in (TAG_REGISTER, TAG_FIELD) and discarded.value not in (None, kept.value)
+        seen = self._their_vector.get(mine.actor, 0) >= mine.seq or (
+            self._my_cells_vector.get(theirs.actor, 0) >= theirs.seq
+        )
+        if is_value and not seen:
+            self.lost.add(key, None if suffix[0] == TAG_REGISTER else field_of_suffix(suffix), kept, discarded)
 
     def _is_equal(self, row: bytes, other: bytes) -> bool:
         """Whether a row is the same on both sides; False: it is not, or has to be decoded to tell."""

@@ -484,3 +484,36 @@ def test_one_that_breaks_off_with_late_changes_of_another_that_is_away_can_retur
     come_back(net, relay, hub, here, seconds=60)
     assert state(hub, relay) == "open"
     assert hub.operations.get(b"count") == here.operations.get(b"count") == b"5"
+
+
+def shown(peer: Peer) -> list[tuple[object, ...]]:
+    """What the ledger says: key, what was kept, whether that came late, and the same of what was lost."""
+    found = []
+    for each in peer.engine.conflicts.newest():
+        kept, discarded = each["kept"], each["discarded"]
+        assert isinstance(kept, dict) and isinstance(discarded, dict)
+        found.append((each["key"], kept["value"], kept["late"], discarded["value"], discarded["late"]))
+    return sorted(found)
+
+
+def test_what_became_of_late_values_is_listed_where_they_were_brought(net: Net, make: Make) -> None:
+    hub, away, here = parked(net, make)
+    away.now_ms = hub.now_ms
+    away.operations.set(b"loses", b"late")
+    here.operations.set(b"won", b"earlier")
+    away.operations.delete([b"old"])
+    away.settle()
+    for peer in (hub, away, here):
+        peer.now_ms += 1_000
+    here.operations.set(b"loses", b"later")
+    here.operations.set(b"old", b"written again")
+    away.operations.set(b"won", b"late")
+    away.operations.set(b"alone", b"late")
+    come_back(net, away, hub, here)
+    same(hub, away, here)
+    assert shown(away) == [(b"loses", b"later", False, b"late", True), (b"won", b"late", True, b"earlier", False)]
+    assert away.engine.conflicts.totals == {"default": 2}
+    assert not hub.engine.conflicts.totals and not here.engine.conflicts.totals, "there it is decided already"
+    status = hub.replication.status()["late_writes"]
+    assert isinstance(status, list) and [each["changes"] for each in status] == [4]
+    assert hub.replication.figures.late_changes() == {"default": 4}

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from edgekv.crdt.elements import Clear, Element
 from edgekv.crdt.joins import Rows, Vector, join_rows
-from edgekv.crdt.operation import SUFFIX_REGISTER, SUFFIX_SIBLINGS, Row, element_suffix
+from edgekv.crdt.operation import SUFFIX_EXPIRY, SUFFIX_REGISTER, SUFFIX_SIBLINGS, Row, element_suffix, field_suffix
 from edgekv.crdt.register import Cell
 from edgekv.crdt.siblings import Sibling, Siblings
 from edgekv.errors import Corruption
@@ -264,6 +264,40 @@ def test_equal_rows_are_not_written_again(tmp_path: Path) -> None:
     with target.write() as transaction:
         fold(transaction, transaction.applied(), barrier_of(spool), reader_of(tmp_path), lambda: None)
         assert not transaction.changed
+
+
+def test_values_that_neither_side_had_seen_of_the_other_are_lost_and_told(tmp_path: Path) -> None:
+    """Not those of which one replaced the other, nor deletions, nor what is the same on both sides."""
+    field = field_suffix(b"f")
+
+    def rows(side: Actor, hlc: int) -> dict[bytes, Rows]:
+        name = b"mine" if side == A else b"theirs"
+        return {
+            b"apart": {SUFFIX_REGISTER: Cell(name, hlc, side, 5), field: Cell(name, hlc, side, 6)},
+            b"deleted": {SUFFIX_REGISTER: Cell(None if side == B else name, hlc, side, 7)},
+            b"deletes": {SUFFIX_REGISTER: Cell(None if side == A else name, hlc, side, 7)},
+            b"same": {SUFFIX_REGISTER: Cell(b"same", hlc, side, 8)},
+            b"seen": {SUFFIX_REGISTER: Cell(name, hlc, side, 1 if side == A else 9)},
+            b"x": {SUFFIX_EXPIRY: Cell(b"", hlc, side, 9, 1_000 * hlc)},
+        }
+
+    mine = store_of(tmp_path / "mine", rows(A, 30), {A: 9, B: 1})
+    theirs = store_of(tmp_path / "theirs", rows(B, 31), {A: 1, B: 9}, strangers=1)
+    spool = spool_of(theirs, tmp_path / "spool")
+    folding = Folding(mine.applied().lsn, barrier_of(spool), SpoolReader(tmp_path / "spool"))
+    with mine.write() as transaction:
+        applied = folding.step(transaction, transaction.applied(), lambda: None, rows_max=99)
+        assert applied is not None
+        transaction.put_applied(applied)
+    lost = folding.lost()
+    assert lost is not None and (lost.keyspace, lost.total) == (KEYSPACE, 3)
+    assert [(each.key, each.field) for each in lost.newest] == [(b"apart", None), (b"apart", b"f"), (b"deleted", None)]
+    kept, discarded = lost.newest[0].kept, lost.newest[0].discarded
+    assert (kept.value, kept.actor, kept.seq) == (b"theirs", B, 5)
+    assert (discarded.value, discarded.actor, discarded.seq) == (b"mine", A, 5)
+    folding.close()
+    for store in (mine, theirs):
+        store.close()
 
 
 def test_histories_of_one_actor_that_differ_are_corruption() -> None:

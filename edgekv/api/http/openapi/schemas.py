@@ -4,8 +4,8 @@ from typing import Final
 
 from edgekv.api.http.openapi.reference import Part, ref
 from edgekv.config import TTL_S_MAX
-from edgekv.engine.conflicts import CONFLICTS_KEPT, VALUE_BYTES_SHOWN
 from edgekv.limits import CONTEXT_CHARS_MAX, KEY_BYTES_MAX, SESSION_TOKEN_CHARS_MAX
+from edgekv.store.lost_values import LOST_KEPT, VALUE_BYTES_SHOWN
 
 _BASE64: Final = "([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?"
 
@@ -237,7 +237,7 @@ SCHEMAS: Final[Part] = {
                 "type": "array",
                 "items": ref("schemas", "Conflict"),
                 "description": "The newest first.",
-                "maxItems": CONFLICTS_KEPT,
+                "maxItems": LOST_KEPT,
             },
         },
         "required": ["totals", "conflicts"],
@@ -268,8 +268,12 @@ SCHEMAS: Final[Part] = {
             "value_bytes": {"type": "integer", "minimum": 0},
             "actor": {"type": "string", "description": "Who wrote it: the actor of a node, as status shows it."},
             "wall_ms": {"type": "integer", "minimum": 0, "description": "When, by its stamp."},
+            "late": {
+                "type": "boolean",
+                "description": "Its writer was parked then, and brought it when it came back.",
+            },
         },
-        "required": ["value", "value_bytes", "actor", "wall_ms"],
+        "required": ["value", "value_bytes", "actor", "wall_ms", "late"],
         "additionalProperties": False,
     },
     "Cursor": {"type": ["string", "null"], "description": "Of the next page; null: this is the last one."},
