@@ -335,8 +335,7 @@ def _conflict(each: Document, names: dict[str, str]) -> tuple[str, ...]:
         each["keyspace"],
         as_cell(from_json(each["key"]) or b""),
         "" if field is None else as_cell(field),
-        _version(each["kept"]),
-        _writer(each["kept"], names),
+        *(("(nothing)", "") if each["kept"] is None else (_version(each["kept"]), _writer(each["kept"], names))),
         _version(each["discarded"]),
         _writer(each["discarded"], names),
     )

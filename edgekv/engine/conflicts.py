@@ -8,6 +8,8 @@ which the winner came first, and at no other.
 Where rows come instead of changes, both sides' vectors tell: of two values that neither side had seen of the other, one is lost, and
 that is counted where they meet. So it is for what comes late (`is_late`): its fate is decided at the node that brings it.
 
+Where late values are dropped (``late_write = "drop"``), those are listed too, with what is there instead, which may be nothing.
+
 A deletion that loses discards no value, and two equal values discard none. Siblings, sets and counters keep all that is written.
 """
 
@@ -58,7 +60,7 @@ class Conflicts:
                 "keyspace": keyspace,
                 "key": value.key,
                 "field": value.field,
-                "kept": self._shown(keyspace, value.kept),
+                "kept": None if value.kept is None else self._shown(keyspace, value.kept),
                 "discarded": self._shown(keyspace, value.discarded),
             }
             for keyspace, value in reversed(self._newest)

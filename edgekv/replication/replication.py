@@ -206,6 +206,7 @@ class Replication:
         self._seen_at_ms = 0
         self._looked_at_ms = 0
         engine.conflicts.is_late = self.figures.is_late
+        engine.flips.dropped = self._returning.dropped
         engine.judges_clocks = myself.role == "hub"
         if myself.role != "hub":
             engine.commit.stamp_ms = self._stamp_ms

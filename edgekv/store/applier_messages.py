@@ -5,7 +5,7 @@ Both ways msgpack behind a u32 length (little-endian):
     request    [lsn, nil | [wall_ms, nil | {keyspace: [cut, need, parked]}, [keyspace that is dropped, ...]]]
     response   ["opened"]
                ["applied", lsn, previous_lsn, reusable_bytes, reserved, cleared, nil | lost]
-                lost: [keyspace, total, [[key, nil | field, kept, discarded], ...]], each of both as in store/lost_values.py
+                lost: [keyspace, total, [[key, nil | field, nil | kept, discarded], ...]], each of both as in store/lost_values.py
                ["failed", text, disk_full]
 
 Both ends are of one release: the node starts its applier itself, so there is no version in here.
@@ -92,7 +92,10 @@ def parse_response(message: list[object]) -> Opened | Progress | Failed:
 
 def _lost(fields: Any) -> Lost:
     keyspace, total, newest = fields
-    values = (LostValue(key, field, _version(kept), _version(discarded)) for key, field, kept, discarded in newest)
+    values = (
+        LostValue(key, field, None if kept is None else _version(kept), _version(discarded))
+        for key, field, kept, discarded in newest
+    )
     return Lost(keyspace, total, tuple(values))
 
 

@@ -33,7 +33,8 @@ class LostValue(NamedTuple):
     key: bytes
     field: bytes | None
     """None: the key's register."""
-    kept: Version
+    kept: Version | None
+    """None: nothing; the other one came late, and was dropped."""
     discarded: Version
 
 
@@ -54,7 +55,7 @@ class LostCells:
         self._total = 0
         self._newest: Final[deque[LostValue]] = deque(maxlen=LOST_KEPT)
 
-    def add(self, key: bytes, field: bytes | None, kept: Cell, discarded: Cell) -> None:
+    def add(self, key: bytes, field: bytes | None, kept: Cell | None, discarded: Cell) -> None:
         """One more."""
         self._total += 1
         self._newest.append(lost_value(key, field, kept, discarded))
@@ -64,10 +65,11 @@ class LostCells:
         return Lost(self._keyspace, self._total, tuple(self._newest)) if self._total else None
 
 
-def lost_value(key: bytes, field: bytes | None, kept: Cell, discarded: Cell) -> LostValue:
+def lost_value(key: bytes, field: bytes | None, kept: Cell | None, discarded: Cell) -> LostValue:
     """With names and values cut."""
     shown = None if field is None else field[:VALUE_BYTES_SHOWN]
-    return LostValue(key[:VALUE_BYTES_SHOWN], shown, _version(kept), _version(discarded))
+    kept_version = None if kept is None else _version(kept)
+    return LostValue(key[:VALUE_BYTES_SHOWN], shown, kept_version, _version(discarded))
 
 
 def _version(cell: Cell) -> Version:

@@ -26,9 +26,9 @@ def asked(peer: Peer) -> list[dict[int, int]]:
     return heard
 
 
-def alone_in_the_future(net: Net, make: Make, **options: int) -> tuple[Peer, Peer, Peer]:
+def alone_in_the_future(net: Net, make: Make, *, max_offline_ms: int = 0) -> tuple[Peer, Peer, Peer]:
     """A hub, an edge that is cut off with a clock that is more than a year ahead, and an edge that is linked."""
-    hub, (edge, other), _ = cluster(net, make, **options)
+    hub, (edge, other), _ = cluster(net, make, max_offline_ms=max_offline_ms)
     for key in (b"old", b"doomed", b"both"):
         hub.operations.set(key, b"from before")
     edge.operations.sets.add(b"set", [b"a", b"b"])

@@ -26,7 +26,9 @@ CUTS = st.dictionaries(
 DROPPED = st.frozensets(st.integers(0, 2**32 - 1), max_size=2)
 REQUESTS = st.tuples(U63, st.none() | st.builds(Stable, U63, st.none() | CUTS, DROPPED))
 VERSIONS = st.builds(Version, st.none() | st.binary(max_size=3), U63, ACTORS, U63, U63)
-LOST_VALUES = st.builds(LostValue, st.binary(max_size=3), st.none() | st.binary(max_size=3), VERSIONS, VERSIONS)
+LOST_VALUES = st.builds(
+    LostValue, st.binary(max_size=3), st.none() | st.binary(max_size=3), st.none() | VERSIONS, VERSIONS
+)
 LOST = st.builds(Lost, U63, U63, st.lists(LOST_VALUES, max_size=2).map(tuple))
 RESPONSES = st.one_of(
     st.just(Opened()),
