@@ -115,6 +115,16 @@ class Checkpoints:
             self._ttl_frame, self._ttl_frame_ms = self._commit.filling, ttl_ms
             self._commit.mark(pack_ttl(ttl_ms))
 
+    def follow(self, stable: Stable) -> None:
+        """Purge by this STABLE, once this node's own TTL time has durably reached its wall: what is gone must look expired here.
+
+        That of a member has, since the wall is the least that any of them said. One that is about to be a member, or is back with an
+        older disk, may know of the STABLE first.
+        """
+        self.learn_ttl(stable.wall_ms)
+        if self.ttl_durable_ms >= stable.wall_ms:
+            self.stable = stable
+
     @property
     def purged_ms(self) -> int:
         """What has expired by then may be purged already."""

@@ -153,7 +153,8 @@ class Membership:
                 if link.phase == "data":
                     self._links.close(link, "this node is parked: it exchanges no data until it is a member again")
         engine.checkpoints.lone = self._founder and all(m.node == self._self.node for m in members.members.values())
-        engine.checkpoints.stable = None if members.announced is None else members.announced.stable
+        if members.announced is not None and engine.admission.read_only is None:
+            engine.checkpoints.follow(members.announced.stable)
         self._forget_acks()
         for link in self._links:
             actor = link.peer.actor if link.peer is not None else None

@@ -12,6 +12,7 @@ from edgekv.config import KeyspaceConfig
 from edgekv.errors import ClockTooFarAhead, EdgeKVError, Forked, PeerFault, WrongType
 from edgekv.ids import Actor, KeyspaceId
 from edgekv.limits import CLOCK_AHEAD_MS_MAX
+from edgekv.store.applied import Stable
 from edgekv.wal.record import Changes, pack_columns, pack_operations
 from tests.unit.node.inline_node import START_MS, InlineNode
 
@@ -221,6 +222,17 @@ def test_what_was_folded_in_is_kept_over_a_restart(node: InlineNode) -> None:
     assert node.engine.keyspaces.of(b"k").hlc >= future
     assert node.engine.ttl_now_ms() >= START_MS + 7_000_000
     assert node.engine.checkpoints.ttl_durable_ms >= START_MS + 7_000_000
+
+
+def test_nothing_is_purged_by_a_stable_before_the_nodes_own_time_has_durably_come_to_its_wall(node: InlineNode) -> None:
+    stable = Stable(START_MS + 9_000_000, {})
+    checkpoints = node.engine.checkpoints
+    checkpoints.follow(stable)
+    assert node.engine.ttl_now_ms() >= stable.wall_ms, "readers are shown what has expired by then no more"
+    assert checkpoints.stable is None
+    node.settle()
+    checkpoints.follow(stable)
+    assert checkpoints.stable is stable
 
 
 Verb = Callable[[InlineNode, Random], object]
