@@ -272,7 +272,7 @@ def advice(status: Document) -> list[str]:
 def _refused_stamps(refusal: Document) -> str:
     stamps_s, clock_s = refusal["stamps_ahead_ms"] / 1000, refusal["clock_ahead_ms"] / 1000
     what = (
-        f"{refusal['by']} takes nothing from this node: what was written here is stamped {_duration(stamps_s)} ahead of its clock. "
+        f"{refusal['by']} takes no changes of this node: what was written here is stamped {_duration(stamps_s)} ahead of its clock. "
         "Nothing is lost, and this node goes on serving its users. "
     )
     if abs(clock_s) <= CLOCK_AHEAD_MS_MAX / 1000:

@@ -253,10 +253,6 @@ class Engine:
             self.commit.mark(pack_hlcs(higher))
         self.checkpoints.learn_ttl(ttl_ms)
 
-    def stamps_max(self) -> dict[int, int]:
-        """By keyspace the highest stamp of other nodes that is taken now."""
-        return {keyspace.id: self._hlc_max(keyspace) for keyspace in self.keyspaces.all}
-
     def _hlc_max(self, keyspace: Keyspace) -> int:
         if not self.judges_clocks:
             return HLC_FOLD_MAX - 1

@@ -50,6 +50,8 @@ class Link:
         self.sent_ms = now_ms
         self.heard_ms = now_ms
         self.clock: Final = PeerClock()
+        self.is_judged = False
+        """Whether this node has looked what its own stamps are by this peer's clock (replication/wrong_clock.py)."""
         self.skew_ms = 0
         """The peer's wall clock less this node's, when it last spoke, the way between them included."""
         self.unacknowledged = 0

@@ -7,7 +7,7 @@ still leave.
 from collections.abc import Callable, Iterator
 from typing import Final, Protocol
 
-from edgekv.errors import ClockTooFarAhead, EdgeKVError
+from edgekv.errors import EdgeKVError
 from edgekv.replication.figures import Figures
 from edgekv.replication.link import Link
 from edgekv.replication.messages import Message, Refused, pack_message
@@ -40,8 +40,6 @@ class LinkTable:
     ) -> None:
         self.judge: Callable[[Link, EdgeKVError], EdgeKVError] = lambda link, error: error
         """Set once: what a peer is told of an error (copies.py)."""
-        self.stamps_max: Callable[[], dict[int, int]] = dict
-        """Set once: what a peer is told that stamps too far ahead."""
         self.by_number: Final = by_number
         self._transport: Final = transport
         self._figures: Final = figures
@@ -70,8 +68,7 @@ class LinkTable:
         error = self.judge(link, error)
         self.note(link, str(error))
         if link.number in self.by_number:
-            stamps_max = self.stamps_max() if isinstance(error, ClockTooFarAhead) else {}
-            self.send(link, Refused(error.code, str(error), stamps_max))
+            self.send(link, Refused(error.code, str(error)))
         self.close(link, str(error), told=True)
 
     def close(self, link: Link, reason: str, *, told: bool = False) -> None:

@@ -131,8 +131,10 @@ class Replication:
             engine=engine, members=self.members, holdings=self._holdings, links=table, actor=myself.actor
         )
         self.copies: Final = Copies(self.links, myself.node)
-        table.judge, table.stamps_max = self.copies.judge, engine.stamps_max
-        self.wrong_clock: Final = WrongClock(engine, say=table.say, now_ms=now_ms, monotonic_ms=monotonic_ms)
+        table.judge = self.copies.judge
+        self.wrong_clock: Final = WrongClock(
+            engine, self.members, say=table.say, now_ms=now_ms, monotonic_ms=monotonic_ms
+        )
         self.repairs: Final = Repairs(engine=engine, store=store, links=table, now_ms=now_ms, monotonic_ms=monotonic_ms)
         self.row_sync: Final = RowSync(
             engine=engine,
@@ -369,12 +371,12 @@ class Replication:
     # -- messages
 
     def _take(self, link: Link, message: Message) -> None:  # noqa: PLR0912 - one arm for each kind of message
+        self.wrong_clock.look(link)
         if isinstance(message, Hello):
             self._greeted(link, message)
         elif isinstance(message, Refused):
             self._table.note(link, f"refused this node: {message.sentence}")
             self.copies.refused(link, message)
-            self.wrong_clock.refused(link, message)
             self._table.close(link, message.sentence, told=True)
         elif isinstance(message, Join):
             self._asked_to_join(link)
@@ -415,6 +417,7 @@ class Replication:
             return
         link.peer, link.skew_ms = hello, hello.wall_ms - self._now_ms()
         self._read_clock(link, hello.wall_ms, None)
+        self.wrong_clock.look(link)
         self._streams.begin(link, hello)
         self._subscriptions.tell(link)
         self.leader.heard_hello(hello)
