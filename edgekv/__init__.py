@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from edgekv import sync
+    from edgekv.client.answers import Values
     from edgekv.client.asynchronous import Client, Session, connect
-    from edgekv.client.commands import Codec, Values
+    from edgekv.client.commands import Codec
     from edgekv.client.watch import WatchEvent
     from edgekv.embedded import open  # noqa: A004 - as gzip.open
     from edgekv.errors import (
@@ -50,7 +51,7 @@ _HOMES: Final = {
     "Session": "edgekv.client.asynchronous",
     "connect": "edgekv.client.asynchronous",
     "Codec": "edgekv.client.commands",
-    "Values": "edgekv.client.commands",
+    "Values": "edgekv.client.answers",
     "WatchEvent": "edgekv.client.watch",
     "open": "edgekv.embedded",
     **dict.fromkeys(_ERRORS, "edgekv.errors"),

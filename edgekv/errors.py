@@ -111,7 +111,7 @@ class SessionBehind(Unavailable):
 
 
 class ReadOnly(Unavailable):
-    """The node started read-only: corruption was found or the reserve could not be made."""
+    """The node takes no writes before it is started again, or not even then: something is damaged, or there is no reserve."""
 
     code = "read-only"
 

@@ -72,6 +72,7 @@ APPLIER_LOG_BYTES_MAX: Final = 1 * MIB  # what the child's stderr may have grown
 SPOOL_BLOCK_BYTES: Final = 256 * KIB  # of rows under one CRC
 SPOOL_SLICE_ROWS: Final = 5_000  # written between two looks at the event loop: 10 ms
 FOLD_TRANSACTION_ROWS_MAX: Final = 50_000  # of both sides, joined in one commit: the log's syncs wait behind its 10 MB
+FOLD_TRIES_MAX: Final = 8  # of an applier that fails at the same rows each time, about 25 s: then the node is read-only
 SPOOL_SLICE_BYTES: Final = 4 * MIB
 
 # Clients.
@@ -93,6 +94,10 @@ SLICE_MS: Final = 5  # KEYS, DBSIZE, RANDOMKEY give the loop back after this lon
 # Links to other nodes (net/).
 PEER_FRAME_BYTES_MAX: Final = 48 * MIB  # of a message, also before it is compressed: any change fits twice
 PEER_COMPRESSED_BYTES_MIN: Final = 256  # smaller messages are sent as they are; a row of JSON alone loses a quarter
+PEER_TURN_BYTES: Final = (
+    512 * KIB
+)  # of messages that one connection hands over in a turn of the loop: changes take 5 ms
+PEER_TURN_MESSAGE_BYTES: Final = 8 * KIB  # what each of them counts for besides
 PEER_CONNECTIONS_MAX: Final = 1_000  # that others may open here
 PEER_OUTPUT_BYTES_MAX: Final = 2 * PEER_FRAME_BYTES_MAX  # not taken by the other side; above it its link is closed
 PEER_DEAD_MS: Final = 5_000  # without a sign of life a link is closed
@@ -160,6 +165,9 @@ PEER_MESSAGE_BYTES: Final = 256 * KIB  # where a message of changes ends
 PEER_MESSAGES_AT_ONCE: Final = 4  # that one link sends in a turn of the loop
 PEER_ACK_BYTES: Final = 128 * KIB  # taken in, after which the peer is told although nothing is durable yet
 PEER_VERDICT_MS_MAX: Final = 30_000  # in which a hub whose HELLO was not taken has to say what it makes of this node
+HEARSAY_MS: Final = 10_000  # for so long a hub tells a peer that has asked who else has its changes
+HEARSAY_PAUSE_MS: Final = 10  # between two of these messages
+HEARSAY_MEMBERS_MAX: Final = 64  # that one of them tells of
 PEER_HEARTBEAT_MS: Final = 1_000
 CLOCK_READ_MS: Final = 10_000  # between two readings of a peer's clock with their round trip
 LINKS_LOOK_MS: Final = 1_000  # between two looks at who is a member, what is settled, and how far all are
@@ -171,6 +179,7 @@ PART_WRITE_BACK_BYTES: Final = (
 )  # of a spool that came in, per step of its check: 20 MB/s, and nearly all by its end
 # Without a byte of the rows that a peer sends, its link is closed, and they are asked for again.
 SYNC_SILENCE_MS: Final = 60_000
+SYNC_LOG_BYTES_MAX: Final = 4 * GIB  # of log that stays for row syncs under way, whatever `wal.retain_bytes` is
 # That a peer named and this node knows nothing of; above it its link is closed.
 SEEN_WAITING_ENTRIES_MAX: Final = 1 << 16
 VECTOR_ENTRIES_MAX: Final = 1 << 18  # of all vectors of one message: 26 keyspaces of 10,000 actors; parsed 66 MB

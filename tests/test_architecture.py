@@ -40,6 +40,7 @@ LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 # What reads no clock, rolls no die and touches no device; it leans on nothing that does.
 PURE = [
     "client.calls",
+    "client.answers",
     "client.commands",
     "client.route",
     "client.terms",

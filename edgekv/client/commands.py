@@ -9,10 +9,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from inspect import Parameter, signature
-from typing import Final, Generic, NamedTuple, Self, TypeVar, cast, get_args
+from typing import Final, Generic, NamedTuple, Self, TypeVar, get_args
 
-from edgekv.client.wire import BrokenConversation, Words
-from edgekv.errors import InvalidRequest, WrongType
+from edgekv.client import answers
+from edgekv.client.answers import Values
+from edgekv.client.wire import Words
+from edgekv.errors import InvalidRequest
 
 T_co = TypeVar("T_co", covariant=True)
 V = TypeVar("V")
@@ -60,135 +62,42 @@ class Codec(NamedTuple, Generic[V]):
 PLAIN: Final[Codec[bytes]] = Codec(lambda value: value, lambda value: value)
 
 
-# -- reading answers
+PING: Final = Kind("ping", answers.nothing, writes=False)
+PUT: Final = Kind("put", answers.nothing, writes=True)
+GET: Final = Kind("get", answers.optional, writes=False)
+GET_MANY: Final = Kind("get_many", answers.optional_values, writes=False)
+PUT_MANY: Final = Kind("put_many", answers.nothing, writes=True)
+DELETE: Final = Kind("delete", answers.integer, writes=True)
+EXISTS: Final = Kind("exists", answers.integer, writes=False)
+EXPIRE: Final = Kind("expire", answers.truth, writes=True)
+PERSIST: Final = Kind("persist", answers.truth, writes=True)
+TTL: Final = Kind("ttl", answers.seconds, writes=False)
+APPEND: Final = Kind("append", answers.integer, writes=True, repeat=Repeat.BY_ID)
+SCAN: Final = Kind("scan", answers.page, writes=False)
+BATCH: Final = Kind("batch", answers.several, writes=True, repeat=Repeat.BY_ID)
 
+COUNTER_ADD: Final = Kind("counter.add", answers.integer, writes=True, repeat=Repeat.BY_ID)
+COUNTER_GET: Final = Kind("counter.get", answers.number, writes=False)
+COUNTER_RESET: Final = Kind("counter.reset", answers.nothing, writes=True)
 
-def _unexpected(reply: object) -> BrokenConversation:
-    return BrokenConversation(f"a {type(reply).__name__} is not the answer to what was asked")
+SET_ADD: Final = Kind("set.add", answers.integer, writes=True)
+SET_REMOVE: Final = Kind("set.remove", answers.integer, writes=True)
+SET_CONTAINS: Final = Kind("set.contains", answers.truth, writes=False)
+SET_CONTAINS_EACH: Final = Kind("set.contains_each", answers.truths, writes=False)
+SET_MEMBERS: Final = Kind("set.members", answers.members, writes=False)
+SET_LEN: Final = Kind("set.len", answers.integer, writes=False)
 
+SIBLINGS_GET: Final = Kind("siblings.get", answers.concurrent, writes=False)
+SIBLINGS_PUT: Final = Kind("siblings.put", answers.nothing, writes=True, repeat=Repeat.BY_ID)
+SIBLINGS_DELETE: Final = Kind("siblings.delete", answers.integer, writes=True)
 
-def _nothing(reply: object) -> None:
-    """OK, or whatever stands for it."""
-
-
-def _bytes(reply: object) -> bytes | None:
-    if reply is None or type(reply) is bytes:
-        return reply
-    raise _unexpected(reply)
-
-
-def _integer(reply: object) -> int:
-    if type(reply) is int:
-        return reply
-    raise _unexpected(reply)
-
-
-def _truth(reply: object) -> bool:
-    return bool(_integer(reply))
-
-
-def _truths(reply: object) -> list[bool]:
-    return [_truth(item) for item in _list(reply)]
-
-
-def _list(reply: object) -> list[object]:
-    if type(reply) is list:
-        return reply
-    raise _unexpected(reply)
-
-
-def _optional_values(reply: object) -> list[bytes | None]:
-    return [_bytes(item) for item in _list(reply)]
-
-
-def _values(reply: object) -> list[bytes]:
-    values = _list(reply)
-    if all(type(value) is bytes for value in values):
-        return cast("list[bytes]", values)
-    raise _unexpected(reply)
-
-
-def _members(reply: object) -> set[bytes]:
-    return set(_values(reply))
-
-
-def _items(reply: object) -> dict[bytes, bytes]:
-    if type(reply) is dict and all(type(key) is type(value) is bytes for key, value in reply.items()):
-        return reply
-    raise _unexpected(reply)
-
-
-def _number(reply: object) -> int:
-    """A counter's value: decimal digits, nothing for 0."""
-    value = _bytes(reply)
-    try:
-        return int(value or b"0")
-    except ValueError:
-        raise WrongType("the key holds a value that is no integer. Read it with db.get().") from None
-
-
-def _seconds(reply: object) -> float | None:
-    ms = _integer(reply)
-    return ms / _MS_PER_S if ms >= 0 else None
-
-
-def _page(reply: object) -> tuple[int, list[bytes]]:
-    match reply:
-        case [bytes(cursor), list(keys)] if cursor.isdigit():
-            return int(cursor), _values(keys)
-    raise _unexpected(reply)
-
-
-class Values(NamedTuple):
-    """The concurrent values of a key, the one that `get` would show first; none: it holds none. ``context`` says which they are."""
-
-    values: list[bytes]
-    context: str
-
-
-def _concurrent(reply: object) -> Values:
-    match reply:
-        case [bytes(context), list(values)]:
-            return Values(_values(values), context.decode())
-    raise _unexpected(reply)
-
-
-PING: Final = Kind("ping", _nothing, writes=False)
-PUT: Final = Kind("put", _nothing, writes=True)
-GET: Final = Kind("get", _bytes, writes=False)
-GET_MANY: Final = Kind("get_many", _optional_values, writes=False)
-PUT_MANY: Final = Kind("put_many", _nothing, writes=True)
-DELETE: Final = Kind("delete", _integer, writes=True)
-EXISTS: Final = Kind("exists", _integer, writes=False)
-EXPIRE: Final = Kind("expire", _truth, writes=True)
-PERSIST: Final = Kind("persist", _truth, writes=True)
-TTL: Final = Kind("ttl", _seconds, writes=False)
-APPEND: Final = Kind("append", _integer, writes=True, repeat=Repeat.BY_ID)
-SCAN: Final = Kind("scan", _page, writes=False)
-BATCH: Final = Kind("batch", _list, writes=True, repeat=Repeat.BY_ID)
-
-COUNTER_ADD: Final = Kind("counter.add", _integer, writes=True, repeat=Repeat.BY_ID)
-COUNTER_GET: Final = Kind("counter.get", _number, writes=False)
-COUNTER_RESET: Final = Kind("counter.reset", _nothing, writes=True)
-
-SET_ADD: Final = Kind("set.add", _integer, writes=True)
-SET_REMOVE: Final = Kind("set.remove", _integer, writes=True)
-SET_CONTAINS: Final = Kind("set.contains", _truth, writes=False)
-SET_CONTAINS_EACH: Final = Kind("set.contains_each", _truths, writes=False)
-SET_MEMBERS: Final = Kind("set.members", _members, writes=False)
-SET_LEN: Final = Kind("set.len", _integer, writes=False)
-
-SIBLINGS_GET: Final = Kind("siblings.get", _concurrent, writes=False)
-SIBLINGS_PUT: Final = Kind("siblings.put", _nothing, writes=True, repeat=Repeat.BY_ID)
-SIBLINGS_DELETE: Final = Kind("siblings.delete", _integer, writes=True)
-
-MAP_PUT: Final = Kind("map.put", _nothing, writes=True)
-MAP_GET: Final = Kind("map.get", _bytes, writes=False)
-MAP_ADD: Final = Kind("map.add", _integer, writes=True, repeat=Repeat.BY_ID)
-MAP_REMOVE: Final = Kind("map.remove", _integer, writes=True)
-MAP_CONTAINS: Final = Kind("map.contains", _truth, writes=False)
-MAP_ITEMS: Final = Kind("map.items", _items, writes=False)
-MAP_LEN: Final = Kind("map.len", _integer, writes=False)
+MAP_PUT: Final = Kind("map.put", answers.nothing, writes=True)
+MAP_GET: Final = Kind("map.get", answers.optional, writes=False)
+MAP_ADD: Final = Kind("map.add", answers.integer, writes=True, repeat=Repeat.BY_ID)
+MAP_REMOVE: Final = Kind("map.remove", answers.integer, writes=True)
+MAP_CONTAINS: Final = Kind("map.contains", answers.truth, writes=False)
+MAP_ITEMS: Final = Kind("map.items", answers.items, writes=False)
+MAP_LEN: Final = Kind("map.len", answers.integer, writes=False)
 
 
 # -- arguments
@@ -470,7 +379,7 @@ class Slot(NamedTuple, Generic[V]):
         decode = self.codec.decode
 
         def read(reply: object) -> V | None:
-            value = _bytes(reply)
+            value = answers.optional(reply)
             return None if value is None else decode(value)
 
         return Command((b"GET", self.key), Kind("register.get", read, writes=False))

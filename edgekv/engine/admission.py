@@ -58,14 +58,23 @@ class Admission:
             )
 
     def update(self, *, unapplied_bytes: int, log_has_room: bool) -> None:
-        """Judge the bounds; call the callbacks when room is back. On a full disk nobody waits: room may never come."""
+        """Judge the bounds; call the callbacks when room is back. On a full disk, or of a read-only node, nobody waits: room may never
+        come.
+        """
         cap = self._memory_bytes
+        refused = self.disk_full or self.read_only is not None
         if self.blocked:
-            if self.disk_full or (unapplied_bytes < cap * _RESUME and log_has_room):
+            if refused or (unapplied_bytes < cap * _RESUME and log_has_room):
                 self._open()
-        elif not self.disk_full and (unapplied_bytes >= cap or not log_has_room):
+        elif not refused and (unapplied_bytes >= cap or not log_has_room):
             self.blocked = True
             self.blocks_total += 1
+
+    def refuse(self, error: EdgeKVError) -> None:
+        """The node takes no writes any more before it is started again; who waits for room is told so."""
+        self.read_only = error
+        if self.blocked:
+            self._open()
 
     def _open(self) -> None:
         self.blocked = False

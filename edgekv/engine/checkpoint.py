@@ -23,6 +23,8 @@ from edgekv.store.applied import Progress, Stable
 from edgekv.store.memtable import Memtable
 from edgekv.wal.record import Checkpoint, KeyspaceState, pack_checkpoint, pack_ttl
 
+NOTHING_HELD: Final = 1 << 64
+"""Above every LSN."""
 _PURGE_INTERVAL_MS: Final = 60_000
 _PURGE_HURRY_MS: Final = 3_000
 """On a full disk, where what has expired is the room that writers wait for."""
@@ -73,6 +75,8 @@ class Checkpoints:
         """Keyspaces of which the applier is to delete everything (engine/drop.py)."""
         self.heads_joined: Callable[[Keyspace], Mapping[Actor, Head]] = lambda keyspace: {}
         """Set once by the engine: the vector of a BARRIER that is in the log, and not yet in the keyspace's vector."""
+        self.held_lsn: Callable[[], int] = lambda: NOTHING_HELD
+        """Set once by replication: from where on the log has to stay although it is applied."""
         self.ttl_ms = 0
         """TTL time as logged: what the applier may purge by."""
         self._ttl_frame: Frame | None = None
@@ -169,7 +173,7 @@ class Checkpoints:
         self._memtable.applied(lsn)
         if not self.hidden:
             self._show(cleared=progress.cleared)
-        self._recycle(Lsn(progress.previous_lsn))
+        self._recycle(Lsn(min(progress.previous_lsn, self.held_lsn())))
         self.grown()
 
     def _show(self, *, cleared: bool) -> None:

@@ -24,7 +24,7 @@ from edgekv.engine.reads import Reads
 from edgekv.engine.recovery import Replay
 from edgekv.engine.runs import Runs
 from edgekv.engine.tail import Tail
-from edgekv.errors import LogFailed
+from edgekv.errors import EdgeKVError, LogFailed, Unavailable
 from edgekv.ids import Actor, KeyspaceId, Lsn, Vector, actor_text
 from edgekv.limits import CLOCK_AHEAD_MS_MAX, HLC_FOLD_MAX, RESERVE_SEGMENTS, RESTART_SEGMENTS
 from edgekv.store.applied import ChainedVector, Progress, Stable
@@ -49,6 +49,8 @@ class Log(LogState, Protocol):
 
     @property
     def room_bytes(self) -> int: ...
+
+    def bytes_from(self, lsn: int) -> int: ...
 
 
 class Effects(Protocol):
@@ -232,6 +234,23 @@ class Engine:
             failed=failed,
             unseen=unseen or {},
         )
+
+    def cannot_join(self, tries: int, reason: str) -> EdgeKVError:
+        """The applier has failed so often at the rows of a spool, at last for this ``reason``: no more writes, and why."""
+        keyspace = self.flips.joining
+        assert keyspace is not None
+        error = Unavailable(
+            f"the rows of keyspace {keyspace.name!r} that another node sent cannot be joined with its own, after {tries} tries "
+            f"({reason.rstrip('.')}). Reads go on with the rows of before, and what was written here goes on to other nodes. Wait "
+            "until they have it (`edgekv cluster status`), then start the node again, which tries once more; if that fails as well, "
+            "let it join with an empty directory."
+        )
+        self.admission.refuse(error)
+        return error
+
+    def log_bytes_from(self, lsn: int) -> int:
+        """What the log takes of the disk from an LSN on."""
+        return self._log.bytes_from(lsn)
 
     def create(self, policy: KeyspacePolicy) -> Keyspace:
         """One more keyspace. What was written below its prefix is misplaced from now on. ConfigError: see `Keyspaces.add`."""

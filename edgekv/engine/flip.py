@@ -17,6 +17,9 @@ Clients read and write all the time: the old rows before step 5, the joined ones
 A crash before the BARRIER is durable leaves the keyspace as it was, and a spool that nobody counts on. After it the node's next start
 carries out the fold, and then all that the log has behind it, before anything is served (`Node.recover`): what step 5 would show.
 
+A fold that fails again and again has no way back: what clients wrote since is stamped and logged behind the BARRIER. The node goes
+read-only then, in the state of before (`Engine.cannot_join`).
+
 Invariants
 - Own changes of the keyspace that the log has before its BARRIER are joined by the applier; those behind it have stamps above all
   stored ones of either side, and dots above all that the spool knows of this node.
@@ -39,7 +42,8 @@ from edgekv.errors import ClockTooFarAhead, Forked, Unavailable
 from edgekv.ids import Actor, Vector, actor_text
 from edgekv.limits import REBASE_AT_ONCE_MAX, REBASE_STEPS_MAX
 from edgekv.store.applied import ChainedVector, Progress
-from edgekv.store.lmdb_store import LmdbStore, Reading
+from edgekv.store.lmdb_store import LmdbStore
+from edgekv.store.lmdb_transactions import Reading
 from edgekv.store.memtable import Memtable
 from edgekv.wal.record import Barrier, Changes, Repair, pack_barrier
 
@@ -113,6 +117,14 @@ class Flips:
     def is_busy(self) -> bool:
         """Whether rows are taken over, or wait for that."""
         return self._flip is not None or bool(self._waiting)
+
+    @property
+    def joining(self) -> Keyspace | None:
+        """The one whose rows are what the applier has to join next, before anything else."""
+        flip = self._flip
+        if flip is None or flip.frame is None or not flip.closed:
+            return None
+        return flip.asked.keyspace if self._checkpoints.applied_lsn == flip.frame.end_lsn - 1 else None
 
     def holds(self, runs: Iterable[Changes]) -> bool:
         """Whether any of these runs of other actors has to wait."""

@@ -6,6 +6,9 @@ replication does:
 
 - *Greeting.* Replication hears of a connection when the other side's preface is there. Who sends none within PEER_DEAD_MS is dropped,
   and has been told nothing but this side's preface.
+- *Input.* In one turn of the loop a connection hands over messages of PEER_TURN_BYTES, and the one with which it has so many; what
+  came beyond waits for the next turn, and nothing more is read meanwhile. uvloop reads as long as there is something, and a piece of a
+  few KiB may be a MiB when it is decompressed: on a fast link clients of this node would wait for all of it.
 - *Output.* Who takes nothing for PEER_DEAD_MS while more is waiting than the transport likes to hold is dropped; progress, however
   slow, is enough. So is who has PEER_OUTPUT_BYTES_MAX waiting. The buffer is the connection's own: nobody else waits for it.
 - *End.* `close` sends what was handed over, then a FIN, and reads on without looking until the other side ends it too: bytes that came
@@ -15,11 +18,11 @@ replication does:
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Final, Protocol, cast
 
 from edgekv.errors import FormatUnknown, PeerFault
-from edgekv.limits import PEER_DEAD_MS, PEER_OUTPUT_BYTES_MAX
+from edgekv.limits import PEER_DEAD_MS, PEER_OUTPUT_BYTES_MAX, PEER_TURN_BYTES, PEER_TURN_MESSAGE_BYTES
 from edgekv.net.endpoint import place, prepare
 from edgekv.net.frame import PREFACE, Decoder, Framing
 
@@ -75,6 +78,10 @@ class Connection(asyncio.Protocol):
         self._deadline: asyncio.TimerHandle | None = None
         """Of the greeting, the output, or the end: it waits for one of them at a time."""
         self._written = 0
+        self._arrived: Iterator[bytes] | None = None
+        """Messages that wait for the next turn; nothing is read then."""
+        self._taken_bytes = 0
+        """In this turn."""
         self.outgoing: Final = outgoing
         self.number = 0
         """Replication's name for it; 0: it has not heard of it."""
@@ -103,22 +110,50 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self.ended.done():
             return
-        messages = 0
+        assert self._arrived is None, "reading is paused"
+        before = self._taken_bytes
+        self._take(self._decoder.feed(data))
+        if self._decoder.greeted and not self.ended.done():
+            self._greet()
+            if self._taken_bytes == before:
+                self._links.host.heard(self.number)
+
+    def _take(self, arrived: Iterator[bytes]) -> None:
+        """Hand over what has arrived, as much of it as this turn may; the rest waits, and reading with it."""
+        reading, self._arrived = self._arrived is None, arrived
         try:
-            for message in self._decoder.feed(data):
+            for message in arrived:
                 self._greet()
                 self._links.host.received(self.number, message)
-                messages += 1
                 if self.ended.done():
+                    return
+                if self._count(len(message)):
+                    if reading:
+                        self._transport.pause_reading()
                     return
         except (PeerFault, FormatUnknown) as error:
             self._links.complain(self, f"the link with {self.place} ends: {error}")
             self.close(str(error))
             return
-        if self._decoder.greeted:
-            self._greet()
-            if not messages:
-                self._links.host.heard(self.number)
+        self._arrived = None
+        if not reading:
+            self._read_on()
+
+    def _count(self, size: int) -> bool:
+        """A message of this turn; whether it was the last one."""
+        if not self._taken_bytes:
+            self._loop.call_soon(self._next_turn)
+        self._taken_bytes += size + PEER_TURN_MESSAGE_BYTES
+        return self._taken_bytes >= PEER_TURN_BYTES
+
+    def _next_turn(self) -> None:
+        self._taken_bytes = 0
+        if self._arrived is not None:
+            self._take(self._arrived)
+
+    def _read_on(self) -> None:
+        if not self._transport.is_closing():
+            self._transport.resume_reading()
 
     def _greet(self) -> None:
         if not self.number:
@@ -187,6 +222,9 @@ class Connection(asyncio.Protocol):
     def _end(self, reason: str) -> None:
         if not self.ended.done():
             self.ended.set_result(reason)
+            if self._arrived is not None:
+                self._arrived = None
+                self._read_on()  # to see the end
 
     def _taken(self) -> int:
         return self._written - self._transport.get_write_buffer_size()

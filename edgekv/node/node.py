@@ -54,6 +54,10 @@ class NoLog:
         """There is none."""
         return False
 
+    def bytes_from(self, _lsn: int) -> int:
+        """Nothing of it is used up."""
+        return 0
+
 
 class Node:
     """A recovered node."""

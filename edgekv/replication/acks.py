@@ -1,13 +1,15 @@
 """Acknowledgements of other nodes: which of this node's own changes they have durably, and who waits for that.
 
-Links feed it: `met` with the vectors of a HELLO, `heard` with those of each ACK or SEEN. Interfaces ask it: `covered_by` for RESP's
+Links feed it: `met` with the vectors of a HELLO, `holds` with that of a HOLDS, `heard` with those of each ACK; of nodes that are not
+linked `heard_of`, with what hubs say of them (hearsay.py). Interfaces ask it: `covered_by` for RESP's
 WAIT, `wait` for replies that leave when another node of the site, or a hub, has what was written. Only this node's own actor matters
 here, because only own changes are acknowledged to clients; so what is kept is a number per other node and keyspace.
 
 Invariants
 ----------
 - *Never too much.* A node counts for a position only while the last thing it said covers it. A node that comes back restored says less
-  in its HELLO, and `met` takes back what it had said before.
+  in its HELLO, and `met` takes back what it had said before. What is said of an incarnation that is not the newest one known counts
+  for nothing: that one may have lost it.
 - *Once.* The callback of a wait is called exactly once: with True when it is met, with False at its deadline, at `expire_all`, and at
   once when ACK_WAITERS_MAX wait already; unless it is `cancel`led before.
 - *Cost.* An acknowledgement looks at the waits that it may end and at no others: each keyspace has a heap by sequence number for each
@@ -39,6 +41,8 @@ class Peer(NamedTuple):
     name: str
     site: str
     role: str
+    actor: Actor = Actor(b"")
+    """Its incarnation; empty: unknown."""
 
 
 class Want(NamedTuple):
@@ -92,6 +96,10 @@ class Acks:
         self._heaps: Final[dict[Want, dict[KeyspaceId, list[_Entry]]]] = {}
         self._deadlines: list[_Entry] = []
         self._open = 0
+        self._open_for_any = 0
+        """Of those, the ones that any node may end, not hubs alone."""
+        self.asked: Callable[[], None] = lambda: None
+        """Set once by replication: somebody waits whom any node may help, and hubs know of more nodes than are linked."""
         self._entries = 0
         """In all heaps by sequence number."""
         self._entries_swept = 0
@@ -108,6 +116,19 @@ class Acks:
             for keyspace, vector in vectors.items():
                 self.heard(peer, keyspace, vector)
 
+    def holds(self, peer: Peer, keyspace: KeyspaceId, vector: Mapping[Actor, int]) -> None:
+        """A node has a keyspace now, or anew: what it had said of it before is forgotten."""
+        if self._knows(peer):
+            self._seqs[peer.node].pop(keyspace, None)
+            self.heard(peer, keyspace, vector)
+
+    def heard_of(self, peer: Peer, keyspace: KeyspaceId, seq: int) -> None:
+        """A hub says that an incarnation of a node has this durably, of this node's own changes."""
+        self.renewed(peer.node, peer.actor)
+        known = self._peers.get(peer.node)
+        if known is None or known.actor == peer.actor:
+            self.heard(peer, keyspace, {self._actor: seq})
+
     def heard(self, peer: Peer, keyspace: KeyspaceId, vector: Mapping[Actor, int]) -> None:
         """A node has this durably, as it says. A vector that is older than another from the same link changes nothing."""
         if self._knows(peer):
@@ -123,6 +144,12 @@ class Acks:
         self._peers[peer.node] = peer
         self._seqs.setdefault(peer.node, {})
         return True
+
+    def renewed(self, node: bytes, actor: Actor) -> None:
+        """A node is a member as this incarnation: what an older one had counts no more."""
+        known = self._peers.get(node)
+        if known is not None and known.actor < actor:
+            self.met(known._replace(actor=actor), {})
 
     def forget(self, node: bytes) -> None:
         """A node is no member any more."""
@@ -147,6 +174,11 @@ class Acks:
             "hub": Want(1, role=HUB),
         }[level]
 
+    @property
+    def wait_for_any(self) -> bool:
+        """Whether anybody waits whom any node may help."""
+        return self._open_for_any > 0
+
     def is_met(self, positions: Positions, want: Want) -> bool:
         """Whether enough nodes have it."""
         return want.nodes <= 0 or sum(map(want.counts, self.covered_by(positions))) >= want.nodes
@@ -163,18 +195,21 @@ class Acks:
             wait.end(False)
         else:
             self._open += 1
+            self._open_for_any += want.role is None
             self._arrivals += 1
             for keyspace, seq in positions.items():
                 self._push(keyspace, (seq, self._arrivals, wait))
             if deadline_ms is not None:
                 heappush(self._deadlines, (deadline_ms, self._arrivals, wait))
+            if want.role is None:
+                self.asked()
         return wait
 
     def cancel(self, wait: Wait) -> None:
         """Whoever waited is gone: no call back."""
         if not wait.ended:
             wait.callback = None
-            self._open -= 1
+            self._closed_one(wait)
 
     def tick(self, now_ms: int) -> None:
         """End what is due. About ten times a second, so a deadline may be met that much late."""
@@ -223,8 +258,12 @@ class Acks:
 
     def _end(self, wait: Wait, *, met: bool) -> None:
         if not wait.ended:
-            self._open -= 1
+            self._closed_one(wait)
             wait.end(met)
+
+    def _closed_one(self, wait: Wait) -> None:
+        self._open -= 1
+        self._open_for_any -= wait.want.role is None
 
     def _push(self, keyspace: KeyspaceId, entry: _Entry) -> None:
         heappush(self._heaps.setdefault(entry[2].want, {}).setdefault(keyspace, []), entry)

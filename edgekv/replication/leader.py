@@ -32,10 +32,10 @@ from edgekv.replication.members import (
     pack_silences,
 )
 from edgekv.replication.messages import Applicant, Hello, Return
-from edgekv.replication.readmission import brought, has_brought, opened, undelivered
+from edgekv.replication.readmission import brought, opened, owed, undelivered
 from edgekv.replication.seen import SeenTable
 from edgekv.replication.silence import Silence
-from edgekv.replication.stability import compute_stable, settled_heads
+from edgekv.replication.stability import compute_stable, raised, settled_heads
 from edgekv.store.applied import Stable
 
 STABLE_INTERVAL_MS: Final = 5_000
@@ -135,9 +135,9 @@ class Leader:
         return True
 
     def returned(self, message: Return) -> bool:
-        """A member says how its return stands; whether it is a member again by that."""
+        """A member says how its return stands; whether it is a member again by that. What it said of an earlier one does not count."""
         member = self._members.members.get(message.actor)
-        if member is None or member.state != "returning":
+        if member is None or member.state != "returning" or member.revision != message.revision:
             return False
         self._silence.heard(member.actor)
         if not message.whole:
@@ -233,12 +233,13 @@ class Leader:
     def _park(self, own: Mapping[int, Vector]) -> None:
         parked, row = self._silence.look(self._self.node)
         changed = [self._changed(member, "closed", {}, parked=True) for member in parked]
+        owing = owed(self._members, own)
         for member in self._members.members.values():
             if self._silence.silent_ms(member.actor) < RETURN_LEASE_MS or member in parked:
                 continue
             if member.state == "returning":
                 changed.append(replace(self._changed(member, "settled", member.heads), need={}))
-            elif member.state == "open" and not has_brought(member, own):
+            elif member.state == "open" and member.revision in owing:
                 changed.append(self._changed(member, "closed", {}, parked=True))
         entries = [self._entry(member) for member in changed]
         if row is not None:
@@ -262,6 +263,8 @@ class Leader:
             members.counts,
         )
         last = members.announced
+        if stable is not None and last is not None:
+            stable = raised(stable, last.stable)
         if stable is not None and (last is None or _says_more(stable, last.stable)):
             announced = Announced(number=1 if last is None else last.number + 1, stable=stable)
             row = pack_announced(announced)

@@ -30,6 +30,19 @@ class SeenWords:
         """SEENs that came and name what is not known here."""
 
 
+class Hearsay:
+    """What other members have of the peer's changes, on one link (replication/hearsay.py)."""
+
+    def __init__(self) -> None:
+        self.asked_ms: int | None = None
+        """When this node asked the peer last."""
+        self.until_ms = -1
+        """For how long the peer wants to be told."""
+        self.owed: Final[dict[Actor, dict[int, int]]] = {}
+        """By member what the peer has not been told yet."""
+        self.told_ms = 0
+
+
 class Link:
     """State of one link. replication/replication.py moves it."""
 
@@ -39,19 +52,14 @@ class Link:
         self.outgoing: Final = outgoing
         self.phase: Phase = "greeting"
         self.peer: Hello | None = None
-        self.name = ""
-        """Of the other node, as it says; empty before that."""
         self.sender: Sender | None = None
-        self.node, self.role = b"", ""
-        """The peer's, as it says in its HELLO, whatever comes of it."""
+        self.name, self.node, self.role = "", b"", ""
+        """The peer's, as it says in its HELLO, whatever comes of it; empty before that."""
         self.untaken_ms: int | None = None
         """When its HELLO came, if it was not taken and the peer has to say why."""
         self.since_ms: Final = wall_ms
-        self.sent_ms = now_ms
-        self.heard_ms = now_ms
+        self.sent_ms = self.heard_ms = now_ms
         self.clock: Final = PeerClock()
-        self.is_judged = False
-        """Whether this node has looked what its own stamps are by this peer's clock (replication/wrong_clock.py)."""
         self.skew_ms = 0
         """The peer's wall clock less this node's, when it last spoke, the way between them included."""
         self.unacknowledged = 0
@@ -61,30 +69,34 @@ class Link:
         self.inbox: Final[deque[tuple[list[Changes], int]]] = deque()
         """Runs that came and wait for room in the engine, by message, with what each counts."""
         self.inbox_bytes = 0
-        self.taken_bytes = 0
-        self.acked_bytes = 0
-        """Of taken_bytes, as told to the peer."""
+        self.taken_bytes = self.acked_bytes = 0
+        """And how many of them the peer was told of."""
         self.undurable: Final[dict[tuple[int, Actor], int]] = {}
         """By keyspace and actor the last seq that came here and is not acknowledged yet."""
         self.acknowledged: Final[dict[int, dict[Actor, int]]] = {}
         """By keyspace what the peer said it has durably, in its HELLO and since."""
         self.seens: Final = SeenWords()
+        self.hearsay: Final = Hearsay()
         self.told: Final[set[int]] = set()
         """The keyspaces of which the peer was told what this node has, by HELLO or HOLDS."""
+        self.passed_by: Final[set[int]] = set()
+        """The keyspaces of which something came while they were not held here: the peer believes that this node has it."""
         self.offered: Final[dict[int, bytes]] = {}
-        """By keyspace the spool that was offered here (replication/row_sync.py)."""
+        """By keyspace the spool that was offered here (replication/row_source.py)."""
         self.wanted: Final[dict[int, tuple[bytes, int]]] = {}
         """By keyspace the spool that the peer wants, and from which offset on."""
         # By keyspace what rows have to cover that the peer has asked for as one that returns; None: it has not.
         self.need: dict[int, Vector] | None = None
+        self.return_revision = 0
+        """Of meta, that began the return for which the peer is given rows here; 0: for none."""
         self.asked: Final[set[int]] = set()
         """Keyspaces whose rows the peer asked for although it has all changes (replication/repairs.py)."""
+        self.rows_sent = False
+        """The peer has taken rows in, and has not caught up since with what the log has behind them."""
         self.deferred: Final[dict[int, SyncOffer]] = {}
         """By keyspace what the peer has offered and this node takes in later."""
-        self.received_bytes = 0
-        self.sent_bytes_total = 0
-        self.received_changes = 0
-        self.sent_changes = 0
+        self.received_bytes = self.sent_bytes_total = 0
+        self.received_changes = self.sent_changes = 0
 
     @property
     def is_up(self) -> bool:

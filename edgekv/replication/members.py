@@ -10,9 +10,10 @@ keyspace's, so every node knows a prefix of them; the *revision* of a node is th
                            "ttl_ms", "parked", "need": {keyspace: [[actor, seq], ...]}, "late": {keyspace: [[first, last], ...]}}
                            ``state`` is open, closed (no data is exchanged with it any more), settled (nothing of it is on its way
                            any more) or returning (replication/returning.py); ``parked``: it was closed as its node was silent, or by
-                           an operator who wants it back, and may come back; ``revision`` is the one that gave it this state;
-                           ``hlcs`` and ``ttl_ms`` are the leader's when it was admitted: it stamps above them; ``need``: of one that
-                           returns, what rows that it takes have to cover; ``late``: ranges of its changes that travel as rows only
+                           an operator who wants it back, and may come back; ``revision`` is the one that gave it this state
+                           (or, of a settled one, its last late range); ``hlcs`` and ``ttl_ms`` are the leader's when it was
+                           admitted: it stamps above them; ``need``: of one that returns, what rows that it takes have to cover;
+                           ``late``: ranges of its changes that travel as rows only
     _meta/keyspace/<id>    replication/keyspace_list.py
     _meta/stable           {"number", "wall_ms", "cuts": {keyspace: [cut, need, [parked actor, ...]]}}
                            the newest STABLE (replication/stability.py)

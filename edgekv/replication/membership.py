@@ -153,16 +153,21 @@ class Membership:
                 if link.phase == "data":
                     self._links.close(link, "this node is parked: it exchanges no data until it is a member again")
         engine.checkpoints.lone = self._founder and all(m.node == self._self.node for m in members.members.values())
-        if members.announced is not None and engine.admission.read_only is None:
-            engine.checkpoints.follow(members.announced.stable)
+        self._follow_stable()
         self._forget_acks()
+        self._judge_links()
+
+    def _judge_links(self) -> None:
+        """Whether those at the other ends may still be there, by what they are now."""
+        members = self._members
         for link in self._links:
             actor = link.peer.actor if link.peer is not None else None
             member = members.members.get(actor) if actor is not None else None
             if member is not None and link.peer is not None and member.state == "open" and link.phase == "meta":
                 self.apply(link, link.peer)  # it may not be what it says
             elif member is not None and member.state == "returning":
-                continue
+                if link.phase == "data" and link.return_revision != member.revision:
+                    self._links.close(link, "the peer returns anew, and needs other rows")
             elif member is not None and member.state != "open":
                 if member.parked and link.phase == "meta":
                     continue  # it is told so, and that it may come back
@@ -170,11 +175,26 @@ class Membership:
                     link, f"{actor_text(member.actor)} is closed: it was removed, or goes on as another incarnation"
                 )
 
+    def _follow_stable(self) -> None:
+        """What may be forgotten: as soon as expiries are judged by its time here, too.
+
+        Of members that is so already. One that is parked, whose clock may be behind, would forget values before their end.
+        """
+        announced, checkpoints = self._members.announced, self._engine.checkpoints
+        if announced is None:
+            checkpoints.stable = None
+            return
+        if self._engine.admission.read_only is None:
+            checkpoints.follow(announced.stable)
+
     def _forget_acks(self) -> None:
         """Of nodes that are no members any more, linked or not."""
         members = self._members.members.values()
         for node in {m.node for m in members if m.state != "open"} - {m.node for m in members if m.state == "open"}:
             self._acks.forget(node)
+        for member in members:
+            if member.state == "open":
+                self._acks.renewed(member.node, member.actor)
 
     def returned(self, message: Return) -> None:
         """A parked member says how its return stands: for the leader."""

@@ -24,12 +24,16 @@
                 the rows are in; the log from this vector on is wanted
     SYNC_GONE   [14, keyspace, spool]
                 this spool is not there any more; if the receiver still needs rows, another one is offered
-    RETURN      [17, actor, whole, {keyspace: [[actor, seq], ...]}]
+    RETURN      [17, actor, revision, whole, {keyspace: [[actor, seq], ...]}]
                 a parked member comes back (replication/returning.py): it wants rows, or has them all and says how far what is late
                 reaches. Hubs pass it on to the leader
     SYNC_ASK    [16, keyspace]
                 a repair (replication/repairs.py): offer rows although the receiver has all changes. SYNC_GONE with a spool of zeros
                 says that the rows here are damaged
+    WHO_HAS     [18]                                somebody at the sender waits for other nodes to have its changes: a hub tells it
+                for a while who has them (replication/hearsay.py)
+    OTHERS_HAVE [19, [[actor, {keyspace: seq}], ...]]
+                how much of the receiver's own changes these other members have durably; what moved since the last one
     HOLDS       [15, {keyspace: [[actor, seq, chain], ...]}]
                 what the sender holds besides, since a keyspace was created or its site was added to one
     JOIN        [12, name, site, role]              the only message of a node that has no cluster yet
@@ -67,6 +71,8 @@ SYNC_GONE: Final = 14
 RETURN: Final = 17
 SYNC_ASK: Final = 16
 HOLDS: Final = 15
+WHO_HAS: Final = 18
+OTHERS_HAVE: Final = 19
 
 SPOOL_ID_BYTES: Final = 8
 NO_SPOOL: Final = bytes(SPOOL_ID_BYTES)
@@ -197,6 +203,8 @@ class Return(NamedTuple):
     """A member that was parked comes back."""
 
     actor: Actor
+    revision: int
+    """Of meta, that began this return."""
     whole: bool
     """Whether it has all rows; False: it wants some."""
     late: dict[int, Vector]
@@ -213,6 +221,16 @@ class Holds(NamedTuple):
     """What the peer has of keyspaces that its HELLO does not name."""
 
     vectors: dict[int, ChainedVector]
+
+
+class WhoHas(NamedTuple):
+    """Tell who else has the peer's changes."""
+
+
+class OthersHave(NamedTuple):
+    """By member how much it has of the changes of whoever is told, by keyspace."""
+
+    members: dict[Actor, dict[int, int]]
 
 
 class Join(NamedTuple):
@@ -246,6 +264,8 @@ Message = (
     | Return
     | SyncAsk
     | Holds
+    | WhoHas
+    | OthersHave
     | Join
     | Welcome
 )
@@ -280,11 +300,15 @@ def pack_message(message: Message) -> bytes:  # noqa: PLR0912 - one arm for each
         case SyncGone():
             return pack([SYNC_GONE, *message])
         case Return():
-            return pack([RETURN, message.actor, message.whole, _vector_lists(message.late)])
+            return pack([RETURN, *message[:3], _vector_lists(message.late)])
         case SyncAsk():
             return pack([SYNC_ASK, *message])
         case Holds(vectors):
             return pack([HOLDS, {keyspace: _chained_list(vector) for keyspace, vector in vectors.items()}])
+        case WhoHas():
+            return pack([WHO_HAS])
+        case OthersHave(members):
+            return pack([OTHERS_HAVE, list(members.items())])
         case Join():
             return pack([JOIN, *message])
         case Welcome():
@@ -338,12 +362,21 @@ def _parse(fields: Any) -> Message | None:  # noqa: PLR0912 - one arm for each r
             return SyncDone(_number(keyspace), _chained(vector))
         case [14, int(keyspace), bytes(spool)]:
             return SyncGone(_number(keyspace), _spool(spool))
-        case [17, bytes(actor), bool(whole), dict(late)]:
-            return Return(_actor(actor), whole, _vectors(late))
+        case [17, bytes(actor), int(revision), bool(whole), dict(late)]:
+            return Return(_actor(actor), _number(revision), whole, _vectors(late))
         case [16, int(keyspace)]:
             return SyncAsk(_number(keyspace))
         case [15, dict(vectors)]:
             return Holds({_number(keyspace): _chained(vector) for keyspace, vector in vectors.items()})
+        case [18]:
+            return WhoHas()
+        case [19, list(members)]:
+            return OthersHave(
+                {
+                    _actor(actor): {_number(keyspace): _number(seq) for keyspace, seq in seqs.items()}
+                    for actor, seqs in _bounded(dict(members)).items()
+                }
+            )
         case [12, str(name), str(site), str(role)]:
             return Join(_text(name), _text(site), _role(role))
         case [13, bytes(cluster), list(keyspaces)] if all(isinstance(entry, dict) for entry in keyspaces):

@@ -31,6 +31,12 @@ def has_brought(member: Member, own: Mapping[int, Vector]) -> bool:
     return True
 
 
+def owed(members: Members, own: Mapping[int, Vector]) -> set[int]:
+    """The revisions at which members were opened that the leader lacks something late of, their own or of others."""
+    here = [member for member in members.members.values() if member.state in ("open", "settled")]
+    return {member.revision for member in here if not has_brought(member, own)}
+
+
 def undelivered(members: Members, own: Mapping[int, Vector]) -> list[Member]:
     """Settled members of which changes were to be brought by one that is being settled as well: they end at what the leader has."""
     found = [
@@ -42,7 +48,10 @@ def undelivered(members: Members, own: Mapping[int, Vector]) -> list[Member]:
 
 
 def opened(members: Members, member: Member, late: Mapping[int, Vector], revision: int) -> list[Member]:
-    """What becomes of a returning member that has taken the rows in, and of others whose late changes it brings."""
+    """What becomes of a returning member that has taken the rows in, and of others whose late changes it brings.
+
+    Those get its revision: so who is to deliver them is known.
+    """
     changed: dict[Actor, Member] = {
         earlier.actor: replace(earlier, parked=False) for earlier in members.of_node(member.node) if earlier.parked
     }
@@ -55,7 +64,7 @@ def opened(members: Members, member: Member, late: Mapping[int, Vector], revisio
             if seq >= first:
                 ranges = [*known.late.get(keyspace, []), [first, seq]]
                 heads = {**known.heads, keyspace: seq}
-                changed[actor] = replace(known, heads=heads, late={**known.late, keyspace: ranges})
+                changed[actor] = replace(known, revision=revision, heads=heads, late={**known.late, keyspace: ranges})
     known = changed.get(member.actor, member)
     changed[member.actor] = replace(known, state="open", revision=revision, heads={}, need={}, parked=False)
     return list(changed.values())

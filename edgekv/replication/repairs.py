@@ -1,7 +1,7 @@
 """What an operator had mended: rows that differ between nodes which have the same changes (`edgekv cluster repair`).
 
 The node whose rows are to be mended is asked, with the name of a node that it is linked to. It asks that one for a spool of the
-keyspace (SYNC_ASK), takes it in as it does any (row_sync.py), and has the applier put its rows in the place of the own ones, or add
+keyspace (SYNC_ASK), takes it in as it does any (row_intake.py), and has the applier put its rows in the place of the own ones, or add
 them (store/repair.py). Rows are exchanged at one vector only: when a change came between, nothing is done, and the operator is told.
 
 One at a time. A crash before the record of it is durable leaves nothing done; after it the next start carries it out.

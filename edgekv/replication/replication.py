@@ -30,6 +30,7 @@ from edgekv.replication.acks import HUB, Acks
 from edgekv.replication.copies import Copies
 from edgekv.replication.figures import Figures
 from edgekv.replication.greeting import Greeting
+from edgekv.replication.hearsay import Hearsay
 from edgekv.replication.holdings import Holdings
 from edgekv.replication.keyspace_orders import KeyspaceOrders
 from edgekv.replication.leader import Leader
@@ -47,22 +48,23 @@ from edgekv.replication.messages import (
     Holds,
     Join,
     Message,
+    OthersHave,
     Refused,
     Return,
     Runs,
     SeenList,
     SyncAsk,
     SyncDone,
-    SyncGone,
     SyncOffer,
     SyncPiece,
     SyncWant,
     Welcome,
+    WhoHas,
     parse,
 )
 from edgekv.replication.repairs import Repairs
 from edgekv.replication.returning import Returning
-from edgekv.replication.row_sync import RowSync
+from edgekv.replication.row_sync import RowSync, SyncMessage
 from edgekv.replication.seen import SeenTable
 from edgekv.replication.seen_hearing import SeenHearing
 from edgekv.replication.seen_telling import SeenTelling
@@ -141,16 +143,13 @@ class Replication:
             store=store,
             source=source,
             folder=folder,
-            floors=self._holdings.floors,
-            send=table.send,
-            refuse=table.refuse,
-            note=table.say,
+            holdings=self._holdings,
+            links=table,
             repairs=self.repairs,
+            returning=self._returning,
+            check_late=self._check_late,
             entropy=entropy,
             now_ms=monotonic_ms,
-            took=self._returning.took_rows,
-            unseen=self._returning.unseen,
-            check_late=self._check_late,
         )
         self._subscriptions: Final = Subscriptions(
             engine=engine,
@@ -184,6 +183,17 @@ class Replication:
             now_ms=now_ms,
             rolled_back=rolled_back,
         )
+        self._hearsay: Final = Hearsay(
+            engine=engine,
+            acks=acks,
+            table=self.seen,
+            members=self.members,
+            holdings=self._holdings,
+            links=table,
+            myself=myself,
+            now_ms=monotonic_ms,
+        )
+        acks.asked = self._hearsay.ask
         self._streams: Final = Streams(
             engine=engine,
             source=source,
@@ -191,9 +201,10 @@ class Replication:
             members=self.members,
             membership=self.membership,
             holdings=self._holdings,
-            row_sync=self.row_sync,
+            row_source=self.row_sync.source,
             links=table,
             acks=acks,
+            hearsay=self._hearsay,
             kick=kick,
         )
         self._telling: Final = SeenTelling(
@@ -204,11 +215,14 @@ class Replication:
             links=table,
             actor=myself.actor,
         )
-        self._hearing: Final = SeenHearing(engine=engine, table=self.seen, members=self.members)
+        self._hearing: Final = SeenHearing(
+            engine=engine, table=self.seen, members=self.members, heard=self._hearsay.heard_of
+        )
         self._seen_at_ms = 0
         self._looked_at_ms = 0
         engine.conflicts.is_late = self.figures.is_late
         engine.flips.dropped = self._returning.dropped
+        engine.checkpoints.held_lsn = self.row_sync.source.held_lsn
         engine.judges_clocks = myself.role == "hub"
         if myself.role != "hub":
             engine.commit.stamp_ms = self._stamp_ms
@@ -267,6 +281,7 @@ class Replication:
         now, monotonic = self._now_ms(), self._monotonic_ms()
         self.work()
         self.repairs.look()
+        self._hearsay.tick()
         for link in self._table:
             if monotonic - link.heard_ms > PEER_DEAD_MS:
                 self._table.close(link, f"the peer has said nothing for {PEER_DEAD_MS // 1000} s")
@@ -388,12 +403,14 @@ class Replication:
             self._streams.came(link, message.runs)
         elif isinstance(message, Ack):
             self._streams.acknowledged(link, message)
-        elif isinstance(message, SyncOffer | SyncWant | SyncPiece | SyncDone | SyncGone | SyncAsk):
+        elif isinstance(message, SyncMessage):
             self._sync(link, message)
         elif isinstance(message, SeenList | Holds):
             self._heard(link, message)
         elif isinstance(message, Admit):
             self._asked_to_admit(link, message)
+        elif isinstance(message, WhoHas | OthersHave):
+            self._hearsay.take(link, message)
         elif isinstance(message, Return):
             self._asked_to_return(link, message)
         elif isinstance(message, Heartbeat):
@@ -447,7 +464,7 @@ class Replication:
         self.membership.returned(message)
         self._streams.pump(link)
 
-    def _sync(self, link: Link, message: SyncOffer | SyncWant | SyncPiece | SyncDone | SyncGone | SyncAsk) -> None:
+    def _sync(self, link: Link, message: SyncMessage) -> None:
         """Rows instead of changes (row_sync.py)."""
         keyspace = self._engine.keyspaces.by_id.get(KeyspaceId(message.keyspace))
         assert link.peer is not None and link.sender is not None
@@ -467,20 +484,12 @@ class Replication:
             for actor, (seq, _) in message.vector.items():
                 # Else it is offered its own rows, behind their BARRIER.
                 link.sender.peer_has(message.keyspace, actor, seq)
-            self.row_sync.offered(link, message)
-        elif isinstance(message, SyncPiece):
-            self.row_sync.piece(link, message)
+        self.row_sync.take(link, message)
+        if isinstance(message, SyncPiece):
             self._streams.acknowledge(link)
-        elif isinstance(message, SyncWant):
-            self.row_sync.wanted(link, message)
+        elif isinstance(message, SyncWant | SyncAsk):
             self._streams.pump(link)
-        elif isinstance(message, SyncAsk):
-            self.row_sync.asked(link, message.keyspace)
-            self._streams.pump(link)
-        elif isinstance(message, SyncGone):
-            self.row_sync.gone(link, message)
-        else:
-            self.row_sync.done(link, message)
+        elif isinstance(message, SyncDone):
             vector = {actor: seq for actor, (seq, _) in message.vector.items()}
             self._streams.resume(link, message.keyspace, vector)
 

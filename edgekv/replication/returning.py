@@ -91,7 +91,7 @@ class Returning:
         whole = all(covers(durable.get(keyspace, {}), vector) for keyspace, vector in late.items()) and (
             not (late or any(map(self.unseen, keyspaces))) or keyspaces <= self._joined
         )
-        message = Return(self._actor, whole, late if whole else {})
+        message = Return(self._actor, me.revision, whole, late if whole else {})
         for link in self._links:
             peer = link.peer if link.is_up else None
             if peer is not None and peer.role == "hub" and self._members.is_open(peer.actor):

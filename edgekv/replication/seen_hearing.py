@@ -7,11 +7,12 @@
   asked before it counts (replication/seen.py).
 """
 
+from collections.abc import Callable
 from typing import Final
 
 from edgekv.engine.engine import Engine
 from edgekv.errors import PeerFault
-from edgekv.ids import Actor, KeyspaceId, actor_text
+from edgekv.ids import Actor, KeyspaceId, Vector, actor_text
 from edgekv.limits import SEEN_WAITING_ENTRIES_MAX
 from edgekv.replication.link import Link
 from edgekv.replication.members import Member, Members
@@ -22,10 +23,14 @@ from edgekv.replication.seen import SeenTable
 class SeenHearing:
     """Of one node."""
 
-    def __init__(self, *, engine: Engine, table: SeenTable, members: Members) -> None:
+    def __init__(
+        self, *, engine: Engine, table: SeenTable, members: Members, heard: Callable[[Actor, int, Vector], None]
+    ) -> None:
+        """``heard``: a member has this of a keyspace."""
         self._engine: Final = engine
         self._table: Final = table
         self._members: Final = members
+        self._heard: Final = heard
 
     def heard(self, link: Link, said: list[Seen]) -> None:
         """A peer says what members have seen. PeerFault: it has no business to, or says too much that nobody can make sense of."""
@@ -55,6 +60,8 @@ class SeenHearing:
                 waiting.append(seen)
             else:
                 self._table.hear(seen)
+                for keyspace, vector in seen.vectors.items():
+                    self._heard(seen.actor, keyspace, vector)
         link.seens.waiting[:] = waiting
 
     def _is_over(self, seen: Seen, member: Member) -> bool:

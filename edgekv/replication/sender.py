@@ -98,6 +98,16 @@ class Sender:
         return runs
 
     @property
+    def lsn(self) -> int | None:
+        """What it has to read next; None: it has no place in the log."""
+        return None if self._cursor is None else self._cursor.lsn
+
+    @property
+    def lags(self) -> bool:
+        """Whether it is so far back that it reads files."""
+        return self._cursor is not None and self._cursor.lags(self._engine.commit.durable_lsn)
+
+    @property
     def at_end(self) -> bool:
         """Whether the peer has been sent all that is durable."""
         return not self._found and self._cursor is not None and self._cursor.lsn >= self._engine.commit.durable_lsn

@@ -12,6 +12,9 @@ and commits it as an entry of meta on the very revision that it was computed fro
 has said SEEN at a revision that knows the closing and the leader covers all of those: what of it is beyond is nowhere else, but
 perhaps at others that are closed and not settled, so all of those are settled at once.
 
+A cut never falls, though a member comes that has seen little: what an earlier one let go may go for ever, since whoever came later
+stamps above it. Session tokens leave out what any earlier cut covers (node/session.py).
+
 Nothing here has a state; replication/leader.py calls it. The rules were found by breaking others with a model: see decision 0014.
 """
 
@@ -45,6 +48,21 @@ def compute_stable(
         vectors = {m.actor: seen[m.actor].vectors.setdefault(keyspace, {}) for m in counted if holds(m, keyspace)}
         cuts[keyspace] = Cut(table.lowest.of(keyspace, vectors), dict(need), parked)
     return Stable(min(seen[member.actor].ttl_ms for member in counted), cuts)
+
+
+def raised(stable: Stable, last: Stable) -> Stable:
+    """A STABLE with what the cuts of the ``last`` one covered, as far as its own need does: a leader may have been set back."""
+    assert stable.cuts is not None and last.cuts is not None
+    cuts: dict[int, Cut] = {}
+    for keyspace, new in stable.cuts.items():
+        old = last.cuts.get(keyspace)
+        kept = (
+            {}
+            if old is None
+            else {a: seq for a, seq in old.cut.items() if new.cut.get(a, 0) < seq <= new.need.get(a, 0)}
+        )
+        cuts[keyspace] = new._replace(cut={**new.cut, **kept})
+    return stable._replace(cuts=cuts)
 
 
 def settled_heads(

@@ -20,6 +20,7 @@ from edgekv.limits import (
     VECTOR_ENTRIES_MAX,
 )
 from edgekv.replication.acks import Acks, Peer
+from edgekv.replication.hearsay import Hearsay
 from edgekv.replication.holdings import Holdings
 from edgekv.replication.link import Link
 from edgekv.replication.link_table import LinkTable
@@ -27,7 +28,7 @@ from edgekv.replication.log_source import LogSource
 from edgekv.replication.members import Members
 from edgekv.replication.membership import Membership
 from edgekv.replication.messages import Ack, Applicant, Hello, Runs
-from edgekv.replication.row_sync import RowSync
+from edgekv.replication.row_source import RowSource
 from edgekv.replication.sender import RUN_OVERHEAD_BYTES, Sender
 from edgekv.store.lmdb_store import StoreError
 from edgekv.wal.record import Changes
@@ -48,9 +49,10 @@ class Streams:
         members: Members,
         membership: Membership,
         holdings: Holdings,
-        row_sync: RowSync,
+        row_source: RowSource,
         links: LinkTable,
         acks: Acks,
+        hearsay: Hearsay,
         kick: Callable[[], None],
     ) -> None:
         """``kick``: see `Replication`."""
@@ -60,9 +62,10 @@ class Streams:
         self._members: Final = members
         self._membership: Final = membership
         self._holdings: Final = holdings
-        self._row_sync: Final = row_sync
+        self._row_source: Final = row_source
         self._links: Final = links
         self._acks: Final = acks
+        self._hearsay: Final = hearsay
         self._kick: Final = kick
         self._scanned = 0
         """The link that had its turn last."""
@@ -76,6 +79,8 @@ class Streams:
         link.sender = Sender(self._engine, self._source, has, self._holdings.floors)
         link.phase = "meta"
         self._acks.met(_peer(hello), {KeyspaceId(k): vector for k, vector in has.items()})
+        for keyspace, vector in has.items():
+            self._hearsay.has(hello.actor, keyspace, vector)
         link.sender.begin({META_ID})
 
     def resume(self, link: Link, keyspace: int, vector: Vector) -> None:
@@ -95,7 +100,7 @@ class Streams:
             return
         try:
             if sender.beyond or link.wanted or link.asked:
-                self._row_sync.pump(link)
+                self._row_source.pump(link)
             for _ in range(PEER_MESSAGES_AT_ONCE):
                 if link.unacknowledged >= PEER_WINDOW_BYTES or (sender.scanning and not scan):
                     return
@@ -151,7 +156,7 @@ class Streams:
         link.phase = "data"
         shared, need = self._holdings.shared(link.peer), self._membership.need_of(link)
         if need is not None:
-            link.need = need
+            link.need, link.return_revision = need, self._members.members[link.peer.actor].revision
             sender.rows_first = True
         sender.begin(shared)
         return True
@@ -167,6 +172,7 @@ class Streams:
         if len(acknowledged) > VECTOR_ENTRIES_MAX:
             raise PeerFault(f"it acknowledges changes of more than {VECTOR_ENTRIES_MAX} actors.")
         self._acks.heard(_peer(peer), KeyspaceId(keyspace), vector)
+        self._hearsay.has(peer.actor, keyspace, vector)
 
     # -- and come in
 
@@ -222,7 +228,8 @@ class Streams:
         if self._membership.meta_moved and run.keyspace != META_ID:
             self._membership.follow_meta()
         keyspace = self._engine.keyspaces.by_id.get(KeyspaceId(run.keyspace))
-        if keyspace is not None and self._holdings.left(keyspace):
+        if keyspace is not None and (keyspace.id in link.passed_by or self._holdings.left(keyspace)):
+            link.passed_by.add(keyspace.id)
             return  # it was on its way when the site was taken off: no copy of it is kept, and none acknowledged
         self._check(link.peer.actor, run)
         if self._engine.receive(run):
@@ -249,4 +256,4 @@ def _size(runs: list[Changes]) -> int:
 
 
 def _peer(hello: Hello) -> Peer:
-    return Peer(hello.node, hello.name, hello.site, hello.role)
+    return Peer(hello.node, hello.name, hello.site, hello.role, hello.actor)

@@ -17,6 +17,7 @@ from typing import Final
 
 from edgekv.engine.engine import Engine
 from edgekv.engine.keyspace_entry import Entry, entry_of
+from edgekv.engine.keyspaces import Keyspace
 from edgekv.ids import KeyspaceId
 from edgekv.replication.acks import Acks, Peer
 from edgekv.replication.holdings import Holdings
@@ -97,7 +98,8 @@ class Subscriptions:
             seqs = {actor: seq for actor, (seq, _) in vector.items()}
             link.acknowledged[number] = dict(seqs)
             link.sender.has[number] = dict(seqs)
-            self._acks.met(Peer(peer.node, peer.name, peer.site, peer.role), {KeyspaceId(number): seqs})
+            self._row_sync.source.withdraw(link, number)
+            self._acks.holds(Peer(peer.node, peer.name, peer.site, peer.role, peer.actor), KeyspaceId(number), seqs)
         if link.phase == "data":
             link.sender.begin(self._holdings.shared(peer))
 
@@ -129,12 +131,21 @@ class Subscriptions:
                 self._engine.drops.held_again(keyspace.id)
                 keyspace.absent = False
                 for link in self._links:
-                    link.told.discard(keyspace.id)
+                    self._say_anew(link, keyspace)
             return
         keyspace.absent = True
         self._engine.commit.filling.run = None
-        if self._row_sync.give_up(keyspace.id) and not self._holdings.holds(keyspace):
+        if self._row_sync.intake.give_up(keyspace.id) and not self._holdings.holds(keyspace):
             self._engine.drops.begin(keyspace)
+
+    def _say_anew(self, link: Link, keyspace: Keyspace) -> None:
+        """Of a keyspace that is held again the peer has to hear what is here: nothing.
+
+        If it missed that it was not held, it has sent changes that were passed by, and goes on behind them: a new link begins anew.
+        """
+        link.told.discard(keyspace.id)
+        if keyspace.id in link.passed_by:
+            self._links.close(link, f"it sent changes of keyspace {keyspace.name!r} while that was not at this site")
 
     def _renew(self, link: Link) -> None:
         """Stream on a link what both ends hold now."""
@@ -143,7 +154,7 @@ class Subscriptions:
         self.tell(link)
         self._forget_left(link, link.peer, link.sender)
         shared = self._holdings.shared(link.peer)
-        self._row_sync.keep(link, shared)
+        self._row_sync.source.keep(link, shared)
         if link.phase == "data" and link.sender.keyspaces | link.sender.beyond != shared:
             link.sender.begin(shared)
             link.sender.beyond &= shared

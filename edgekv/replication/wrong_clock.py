@@ -54,10 +54,10 @@ class WrongClock:
         Before it sends data, this node has the meta that names it as a member.
         """
         hello = link.peer
-        if hello is None or link.is_judged:
+        if hello is None or link.clock.is_judged:
             return
-        link.is_judged = not link.outgoing or hello.role != "hub" or self._members.is_open(hello.actor)
-        if not link.outgoing or hello.role != "hub" or not link.is_judged:
+        link.clock.is_judged = not link.outgoing or hello.role != "hub" or self._members.is_open(hello.actor)
+        if not link.outgoing or hello.role != "hub" or not link.clock.is_judged:
             return
         stamps_max = {
             number: hlc_from_ms(max(hello.wall_ms, hlc_ms(hlc)) + CLOCK_AHEAD_MS_MAX)

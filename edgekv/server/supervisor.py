@@ -1,5 +1,8 @@
 """Keeps an applier running on a node's directory: opens it, hears what it has written, and starts another when it has ended.
 
+One that fails at the rows of a row sync FOLD_TRIES_MAX times is not started again: the node goes read-only. Other failures may pass
+(a full disk, a process that was killed), and are tried for as long as it takes.
+
 Decision 0002 says why the applier is a process of its own. The inline one has the same life: what a new process is to the other, a
 new environment of LMDB is to it.
 """
@@ -13,6 +16,7 @@ from typing import Final
 from edgekv.config import Config
 from edgekv.engine.engine import Engine
 from edgekv.errors import DiskFull, EdgeKVError, Unavailable
+from edgekv.limits import FOLD_TRIES_MAX
 from edgekv.node.directory import DataDirectory
 from edgekv.server.effects import Effects
 from edgekv.store.applied import Ended, Failed, Opened, Progress
@@ -50,6 +54,12 @@ class ApplierSupervisor:
         self._failed: Final = failed
         self._loop: Final = asyncio.get_running_loop()
         self._restarts = 0
+        self._fold_failures = 0
+        """At the rows that `Flips.joining` speaks of."""
+        self._reason = ""
+        """Of the failure under way, as the applier said it."""
+        self._lacked_disk = False
+        """It was for want of disk."""
         self._resting = False
         """The inline applier has more to do, and will."""
         self._closing = False
@@ -139,7 +149,8 @@ class ApplierSupervisor:
                 case Progress():
                     self._came(message)
                 case Failed(text, disk_full):
-                    _log.warning("the applier failed and will be restarted: %s", text)
+                    _log.warning("the applier failed: %s", text)
+                    self._reason, self._lacked_disk = text, disk_full
                     if disk_full:
                         self._check_disk(True)
                 case Ended():
@@ -149,13 +160,29 @@ class ApplierSupervisor:
         self._loop.remove_reader(ended.fileno())
         ended.close()
         self._effects.applier = None
-        if not self._closing:
+        reason, lacked_disk = self._reason or "its process was killed", self._lacked_disk
+        self._reason, self._lacked_disk = "", False
+        if self._closing:
+            return
+        if self._may_try_again(reason, lacked_disk=lacked_disk):
             self._loop.call_later(self._back_off_s(), self._respawn, ended)
+        else:
+            self._loop.call_later(APPLIER_RESTART_S[0], ended.poll)  # reap it
+
+    def _may_try_again(self, reason: str, *, lacked_disk: bool) -> bool:
+        """Whether another applier is to be started after one has failed; the node is read-only else."""
+        if self._engine.flips.joining is None or lacked_disk:
+            return True
+        self._fold_failures += 1
+        if self._fold_failures < FOLD_TRIES_MAX:
+            return True
+        _log.error("this node is read-only from now on: %s", self._engine.cannot_join(self._fold_failures, reason))
+        return False
 
     def _came(self, progress: Progress) -> None:
         """A commit. One that moves nothing may be a part of a fold, which fails at the same row each time."""
         if progress.lsn > self._engine.checkpoints.applied_lsn:
-            self._restarts = 0
+            self._restarts = self._fold_failures = 0
         self._engine.applied(progress)
 
     def _back_off_s(self) -> float:
@@ -188,23 +215,32 @@ class ApplierSupervisor:
             return
         try:
             progress = applier.step()
-        except (StoreError, EdgeKVError, OSError) as error:
-            _log.warning("the applier failed and will be restarted: %s", error)
-            self._effects.applier = None
-            self._check_disk(disk_is_full(self._directory.store))
-            self._loop.call_later(self._back_off_s(), self._renew_inline)
+        except Exception as error:  # noqa: BLE001 - whatever it is would have ended a process, and been heard of
+            self._fail_inline(error)
             return
         if progress is not None:
             self._came(progress)
             self._resting = True
             self._loop.call_later(self._loop.time() - started_s, self._step_inline, applier)
 
-    def _renew_inline(self) -> None:
-        """What a new process is to the other kind of applier: LMDB does not go on with an environment that has failed."""
+    def _fail_inline(self, error: Exception) -> None:
+        is_store = isinstance(error, StoreError | OSError)
+        _log.warning("the applier failed: %s", error, exc_info=not is_store and not isinstance(error, EdgeKVError))
+        self._effects.applier = None
+        lacked_disk = disk_is_full(self._directory.store)
+        self._check_disk(lacked_disk)
+        if self._may_try_again(f"{type(error).__name__}: {error}", lacked_disk=lacked_disk):
+            self._loop.call_later(self._back_off_s(), self._renew_inline, is_store)
+
+    def _renew_inline(self, reopen: bool) -> None:
+        """What a new process is to the other kind of applier. LMDB does not go on with an environment that has failed; opened again,
+        it does not show any more what a fold has left behind (engine/flip.py).
+        """
         if self._closing:
             return
         try:
-            self.store.reopen()
+            if reopen:
+                self.store.reopen()
         except Unavailable as error:
             self._failed(error)  # there is nothing to read from
             return

@@ -58,7 +58,8 @@ from edgekv.store.collection_rows import StoredRows
 from edgekv.store.drop import drop
 from edgekv.store.fold import Folding
 from edgekv.store.generation import Generation
-from edgekv.store.lmdb_store import LmdbStore, MapFull, WriteTransaction, disk_is_full, free_bytes
+from edgekv.store.lmdb_store import LmdbStore, MapFull, disk_is_full, free_bytes
+from edgekv.store.lmdb_transactions import WriteTransaction
 from edgekv.store.lost_values import Lost
 from edgekv.store.purge import Cuts, Purge, Purged, index_entries
 from edgekv.store.repair import fold_of

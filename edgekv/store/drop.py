@@ -10,7 +10,7 @@ from itertools import islice
 from edgekv.ids import KeyspaceId
 from edgekv.store import layout
 from edgekv.store.applied import Applied
-from edgekv.store.lmdb_store import WriteTransaction
+from edgekv.store.lmdb_transactions import WriteTransaction
 from edgekv.store.purge import index_entries
 
 

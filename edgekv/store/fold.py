@@ -43,7 +43,7 @@ from edgekv.limits import SPOOL_SLICE_BYTES, SPOOL_SLICE_ROWS
 from edgekv.store import layout
 from edgekv.store.applied import Applied, ChainedVector
 from edgekv.store.collection_rows import CollectionRows, StoredRows
-from edgekv.store.lmdb_store import WriteTransaction
+from edgekv.store.lmdb_transactions import WriteTransaction
 from edgekv.store.lost_values import Lost, LostCells
 from edgekv.store.purge import index_entries
 from edgekv.store.spool import SpoolReader

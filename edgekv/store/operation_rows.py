@@ -24,7 +24,8 @@ from edgekv.limits import (
     OPERATION_WINDOW,
 )
 from edgekv.store.layout import DB_OPERATIONS
-from edgekv.store.lmdb_store import LmdbStore, WriteTransaction
+from edgekv.store.lmdb_store import LmdbStore
+from edgekv.store.lmdb_transactions import WriteTransaction
 
 _TOTALS: Final = b"t"
 _SESSION: Final = b"s"

@@ -41,7 +41,7 @@ from edgekv.ids import Actor, KeyspaceId
 from edgekv.store import layout
 from edgekv.store.applied import ChainedVector, Stable
 from edgekv.store.collection_rows import CollectionRows, StoredRows
-from edgekv.store.lmdb_store import WriteTransaction
+from edgekv.store.lmdb_transactions import WriteTransaction
 
 _MAP_CLEAR_END: Final = b"\x00" + SUFFIX_MAP_CLEAR
 

@@ -22,7 +22,8 @@ from edgekv.limits import LMDB_KEY_BYTES_MAX
 from edgekv.store import layout
 from edgekv.store.applied import ChainedVector
 from edgekv.store.fold import Begin, Fold, Window
-from edgekv.store.lmdb_store import LmdbStore, WriteTransaction
+from edgekv.store.lmdb_store import LmdbStore
+from edgekv.store.lmdb_transactions import WriteTransaction
 from edgekv.store.spool import SpoolReader
 from edgekv.wal.record import Barrier, Repair
 

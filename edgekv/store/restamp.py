@@ -21,7 +21,8 @@ from edgekv.errors import Corruption
 from edgekv.ids import KeyspaceId
 from edgekv.limits import CLOCK_AHEAD_MS_MAX
 from edgekv.store import layout
-from edgekv.store.lmdb_store import LmdbStore, MapFull, WriteTransaction
+from edgekv.store.lmdb_store import LmdbStore, MapFull
+from edgekv.store.lmdb_transactions import WriteTransaction
 from edgekv.store.purge import index_entries
 from edgekv.store.sweep import sweep_keyspace
 

@@ -117,6 +117,8 @@ class SpoolWriter:
         self._rows: Final = self._reading.range(low, high)
         self._sweeps: Final = self._reading.range(low, high, layout.DB_SWEEPS)
         applied = self._reading.applied()
+        self.lsn: Final = applied.lsn
+        """The log from there on goes on from the spool."""
         self.head: Final = SpoolHead(
             keyspace,
             applied.vectors.get(keyspace, {}),

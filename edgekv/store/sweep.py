@@ -23,7 +23,7 @@ from edgekv.ids import KeyspaceId
 from edgekv.limits import PURGE_ROWS_MAX
 from edgekv.store import layout
 from edgekv.store.collection_rows import ELEMENTS_END, FIELDS_END
-from edgekv.store.lmdb_store import WriteTransaction
+from edgekv.store.lmdb_transactions import WriteTransaction
 
 SWEEP_BYTES_MAX: Final = 16 << 20
 """Of rows that one transaction reads to sweep."""

@@ -13,6 +13,7 @@ After any OSError the log is latched (L8): every later call raises LogFailed. Wh
 recovery has written them again, so there is no way back for this process.
 """
 
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from typing import Final
 
@@ -101,6 +102,12 @@ class Log:
     def room(self, payload_bytes: int) -> bool:
         """Whether a payload fits into the active segment; `roll` when it does not."""
         return payload_bytes <= self.room_bytes
+
+    def bytes_from(self, lsn: int) -> int:
+        """Of the segments that hold records from an LSN on. From any thread."""
+        segments = list(self._segments)
+        bases = [segment.base_lsn for segment in segments[1:]]
+        return sum(segment.file_bytes for segment in segments[bisect_right(bases, lsn) :])
 
     # Writing.
 

@@ -26,12 +26,13 @@ from edgekv.config import KeyspaceConfig
 from edgekv.ids import Actor
 from edgekv.store import layout
 from tests.sim.faults import Faults
-from tests.sim.hurry import hurried, unburdened
+from tests.sim.hurry import hurried, tight, unburdened
 from tests.sim.machine import Machine
 from tests.sim.moves import Moves
 from tests.sim.network import Network
 from tests.sim.oracle import Change
 from tests.sim.plan import RETURN, ROW_SYNC, Plan, draw, steady
+from tests.sim.sessions import Sessions
 from tests.sim.sim_node import fast_directory
 from tests.sim.witness import Violation, Witness, garbage
 
@@ -114,6 +115,8 @@ class Cluster:
             Machine(self, number, directory / f"node-{number}", KEYSPACES) for number in range(plan.nodes)
         ]
         self.witness: Final = Witness(k.id for k in self.machines[0].node.engine.keyspaces.all if not k.policy.system)
+        synced = [k.id for k in self.machines[0].node.engine.keyspaces.all if k.fsync and not k.policy.system]
+        self.sessions: Final = Sessions(Random(f"sessions {seed}"), synced)
         self.faults: Final = Faults(self, Random(f"faults {seed}"))
         self.moves: Final = Moves(self, Random(f"moves of {seed}"))
         for machine in self.machines[:-1]:
@@ -224,7 +227,7 @@ def run(
     broken, cluster = "", None
     try:
         plan = plan or draw(seed)
-        with hurried(plan.hurry), unburdened():
+        with hurried(plan.hurry), tight(plan.tight), unburdened():
             cluster = Cluster(seed, plan, directory, trace=trace, check_ms=check_ms)
             cluster.live()
     except Violation as violation:

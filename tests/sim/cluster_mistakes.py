@@ -20,7 +20,9 @@ from edgekv.engine.intake import Intake
 from edgekv.engine.merging import RunMerger
 from edgekv.engine.rebase import Rebase
 from edgekv.node import identity
+from edgekv.node.session import Sessions
 from edgekv.replication import stability
+from edgekv.replication.acks import Acks
 from edgekv.replication.holdings import Holdings
 from edgekv.replication.keyspace_orders import KeyspaceOrders
 from edgekv.replication.leader import Leader
@@ -39,7 +41,7 @@ from edgekv.store.generation import Generation
 from edgekv.store.purge import Cuts
 from edgekv.store.spool import SpoolWriter
 from edgekv.wal import group_commit
-from tests.sim.plan import PARKING
+from tests.sim.plan import PARKING, TIGHT
 
 Function = Callable[..., Any]
 
@@ -113,6 +115,19 @@ MUTANTS: Final[dict[str, Mutant]] = {
                 "self.barrier = newer(self.barrier, frame if frame.heads or any(hasattr(r, 'keys') for r in frame.runs) else None)",
             ),
         ),
+    ),
+    "acks_of_another_life": Mutant(
+        "what a node had acknowledged counts when it has come back from a backup",
+        ((Acks.met, "self._seqs[peer.node] = {}", "pass"),),
+        seeds_max=400,
+    ),
+    "acks_of_others": Mutant(
+        "a node counts as having the changes of which any node was told",
+        ((Acks.heard, "vector.get(self._actor, 0)", "max(vector.values(), default=0)"),),
+    ),
+    "session_is_let_in": Mutant(
+        "a token is covered by a node that has its STABLE",
+        ((Sessions._lacks, "if self._seq(number, name) < seq:", "if False:"),),
     ),
     # what is taken in
     "hlc_not_folded": Mutant(
@@ -219,6 +234,12 @@ MUTANTS: Final[dict[str, Mutant]] = {
         "a member says SEEN of what is not durable",
         ((Holdings.vectors, "k.vector.items()", "{**k.vector, **k.observed}.items()"),),
         seeds_max=400,
+    ),
+    "stable_cut_falls": Mutant(
+        "a member that comes lowers the cut, by which tokens of sessions leave out what all have",
+        ((Leader._announce, "stable = raised(stable, last.stable)", "pass"),),
+        seeds_max=400,
+        rare=True,
     ),
     "wall_of_the_leader": Mutant(
         "keys end for all when they have ended for the leader",
@@ -401,6 +422,11 @@ MUTANTS: Final[dict[str, Mutant]] = {
     "log_floor_ignored": Mutant(
         "a peer is sent the log from its begin on, although it lacks what was before",
         ((LogSource.begin, "return Begin(begin, beyond | left)", "return Begin(begin, beyond)"),),
+    ),
+    "fold_ends_with_its_first_commit": Mutant(
+        "the first part of the rows that come in counts as all of them",
+        ((Fold.run, "return False", "return True"),),
+        first=TIGHT,
     ),
     # rows
     "counter_restarts_at_zero": Mutant(

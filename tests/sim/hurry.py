@@ -1,13 +1,18 @@
-"""Intervals of the production code, shortened: what takes seconds to minutes there happens many times in one simulated life."""
+"""Bounds of the production code, made small, so that a small simulated cluster meets them.
+
+Intervals: what takes seconds to minutes there happens many times in one simulated life. Sizes: what is done in parts there when there
+is much of it, a fold in several transactions, a spool in pieces, what members have seen in several messages, is done in parts here.
+"""
 
 import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
-from edgekv.engine import checkpoint
-from edgekv.replication import leader, replication, silence
-from edgekv.store import lmdb_store
+from edgekv.engine import checkpoint, flip, rebase
+from edgekv.replication import leader, replication, row_sync, seen, seen_telling, sender, silence, streams
+from edgekv.replication.lowest import Lowest
+from edgekv.store import applier, applier_process, fold, lmdb_store, spool, sweep
 
 _SHORT_MS: Final[list[tuple[Any, str, int]]] = [
     (checkpoint, "GENERATION_AGE_MS", 300),
@@ -20,20 +25,50 @@ _SHORT_MS: Final[list[tuple[Any, str, int]]] = [
     (silence, "STEP_MS", 500),
     (silence, "DAY_MS", 4_000),
 ]
+_SMALL: Final[list[tuple[Any, str, Any]]] = [
+    (applier, "FOLD_TRANSACTION_ROWS_MAX", 3),
+    (applier, "PURGE_ROWS_MAX", 3),
+    (applier_process, "APPLIER_INLINE_ROWS", 10),
+    (fold, "SPOOL_SLICE_ROWS", 2),
+    (spool, "SPOOL_BLOCK_BYTES", 3_000),
+    (sweep, "PURGE_ROWS_MAX", 2),
+    (flip, "REBASE_AT_ONCE_MAX", 1),
+    (rebase, "REBASE_STEP_OPERATIONS", 1),
+    (row_sync, "PEER_MESSAGE_BYTES", 300),
+    (row_sync, "_WRITE_ROWS", 60),
+    (streams, "PEER_MESSAGE_BYTES", 400),
+    (sender, "READ_BYTES", 8_000),
+    (seen, "PROVED_AT_ONCE", 3),
+    (seen_telling, "ENTRIES_MAX", 3),
+    (leader, "EXPIRED_AT_ONCE", 2),
+    (Lowest.of, "__defaults__", (2,)),
+]
 
 
 @contextmanager
 def hurried(wanted: bool) -> Iterator[None]:
-    """Within it, if that is wanted."""
-    before = [(module, name, getattr(module, name)) for module, name, _ in _SHORT_MS]
+    """Within it intervals are short, if that is wanted."""
+    with _replaced(_SHORT_MS if wanted else []):
+        yield
+
+
+@contextmanager
+def tight(wanted: bool) -> Iterator[None]:
+    """Within it sizes are small, if that is wanted."""
+    with _replaced(_SMALL if wanted else []):
+        yield
+
+
+@contextmanager
+def _replaced(values: list[tuple[Any, str, Any]]) -> Iterator[None]:
+    before = [(place, name, getattr(place, name)) for place, name, _ in values]
     try:
-        for module, name, short_ms in _SHORT_MS:
-            if wanted:
-                setattr(module, name, short_ms)
+        for place, name, value in values:
+            setattr(place, name, value)
         yield
     finally:
-        for module, name, value in before:
-            setattr(module, name, value)
+        for place, name, value in before:
+            setattr(place, name, value)
 
 
 @contextmanager
@@ -43,12 +78,12 @@ def unburdened() -> Iterator[None]:
     lmdb_store._fallocate = lambda *_: True
     collecting = gc.isenabled()
     gc.disable()
-    gc.freeze()
+    gc.collect()  # the cluster before this one: whoever ran it held it until now
+    if not gc.get_freeze_count():
+        gc.freeze()
     try:
         yield
     finally:
         lmdb_store._fallocate = before
-        gc.collect()
-        gc.unfreeze()
         if collecting:
             gc.enable()

@@ -125,6 +125,7 @@ class Machine:
             entropy=self.node.rng.randbytes,
             max_offline_ms=OFFLINE_MS if PARK in self._cluster.plan.faults else 0,
         )
+        self.node.node.sessions.announced = lambda: self.replication.members.announced
         self._at(self._rng.randrange(TICK_US), self._tick)
         self._at(self._pause_us(), self._call)
         for other in self._upstreams():
@@ -275,12 +276,18 @@ class Machine:
 
         def leave(_: Reply) -> None:
             if life == self.life:
-                self._cluster.witness.replied(self.node, promise)
+                self._replied(promise)
 
         if frame is None or frame.done:
-            self._cluster.witness.replied(self.node, promise)
+            self._replied(promise)
         else:
             frame.waiters.append((Reply(leave), None))
+
+    def _replied(self, promise: Promise) -> None:
+        self._cluster.witness.replied(self.node, promise)
+        broken = self._cluster.sessions.visit(self.node)
+        if broken:
+            raise Violation(broken)
 
     # -- the shell's work
 

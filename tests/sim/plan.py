@@ -8,6 +8,8 @@ FAULTS: Final = ("partition", "reset", "kill", "power", "power all", "clock", "s
 PARK: Final = "park"
 PARKING: Final = 100_000
 """From this seed on members are parked as well, and come back."""
+TIGHT: Final = 900_000
+"""From this seed on sizes are small as well."""
 RETURN: Final = "(return)"
 """Counted with the faults: a parked member brought what it had written meanwhile."""
 ROW_SYNC: Final = "(row sync)"
@@ -41,6 +43,8 @@ class Plan:
     """Whether what all have seen is announced and purged many times in this life (tests/sim/hurry.py)."""
     moves: bool = False
     """Whether keyspaces are created, and sites added to them and taken off (tests/sim/moves.py)."""
+    tight: bool = False
+    """Whether what is done in parts when there is much of it is done in parts here (tests/sim/hurry.py)."""
     late_s: float = 0.0
     """When the last edge comes; the others are there from the start."""
 
@@ -74,6 +78,7 @@ def draw(seed: int, *, chaos_s: float = 5.0) -> Plan:
         retain_segments=rng.choice((0, 0, 0, 2, 1_000)),
         hurry=rng.random() < 0.8 or seed >= PARKING,
         late_s=late_s,
+        tight=seed >= TIGHT,
         moves=Random(f"moves {seed}").random() < MOVES_SHARE,
     )
 

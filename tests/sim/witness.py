@@ -9,6 +9,7 @@ After each step that it is asked about, of the node that moved:
 - a reply to a reader leaves when all that it showed is durable here.
 """
 
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final, NamedTuple
 
@@ -20,15 +21,17 @@ from edgekv.crdt.siblings import Siblings
 from edgekv.engine.frame import Run
 from edgekv.engine.keyspaces import Head, Keyspace, successor
 from edgekv.ids import Actor, KeyspaceId
-from edgekv.replication.acks import Peer
+from edgekv.node.digest import Digest
+from edgekv.replication.acks import Acks, Peer
 from edgekv.replication.members import Members
 from edgekv.store import layout
 from edgekv.wal.record import Changes
 from tests.sim.held import Held
 from tests.sim.late import may_show
-from tests.sim.oracle import Change, History, Shown, changes_of, changes_of_run, replayed, shown
+from tests.sim.oracle import NOTHING, Change, History, Shown, changes_of, changes_of_run, replayed, shown
 from tests.sim.sim_node import SimNode
 
+_PAGE_KEYS: Final = 7
 Vector = dict[Actor, int]
 Dot = tuple[KeyspaceId, Actor, int]
 
@@ -64,7 +67,8 @@ class Witness:
         self._got: Final[dict[tuple[KeyspaceId, Actor], int]] = {}
         """How far anybody else has an actor's changes."""
         self._touched: Final[dict[str, dict[bytes, None]]] = {}
-        self._set_back: Final[set[str]] = set()
+        self._set_back: Final[set[tuple[str, str]]] = set()
+        """(node, other): the other one was set back, and has not greeted the node since."""
         self._left: Final[dict[tuple[KeyspaceId, Actor], int]] = {}
         """By actors whose disk is gone, how far others had them durably: no more must be left of them."""
         self._system: Final[dict[Dot, Change]] = {}
@@ -126,6 +130,7 @@ class Witness:
 
         def judged_met(peer: Peer, vectors: Mapping[KeyspaceId, Mapping[Actor, int]]) -> None:
             met(peer, vectors)
+            self._set_back.discard((node.name, peer.name))
             for number in self.histories:
                 self.check_acks(node, number)
 
@@ -273,6 +278,38 @@ class Witness:
                 f"{node.name} shows of {key!r} what its changes do not say\n  it is shown {is_shown}\n  they say    {must}"
             )
 
+    def _check_list(self, node: SimNode, keys: Iterable[bytes]) -> None:
+        """A walk over all keys finds those that have something to show, in order, and no others."""
+        listed: list[bytes] = []
+        start: bytes | None = b""
+        while start is not None:
+            page, start = node.operations.keys_page(start, b"", _PAGE_KEYS)
+            listed += page
+        owner = node.engine.keyspaces.owner
+        listed = [key for key in listed if not owner(key).policy.system]
+        there = sorted(key for key in set(keys) if not owner(key).absent and shown(node.node, key) != NOTHING)
+        if listed != there:
+            differ = set(listed) ^ set(there) or "another order, or one twice"
+            raise Violation(f"{node.name} lists other keys than it shows: {differ}")
+
+    def _check_digests(self, nodes: Sequence[SimNode]) -> None:
+        """Equal vectors mean equal contents, as `edgekv cluster verify` compares them: at the time of the node that is furthest."""
+        ttl_ms = max(node.engine.ttl_now_ms() for node in nodes)
+        for number in self.histories:
+            digests = {}
+            for node in nodes:
+                if _holds(node, number):
+                    digest = Digest(node.operations, node.keyspace(number).name, ttl_ms, b"")
+                    while digest.step():
+                        pass
+                    if digest.moved:
+                        raise Violation(
+                            f"{node.name} has a digest of no moment of keyspace {number} although nothing moves"
+                        )
+                    digests[node.name] = digest.figures()["digest"]
+            if len(set(digests.values())) > 1:
+                raise Violation(f"digests of keyspace {number} differ: {digests}")
+
     def check_durable(self, node: SimNode) -> None:
         """What is durable never becomes less, and not more than its maker has."""
         checked, keyspaces = self._checked.setdefault(node.name, {}), node.engine.keyspaces.by_id
@@ -297,14 +334,12 @@ class Witness:
 
     def check_acks(self, node: SimNode, number: KeyspaceId) -> None:
         """What the node believes others to have durably of its changes, they have."""
-        for seq in range(len(self.histories[number].made.get(node.actor, ())), 0, -1):
-            peers = node.node.acks.covered_by({number: seq})
-            believed = [peer.name for peer in peers if peer.name not in self._set_back]
-            for name in believed:
-                if self._durable.get((name, number), {}).get(node.actor, 0) < seq:
-                    raise Violation(f"{node.name} believes that {name} has its change {seq} durably")
-            if believed:
-                break
+        acks, made = node.node.acks, len(self.histories[number].made.get(node.actor, ()))
+        for name in {peer.name for peer in acks.covered_by({})}:
+            believed = bisect_left(range(1, made + 1), True, key=lambda seq: not _has(acks, name, number, seq))
+            has = self._durable.get((name, number), {}).get(node.actor, 0)
+            if believed > has and (node.name, name) not in self._set_back:
+                raise Violation(f"{node.name} believes that {name} has its change {believed} durably, and it has {has}")
 
     def check_system_clears(self) -> None:
         """What the cluster itself cleared was hidden already: without that change readers are shown the same.
@@ -353,7 +388,7 @@ class Witness:
 
     def set_back(self, node: SimNode, nodes: Sequence[SimNode]) -> None:
         """The node is about to lose its disk, and goes on under another actor: of this one is left what others have."""
-        self._set_back.add(node.name)
+        self._set_back.update((other.name, node.name) for other in nodes if other is not node)
         self._checked.pop(node.name, None)
         for number in self.histories:
             self._left[number, node.actor] = 1 << 60
@@ -404,10 +439,18 @@ class Witness:
                     history.forget_above(actor, everything.get(actor, 0))
         for node in nodes:
             self.check(node, keys, anew=True)
+        for node in nodes:
+            self._check_list(node, keys)
+        self._check_digests(nodes)
         for key in keys if everything_expired else ():  # else it depends on the time which all have by themselves
             each = {node.name: shown(node.node, key) for node in nodes if not node.engine.keyspaces.owner(key).absent}
             if len(set(each.values())) > 1:
                 raise Violation(f"nodes that have the same changes show of {key!r}: {each}")
+
+
+def _has(acks: Acks, name: str, number: KeyspaceId, seq: int) -> bool:
+    """Whether a node of this name is believed to have an own change."""
+    return any(peer.name == name for peer in acks.covered_by({number: seq}))
 
 
 def _holds(node: SimNode, number: KeyspaceId) -> bool:

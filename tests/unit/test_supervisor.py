@@ -1,10 +1,25 @@
-"""How often an applier that fails is started again."""
+"""How often an applier that fails is started again, and what comes of it when that does not help."""
 
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
-from typing import cast
+from typing import Any, cast
 
+import pytest
+
+from edgekv.errors import ReadOnly
+from edgekv.ids import KeyspaceId
+from edgekv.limits import FOLD_TRIES_MAX
+from edgekv.server.effects import Effects
 from edgekv.server.supervisor import APPLIER_RESTART_S, ApplierSupervisor
-from edgekv.store.applied import Progress
+from edgekv.store.applied import Ended, Failed, Message, Progress, sync_path
+from edgekv.store.applier_process import ApplierProcess
+from edgekv.store.fold import Fold
+from edgekv.store.spool import spool_file
+from tests.unit.node.inline_node import InlineNode
+
+SPOOL = b"spool id"
 
 
 def supervisor(applied_lsn: int) -> ApplierSupervisor:
@@ -14,7 +29,7 @@ def supervisor(applied_lsn: int) -> ApplierSupervisor:
         checkpoints.applied_lsn = progress.lsn
 
     made = object.__new__(ApplierSupervisor)
-    made._restarts = 0
+    made._restarts = made._fold_failures = 0
     made._engine = cast("object", SimpleNamespace(checkpoints=checkpoints, applied=applied))  # type: ignore[assignment] # all that is asked
     return made
 
@@ -33,3 +48,152 @@ def test_a_fold_that_fails_at_the_same_row_each_time_is_tried_more_and_more_seld
     assert waits == list(APPLIER_RESTART_S)
     made._came(commit(8))
     assert made._back_off_s() == APPLIER_RESTART_S[0]
+
+
+class Timers:
+    """Of an event loop: what is due, which a test lets happen; and the time, which stands."""
+
+    def __init__(self) -> None:
+        self.due: deque[Callable[[], None]] = deque()
+
+    def time(self) -> float:
+        return 0.0
+
+    def call_later(self, _seconds: float, call: Callable[..., None], *arguments: Any) -> None:
+        self.due.append(lambda: call(*arguments))
+
+    def remove_reader(self, _fd: int) -> None:
+        pass
+
+    def run(self, tick: Callable[[], None]) -> None:
+        """Some time passes, long enough for many tries."""
+        for _ in range(20 * FOLD_TRIES_MAX):
+            tick()
+            for _ in range(len(self.due)):
+                self.due.popleft()()
+
+
+def watching(node: InlineNode) -> tuple[ApplierSupervisor, Timers]:
+    """A supervisor of a node's inline applier, as after its start."""
+    timers = Timers()
+    made = object.__new__(ApplierSupervisor)
+    made.__dict__.update(
+        _loop=timers,
+        _effects=Effects(),
+        _directory=SimpleNamespace(store=node.config.data_dir, sync=sync_path(node.config.data_dir)),
+        _disk=node._disk,
+        _engine=node.engine,
+        _check_disk=lambda lacking: None,
+        _restarts=0,
+        _fold_failures=0,
+        _reason="",
+        _lacked_disk=False,
+        _resting=False,
+        _closing=False,
+        store=node._store,
+    )
+    made._effects.applier = node._applier
+    node.engine.checkpoints._request = made._effects.apply  # type: ignore[misc] # of whichever applier there is
+    return made, timers
+
+
+@pytest.fixture
+def joining(tmp_path: Path) -> InlineNode:
+    """The applier has to join rows next, in the log of a node that had some of its own."""
+    source, target = (InlineNode(tmp_path / name, seed=i, lone=False) for i, name in enumerate(("source", "target")))
+    for i in range(200):
+        source.operations.set(b"k%03d" % i, b"theirs")
+    target.operations.set(b"k000/mine", b"mine")
+    source.checkpoint()
+    spool = source.spool(KeyspaceId(0), spool_file(sync_path(target.config.data_dir), SPOOL))
+    source.kill()
+    target.engine.flip(KeyspaceId(0), SPOOL, spool.head.vector, spool.head.hlc, lambda: None)
+    while target.engine.flips.joining is None:
+        if not target.flush() and not target.apply():
+            target.tick()
+    return target
+
+
+def test_a_fold_that_fails_for_good_ends_read_only_in_the_state_of_before_and_says_what_to_do(
+    joining: InlineNode, caplog: pytest.LogCaptureFixture
+) -> None:
+    node, file = joining, spool_file(sync_path(joining.config.data_dir), SPOOL)
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-9] + b"?" + whole[-8:])
+    node.operations.set(b"behind", b"1")
+    node.settle()
+    made, timers = watching(node)
+    timers.run(made.tick)
+    assert sum("the applier failed" in line for line in caplog.messages) == FOLD_TRIES_MAX
+    with pytest.raises(
+        ReadOnly, match=r"keyspace 'default' .* after 8 tries \(Corruption: .*damaged.*Wait until they have it.*start"
+    ):
+        node.operations.set(b"k", b"v")
+    assert str(node.engine.status()["read_only"]) in caplog.messages[-1]
+    assert node.operations.get(b"k000/mine") == b"mine" and node.operations.get(b"behind") == b"1"
+    assert node.operations.get(b"k007") is None, "nothing of what was joined so far is shown"
+    node.kill()
+    file.write_bytes(whole)
+    node.open()
+    assert node.operations.get(b"k007") == b"theirs" and node.operations.get(b"behind") == b"1"
+    node.operations.set(b"k", b"v")
+    node.kill()
+
+
+def test_a_mistake_of_the_fold_itself_ends_the_same_way(joining: InlineNode, monkeypatch: pytest.MonkeyPatch) -> None:
+    def mistaken(*_: object) -> bool:
+        raise KeyError("nobody thought of this")
+
+    monkeypatch.setattr(Fold, "run", mistaken)
+    made, timers = watching(joining)
+    timers.run(made.tick)
+    with pytest.raises(ReadOnly, match="nobody thought of this"):
+        joining.operations.set(b"k", b"v")
+    joining.kill()
+
+
+def test_an_applier_that_fails_for_want_of_disk_is_tried_for_as_long_as_it_takes(joining: InlineNode) -> None:
+    made, _ = watching(joining)
+    for _ in range(2 * FOLD_TRIES_MAX):
+        assert made._may_try_again("no space left", lacked_disk=True)
+    for _ in range(FOLD_TRIES_MAX - 1):
+        assert made._may_try_again("damaged", lacked_disk=False)
+    assert joining.engine.admission.read_only is None
+    joining.kill()
+
+
+def test_a_process_that_is_killed_at_the_same_rows_each_time_is_not_started_for_ever(joining: InlineNode) -> None:
+    class Killed(ApplierProcess):
+        """Ends as soon as it is looked at; every other time it has said why."""
+
+        said: list[Message]
+
+        def receive(self) -> list[Message]:
+            return self.said
+
+        def fileno(self) -> int:
+            return -1
+
+        def close(self) -> None:
+            pass
+
+        def poll(self) -> int:
+            return -9
+
+    made, timers = watching(joining)
+    processes = 0
+
+    def respawn(_ended: object) -> None:
+        nonlocal processes
+        processes += 1
+        process = object.__new__(Killed)
+        process.said = [Failed("Corruption: it is damaged.", False), Ended(1)] if processes % 2 else [Ended(-9)]
+        made._effects.applier = process
+        made._hear()
+
+    made._respawn = respawn  # type: ignore[method-assign, assignment] # no process of its own for each
+    respawn(None)
+    timers.run(made.tick)
+    assert processes == FOLD_TRIES_MAX
+    assert "its process was killed" in str(joining.engine.admission.read_only)
+    joining.kill()

@@ -3,7 +3,7 @@
 import pytest
 
 from edgekv.engine.admission import Admission
-from edgekv.errors import Corruption, DiskFull, ReadOnly
+from edgekv.errors import Corruption, DiskFull, ReadOnly, Unavailable
 from edgekv.limits import LMDB_RESERVE_BYTES
 
 CAP = 1_000_000
@@ -98,3 +98,16 @@ def test_on_a_full_disk_nobody_waits_for_memory_either() -> None:
     admission.disk(free_bytes=PLENTY, reusable_bytes=0, unapplied_bytes=CAP, spares_failed=False)
     admission.update(unapplied_bytes=CAP, log_has_room=True)
     assert admission.blocked
+
+
+def test_who_waits_for_room_is_told_when_the_node_goes_read_only_and_nobody_waits_from_then_on() -> None:
+    admission = Admission(CAP)
+    admission.update(unapplied_bytes=CAP, log_has_room=True)
+    woken: list[bool] = []
+    admission.on_room.append(lambda: woken.append(admission.blocked))
+    admission.refuse(Unavailable("the rows cannot be joined."))
+    assert woken == [False]
+    admission.update(unapplied_bytes=2 * CAP, log_has_room=False)
+    assert not admission.blocked
+    with pytest.raises(ReadOnly, match="cannot be joined"):
+        admission.check_client()

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from edgekv.limits import PEER_TURN_BYTES, PEER_TURN_MESSAGE_BYTES
 from edgekv.net import link
 from edgekv.net.complaints import LINES_MAX, Complaints
 from edgekv.net.frame import FORMAT, MAGIC, PREFACE, Framing
@@ -42,6 +43,55 @@ def test_both_sides_hear_of_each_other_and_messages_arrive_in_order() -> None:
         assert one.host.messages[1] == [message[::-1] for message in sent]
 
     run(scenario)
+
+
+def test_a_turn_of_the_loop_takes_so_much_and_no_more_of_one_peer() -> None:
+    """Clients of the node have their turn in between, however much came at once."""
+
+    async def scenario(one: Site) -> None:
+        loop, turn, over = asyncio.get_running_loop(), 0, False
+
+        def tick() -> None:
+            nonlocal turn
+            turn += 1
+            if not over:
+                loop.call_soon(tick)
+
+        tick()
+        taken: dict[int, list[int]] = {}
+        one.host.on_message = lambda _, message: taken.setdefault(turn, []).append(len(message))
+        _, writer = await stranger(one)
+        framing = Framing()
+        large, small = [bytes(1 << 18) + b"%d" % i for i in range(30)], [b"%d" % i for i in range(1_000)]
+        writer.write(PREFACE + b"".join(map(framing.frame, large + small)))  # some KiB, on their way
+        await until(lambda: len(one.host.messages.get(1, ())) == 1_030)
+        assert one.host.messages[1] == large + small
+        assert max(map(sum, taken.values())) <= PEER_TURN_BYTES + (1 << 18) + 2
+        assert max(map(len, taken.values())) <= PEER_TURN_BYTES // PEER_TURN_MESSAGE_BYTES + 1
+        writer.write(framing.frame(b"and on"))
+        await until(lambda: one.host.messages[1][-1] == b"and on")
+        over = True
+        await hang_up(writer)
+
+    run(scenario, 1)
+
+
+def test_an_end_in_the_middle_of_what_came_at_once_is_the_end() -> None:
+    """What waits for its turn is not handed over any more, and the other side's end is seen all the same."""
+
+    async def scenario(one: Site) -> None:
+        reader, writer = await stranger(one)
+        framing = Framing()
+        writer.write(PREFACE + b"".join(framing.frame(bytes(1 << 20)) for _ in range(20)))
+        await until(lambda: one.host.messages.get(1))
+        one.links.close(1, "enough")
+        assert (await reader.read()).startswith(PREFACE)
+        writer.write_eof()
+        await until(lambda: not one.host.open)
+        assert 0 < len(one.host.messages[1]) < 20
+        writer.close()
+
+    run(scenario, 1)
 
 
 def test_what_was_sent_before_a_close_arrives_and_both_sides_hear_of_the_end_once() -> None:

@@ -255,3 +255,49 @@ def test_waits_are_answered_as_a_look_at_all_of_them_after_each_step_would(steps
     assert [told.answers for *_, told in waits] == [
         [expected[index]] if index in expected else [] for index in range(len(waits))
     ]
+
+
+def incarnation(peer: Peer, counter: int) -> Peer:
+    return peer._replace(actor=node_actor(peer.node, counter.to_bytes(4, "big") + b"rand"))
+
+
+def test_what_is_said_of_an_older_incarnation_counts_for_nothing(acks: Acks) -> None:
+    """It was restored since, and may have lost that."""
+    old, new = incarnation(FAR, 1), incarnation(FAR, 2)
+    acks.heard_of(old, A, 7)
+    assert acks.covered_by({A: 7}) == [old]
+    acks.heard_of(new, A, 3)
+    assert acks.covered_by({A: 3}) == [new] and acks.covered_by({A: 4}) == []
+    acks.heard_of(old, A, 7)
+    assert acks.covered_by({A: 4}) == []
+    acks.met(new, {A: own(2)})
+    acks.heard_of(old, A, 7)
+    assert acks.covered_by({A: 3}) == []
+
+
+def test_a_new_incarnation_takes_back_what_the_one_before_had(acks: Acks) -> None:
+    acks.heard_of(incarnation(FAR, 1), A, 7)
+    acks.renewed(FAR.node, incarnation(FAR, 1).actor)
+    assert len(acks.covered_by({A: 7})) == 1
+    acks.renewed(FAR.node, incarnation(FAR, 2).actor)
+    assert acks.covered_by({A: 1}) == []
+
+
+def test_a_keyspace_that_a_node_holds_anew_is_all_that_is_taken_back(acks: Acks) -> None:
+    acks.met(FAR, {A: own(5), B: own(5)})
+    acks.holds(FAR, B, own(2))
+    assert acks.covered_by({A: 5, B: 2}) == [FAR]
+    assert acks.covered_by({B: 3}) == []
+
+
+def test_hubs_are_asked_for_those_who_wait_for_more_than_hubs(acks: Acks) -> None:
+    asked: list[int] = []
+    acks.asked = lambda: asked.append(1)
+    acks.wait({A: 1}, acks.want("hub"), None, lambda met: None)
+    assert (asked, acks.wait_for_any) == ([], False)
+    first = acks.wait({A: 1}, acks.want("site"), 5, lambda met: None)
+    second = acks.wait({A: 1}, Want(3), None, lambda met: None)
+    assert (asked, acks.wait_for_any) == ([1, 1], True)
+    acks.tick(5)
+    acks.cancel(second)
+    assert (first.ended, acks.wait_for_any) == (True, False)

@@ -7,8 +7,9 @@ import pytest
 from edgekv.engine.keyspaces import Keyspace
 from edgekv.errors import Denied, InvalidRequest, NotFound
 from edgekv.replication.holdings import Holdings
-from edgekv.replication.messages import Applicant
+from edgekv.replication.messages import Applicant, Holds, parse
 from edgekv.store import layout
+from edgekv.wal.record import Changes
 from tests.unit.replication.wires import Make, Net, Peer, Wire, run
 
 
@@ -193,6 +194,36 @@ def test_a_site_that_is_added_fetches_that_keyspace_and_nothing_else(net: Net, m
     assert not hub.replication.leader.keyspaces.add_site("eu", "site-1")
 
 
+def test_rows_that_were_offered_before_a_node_knew_that_its_site_was_added_are_offered_again(
+    net: Net, make: Make
+) -> None:
+    leader, other = make("hub", founder=True, retain_bytes=0), make("edge-1", site="site-1", role="edge")
+    hub = make("hub-2", retain_bytes=0)
+    for peer in (hub, other):
+        net.connect(peer, leader)
+    run(net, [leader, hub, other], rounds=15)
+    create(leader, "eu", "site-0", "site-1")
+    leader.replication.leader.keyspaces.remove_site("eu", "site-0")
+    edge = make("edge-0", site="site-0", role="edge")
+    everybody = [leader, hub, other, edge]
+    net.connect(edge, hub)
+    run(net, everybody, rounds=30)
+    for i in range(20):
+        other.operations.set(b"eu/%d" % i, b"v" * 30_000)
+        run(net, everybody, rounds=2, step_ms=2_000)
+    received, number = hub.replication.received, hub.engine.keyspaces.owner(b"eu/k").id
+
+    def after_an_offer(link: int, message: bytes) -> None:
+        if isinstance(parse(message), Holds):
+            hub.replication.links[link].offered[number] = b"as soon as the hub knew, a moment ahead of the entry"
+        received(link, message)
+
+    hub.replication.received = after_an_offer  # type: ignore[method-assign] # a spy
+    leader.replication.leader.keyspaces.add_site("eu", "site-0")
+    run(net, everybody, rounds=30)
+    assert edge.operations.get(b"eu/7") == b"v" * 30_000
+
+
 def test_a_site_that_is_added_stamps_above_what_was_deleted_before(net: Net, make: Make) -> None:
     hub, (first, second), _ = cluster(net, make)
     create(hub, "eu", "site-0")
@@ -257,6 +288,39 @@ def test_a_site_that_is_taken_off_drains_and_then_deletes_its_copy(net: Net, mak
     net.connect(first, hub)
     run(net, [hub, first, second], rounds=5)
     assert not first.rolled_back and first.replication.links
+
+
+def test_what_came_before_a_node_knew_that_its_site_was_added_comes_again_before_what_rests_on_it(
+    net: Net, make: Make
+) -> None:
+    """A hub sends what its log has at once, and the entry behind it; what was passed by counts as had there."""
+    leader, hub, other = make("hub", founder=True), make("hub-2"), make("edge-1", site="site-1", role="edge")
+    for peer in (hub, other):
+        net.connect(peer, leader)
+    run(net, [leader, hub, other], rounds=15)
+    create(leader, "eu", "site-0", "site-1")
+    leader.replication.leader.keyspaces.remove_site("eu", "site-0")
+    edge = make("edge-0", site="site-0", role="edge")
+    net.connect(edge, hub)
+    run(net, [leader, hub, other, edge], rounds=30)
+    hub.operations.set(b"eu/first", b"v")
+    run(net, [leader, hub, other, edge], rounds=5)
+    receive, holes, number = edge.engine.intake.receive, list[Changes](), edge.engine.keyspaces.owner(b"eu/k").id
+
+    def watched(run: Changes) -> bool:
+        taken = receive(run)
+        if run.keyspace == number and not edge.operations.get(b"eu/first"):
+            holes.append(run)
+        return taken
+
+    edge.engine.intake.receive = watched  # type: ignore[method-assign] # a spy
+    leader.replication.leader.keyspaces.add_site("eu", "site-0")
+    leader.operations.set(b"eu/second", leader.operations.get(b"eu/first") or b"")
+    run(net, [leader, hub, other, edge], rounds=5)
+    assert not holes
+    net.connect(edge, hub)
+    run(net, [leader, hub, other, edge], rounds=5)
+    assert edge.operations.get(b"eu/first") == edge.operations.get(b"eu/second") == b"v"
 
 
 def test_a_site_that_was_taken_off_does_not_hold_the_cut_any_longer(net: Net, make: Make) -> None:

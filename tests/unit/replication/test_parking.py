@@ -145,3 +145,32 @@ def test_in_a_day_a_third_of_the_members_is_parked_at_most(net: Net, make: Make)
     assert sorted(members(hub).values()) == ["open"] * 4 + ["parked"] * 2, "a restart begins no new day"
     run(net, [hub], rounds=24 * 60 + 20, step_ms=60_000)
     assert sorted(members(hub).values()) == ["open"] * 3 + ["parked"] * 3
+
+
+def test_a_member_that_is_away_judges_ends_by_the_time_by_which_others_forget(
+    net: Net, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its clock is behind: it would forget a value that has not ended for it, and go on showing what was counted beside it."""
+    hub, (away, here), _ = cluster(net, make)
+    end_ms = hub.now_ms + 600_000
+    hub.operations.set(b"k", b"40", expiry_ms=end_ms)
+    hub.operations.increment(b"k", 2)
+    pass_s(net, 30, hub, away, here)
+    away.cut_off()
+    hub.replication.membership.remove(away.name)
+    hub.replication.membership.readmit(away.name)
+    pass_s(net, 900, hub, here)
+    assert hub.operations.get(b"k") is None
+    monkeypatch.setattr(hub.replication.leader, "_take_back", lambda *_: False)  # another one returns first
+    net.connect(away, hub)
+    run(net, [hub, away, here], rounds=2, step_ms=10)
+    announced = away.replication.members.announced
+    assert announced is not None and announced.stable.wall_ms > end_ms
+    for _ in range(40):
+        away.now_ms += 2_000
+        away.tick()
+        while away.apply():
+            assert away.operations.get(b"k") in (b"42", None)
+        away.settle()
+        away.replication.tick()
+    assert away.operations.get(b"k") is None

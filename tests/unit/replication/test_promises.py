@@ -8,9 +8,13 @@ import pytest
 from edgekv.config import KeyspaceConfig
 from edgekv.engine.frame import Frame
 from edgekv.errors import SessionBehind
-from edgekv.ids import KeyspaceId
+from edgekv.ids import KeyspaceId, node_actor
+from edgekv.limits import HEARSAY_MS, SEEN_INTERVAL_MS
 from edgekv.node.token import token_of
+from edgekv.replication import messages
 from edgekv.replication.acks import Want
+from edgekv.replication.link import Link
+from edgekv.replication.link_table import LinkTable
 from tests.unit.replication.wires import Net, Peer, Wire, run
 
 DEFAULT = KeyspaceId(0)
@@ -108,6 +112,7 @@ def test_a_hub_counts_other_nodes_only(cluster: Cluster) -> None:
 
 def test_a_neighbour_of_the_site_acknowledges_over_a_link_of_their_own(cluster: Cluster) -> None:
     first, second = cluster.edges
+    cluster.net.cut(cluster.wires[1])
     put(first, b"k")
     answers = ask(first, first.node.acks.want("site"))
     cluster.run()
@@ -115,6 +120,126 @@ def test_a_neighbour_of_the_site_acknowledges_over_a_link_of_their_own(cluster: 
     cluster.net.connect(first, second)
     cluster.run()
     assert answers == [True]
+
+
+def test_a_neighbour_of_the_site_acknowledges_through_the_hub_that_both_are_linked_to(cluster: Cluster) -> None:
+    """An edge keeps one link: what its neighbours have it hears of the hub, as soon as that does."""
+    first, second = cluster.edges
+    cluster.net.cut(cluster.wires[1])
+    put(first, b"k")
+    answers = ask(first, first.node.acks.want("site"))
+    cluster.run()
+    assert answers == []
+    cluster.net.connect(second, cluster.hub)
+    cluster.run(2)
+    assert answers == [True]
+    assert second.operations.get(b"k") == b"v"
+    for _ in range(3):  # and of each further write, without a SEEN in between
+        put(first, b"k")
+        answers = ask(first, first.node.acks.want("site"))
+        cluster.run(1)
+        assert answers == [True]
+
+
+def test_an_edge_counts_what_is_behind_its_hub_and_the_hub_what_is_behind_other_hubs(net: Net, make: Make) -> None:
+    hub, other = make("hub", founder=True), make("hub-2", site="site-2")
+    edge, far = make("edge", site="site-1", role="edge"), make("far", site="site-2", role="edge")
+    for dialer, listener in ((other, hub), (edge, hub), (far, other)):
+        net.connect(dialer, listener)
+    peers = [hub, other, edge, far]
+    run(net, peers, rounds=30)
+    put(edge, b"k")
+    put(hub, b"h")
+    answers = [ask(edge, Want(nodes)) for nodes in (1, 2, 3, 4)]
+    of_hub = ask(hub, Want(3))
+    run(net, peers, rounds=3)
+    assert answers[:2] == [[True], [True]], "hub and hub-2, whose links are looked at"
+    run(net, peers, rounds=SEEN_INTERVAL_MS * 3 // 100)
+    assert answers == [[True], [True], [True], []], "far by its SEEN; and it is no node of its own"
+    assert of_hub == [True]
+
+
+@pytest.fixture
+def told(monkeypatch: pytest.MonkeyPatch) -> list[messages.Message]:
+    """What nodes asked and told each other of others."""
+    said: list[messages.Message] = []
+    send = LinkTable.send
+
+    def spy(table: LinkTable, link: Link, message: messages.Message) -> None:
+        if isinstance(message, messages.WhoHas | messages.OthersHave):
+            said.append(message)
+        send(table, link, message)
+
+    monkeypatch.setattr(LinkTable, "send", spy)
+    return said
+
+
+def test_nobody_is_told_who_has_not_asked_and_nobody_for_long(cluster: Cluster, told: list[messages.Message]) -> None:
+    edge = cluster.edges[0]
+    put(edge, b"k")
+    hubs = ask(edge, edge.node.acks.want("hub"))
+    cluster.run(60)
+    assert hubs == [True] and told == []
+    waiting = edge.node.acks.wait({DEFAULT: 1 << 40}, Want(2), None, lambda met: None)
+    cluster.run(3 * HEARSAY_MS // 100)
+    asked = sum(isinstance(message, messages.WhoHas) for message in told)
+    assert 5 <= asked <= 7, "as long as it waits, now and then"
+    assert len(told) == asked + 1, "nothing new was to be told"
+    edge.node.acks.cancel(waiting)
+    cluster.run(2 * HEARSAY_MS // 100)
+    told.clear()
+    put(edge, b"k")
+    cluster.run(10)
+    assert told == []
+
+
+def test_what_moves_at_once_is_told_in_few_messages(net: Net, make: Make, told: list[messages.Message]) -> None:
+    hub = make("hub", founder=True)
+    edges = [make(f"edge-{i}", site="site-1", role="edge") for i in range(8)]
+    for edge in edges:
+        net.connect(edge, hub)
+    peers = [hub, *edges]
+    run(net, peers, rounds=20)
+    put(edges[0], b"k")
+    answers = ask(edges[0], Want(8))
+    run(net, peers, rounds=3)
+    assert answers == [True]
+    members = [list(message.members) for message in told if isinstance(message, messages.OthersHave)]
+    assert sum(map(len, members)) >= 7 and len(members) <= 3
+
+
+def test_an_edge_that_says_what_others_have_loses_its_link(cluster: Cluster) -> None:
+    edge, hub, wire = cluster.edges[0], cluster.hub, cluster.wires[0]
+    message = messages.OthersHave({cluster.edges[1].engine.actor: {DEFAULT: 1}})
+    cluster.net.send(edge, wire.number, messages.pack_message(message))
+    cluster.run(1)
+    assert wire.number not in hub.replication.links
+
+
+def test_of_changes_that_were_never_made_and_of_strangers_nothing_counts(cluster: Cluster) -> None:
+    first, second = cluster.edges
+    put(first, b"k")
+    cluster.net.cut(cluster.wires[1])
+    positions = {DEFAULT: first.node.sessions.positions([DEFAULT])[DEFAULT] + 5}
+    stranger = node_actor(b"s" * 16, b"12345678")
+    message = messages.OthersHave({second.engine.actor: {DEFAULT: 1 << 40, 77: 1}, stranger: {DEFAULT: 1}})
+    cluster.net.send(cluster.hub, cluster.wires[0].number, messages.pack_message(message))
+    while cluster.net.deliver():
+        pass
+    assert first.node.acks.covered_by(positions) == []
+    assert [peer.name for peer in first.node.acks.covered_by({DEFAULT: 1})] in ([], ["hub"])
+
+
+def test_a_member_that_was_removed_counts_no_more_behind_a_hub_either(cluster: Cluster) -> None:
+    first, second = cluster.edges
+    put(first, b"k")
+    assert ask(first, Want(2)) == []
+    cluster.run()
+    positions = first.node.sessions.positions([DEFAULT])
+    assert len(first.node.acks.covered_by(positions)) == 2
+    cluster.hub.replication.membership.remove(second.name)
+    cluster.run()
+    assert [peer.name for peer in first.node.acks.covered_by(positions)] == ["hub"]
 
 
 def test_a_session_goes_on_at_another_edge_once_its_writes_are_there(cluster: Cluster) -> None:
@@ -195,3 +320,27 @@ def test_a_member_that_was_removed_while_it_was_away_acknowledges_nothing_any_mo
     hub.replication.membership.remove(gone.name)
     cluster.run()
     assert [peer.name for peer in hub.node.acks.covered_by(positions)] == [stays.name]
+
+
+def test_a_token_is_not_covered_by_a_new_member_that_knows_of_a_later_stable_cut_and_has_no_rows_yet(
+    net: Net, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it has seen holds the cut down; what tokens leave out by an earlier one is still to be covered."""
+    hub, edge, newcomer = make("hub", founder=True), make("edge", role="edge"), make("newcomer", role="edge")
+    put(hub, b"k")
+    net.connect(edge, hub)
+    run(net, [hub, edge], rounds=70, step_ms=1_000)
+    session = token(hub)
+    assert token_of(session).entries == {DEFAULT: {}}, "all have seen it"
+    with monkeypatch.context() as patch:
+        patch.setattr(hub.replication.row_sync.source, "pump", lambda link: None)  # its rows are long under way
+        net.connect(newcomer, hub)
+        run(net, [hub, edge, newcomer], rounds=150, step_ms=1_000)
+        announced = newcomer.replication.members.announced
+        assert announced is not None and announced.number > token_of(session).stable
+        assert newcomer.operations.get(b"k") is None
+        with pytest.raises(SessionBehind):
+            newcomer.node.sessions.check(session)
+    run(net, [hub, edge, newcomer], rounds=10)
+    newcomer.node.sessions.check(session)
+    assert newcomer.operations.get(b"k") == b"v"

@@ -7,7 +7,7 @@ import pytest
 
 from edgekv.crdt.operation import SUFFIX_REGISTER, element_suffix
 from edgekv.errors import Denied, InvalidRequest
-from edgekv.replication.row_sync import RowSync
+from edgekv.replication.row_source import RowSource
 from edgekv.store import layout
 from edgekv.store.applied import sync_path
 from edgekv.wal.record import pack_ttl
@@ -172,7 +172,7 @@ def test_what_the_operator_was_told_was_not_done_is_not_done_later(net: Net, mak
     hub, edge = pair(net, make)
     rot(edge, b"key/07")
     edge.replication.repairs.begin(DEFAULT, [b""], "hub", union=False)
-    while (incoming := edge.replication.row_sync._incoming) is None or incoming.check is None:
+    while (incoming := edge.replication.row_sync.intake._incoming) is None or incoming.check is None:
         run(net, [hub, edge], rounds=1)
     edge.cut_off()
     edge.replication.repairs.look()
@@ -222,7 +222,7 @@ def test_a_node_that_is_written_to_does_not_look_for_ever_for_a_moment_to_offer_
     """Each look carries what is durable into LMDB, a few rows at a time."""
     hub, edge = pair(net, make)
     monkeypatch.setattr("edgekv.replication.repairs.REPAIR_MS_MAX", 2_000)
-    monkeypatch.setattr(RowSync, "_is_fresh", lambda sync, keyspace: False)  # a write came between, each time
+    monkeypatch.setattr(RowSource, "_is_fresh", lambda sync, keyspace: False)  # a write came between, each time
     edge.replication.repairs.begin(DEFAULT, [b""], "hub", union=False)
     run(net, [hub, edge], rounds=5)
     assert [link.asked for link in hub.replication.links.values()] == [{0}]

@@ -10,7 +10,7 @@ from edgekv.engine.keyspaces import DEFAULT_ID
 from edgekv.errors import Denied, Unavailable
 from edgekv.ids import Vector
 from edgekv.limits import RETURN_LEASE_MS
-from edgekv.replication.messages import Return
+from edgekv.replication.messages import Applicant, Return
 from edgekv.store.spool_transfer import SpoolFolder
 from tests.unit.replication.test_links import cluster, vectors
 from tests.unit.replication.test_parking import OFFLINE_MS, members, pass_s
@@ -405,7 +405,7 @@ def test_what_is_settled_has_all_of_the_rows_that_were_taken_in_when_their_bring
     keep, advance = SpoolFolder.keep, hub.engine.flips.advance
 
     def later(folder: SpoolFolder, part: Path, spool_id: bytes, done: Callable[[OSError | None], None]) -> None:
-        if folder is not hub.replication.row_sync._folder:
+        if folder is not hub.replication.row_sync.source._folder:
             keep(folder, part, spool_id, done)
         else:
             waiting.append(lambda: keep(folder, part, spool_id, done))
@@ -466,27 +466,90 @@ def test_one_that_was_not_settled_holds_late_changes_of_nobody_else_when_it_is_s
     same(hub, relay, here)
 
 
-def test_one_that_breaks_off_with_late_changes_of_another_that_is_away_can_return_later(net: Net, make: Make) -> None:
+@pytest.mark.parametrize("own", [True, False])
+def test_one_that_breaks_off_with_late_changes_of_another_that_is_away_can_return_later(
+    net: Net, make: Make, own: bool
+) -> None:
+    """``own``: it has some that it made itself, too."""
     everybody = hub, relay, edge, here = relayed(net, make)
     for name in ("relay", "edge"):
         hub.replication.membership.remove(name)
     pass_s(net, 20, *everybody)
     edge.operations.increment(b"count", 2)
-    relay.operations.increment(b"count", 3)
+    if own:
+        relay.operations.increment(b"count", 3)
     pass_s(net, 4, *everybody)
     assert hub.replication.membership.readmit("relay")
     wire = net.connect(relay, hub)
     while hub.replication.members.returning is None:
         run(net, [hub, relay, here], rounds=1)
     net.cut(wire)
-    late: dict[int, Vector] = {DEFAULT_ID: {edge.engine.actor: 1, relay.engine.actor: 1}}
-    hub.replication.membership.returned(Return(relay.engine.actor, True, late))
+    late: dict[int, Vector] = {DEFAULT_ID: {edge.engine.actor: 1, **({relay.engine.actor: 1} if own else {})}}
+    revision = hub.replication.members.members[relay.engine.actor].revision
+    hub.replication.membership.returned(Return(relay.engine.actor, revision, True, late))
     assert state(hub, relay) == "open"
     pass_s(net, RETURN_LEASE_MS // 1000 + 60, hub, here)
     assert state(hub, relay) == state(hub, edge) == "settled"
     come_back(net, relay, hub, here, seconds=60)
     assert state(hub, relay) == "open"
-    assert hub.operations.get(b"count") == here.operations.get(b"count") == b"5"
+    assert hub.operations.get(b"count") == here.operations.get(b"count") == (b"5" if own else b"2")
+
+
+def test_a_word_of_an_earlier_return_that_comes_late_opens_nobody(
+    net: Net, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By way of another hub it may be long under way; meanwhile more was forgotten, which the member has not been told of."""
+    hub, away, here = parked(net, make)
+    away.operations.set(b"old", b"late")
+    said: list[Return] = []
+    monkeypatch.setattr(hub.replication.membership, "returned", said.append)
+    wire = net.connect(away, hub)
+    while not any(message.whole for message in said):
+        run(net, [hub, away, here], rounds=1)
+    net.cut(wire)
+    hub.replication.membership.remove(away.name)
+    hub.replication.membership.readmit(away.name)
+    pass_s(net, 4, hub, here)
+    here.operations.delete([b"old"])
+    forget(net, hub, here)
+    net.connect(away, hub)
+    while state(hub, away) != "returning":
+        run(net, [hub, away, here], rounds=1)
+    monkeypatch.undo()
+    hub.replication.membership.returned(said[-1])
+    assert state(hub, away) == "returning"
+    pass_s(net, 60, hub, away, here)
+    assert state(hub, away) == "open"
+    assert len({peer.operations.get(b"old") for peer in (hub, away, here)}) == 1
+    same(hub, away, here)
+
+
+def test_a_return_that_begins_anew_gets_rows_anew_though_its_hub_saw_no_end_of_the_last_one(
+    net: Net, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub, away, here = parked(net, make)
+    relay = make("relay")
+    net.connect(relay, hub)
+    pass_s(net, 20, hub, here, relay)
+    away.operations.set(b"new", b"late")
+    membership, said = hub.replication.membership, list[Return]()
+    with monkeypatch.context() as patch:
+        patch.setattr(membership, "returned", said.append)
+        net.connect(away, relay)
+        run(net, [hub, relay, away, here], rounds=60)
+    assert any(message.whole for message in said)
+    membership.remove(away.name)
+    membership.readmit(away.name)
+    hub.settle()
+    who = away.node.identity
+    membership.admit(Applicant(who.node, who.actor, away.name, away.site, away.role))
+    assert state(hub, away) == "returning"
+    pass_s(net, 10, hub, relay, away, here)
+    if not away.replication.links:
+        net.connect(away, relay)  # as its dialer does
+    pass_s(net, 60, hub, relay, away, here)
+    assert state(hub, away) == "open"
+    same(hub, relay, away, here)
 
 
 def shown(peer: Peer) -> list[tuple[object, ...]]:

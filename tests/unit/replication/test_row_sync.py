@@ -7,15 +7,17 @@ from random import Random
 
 import pytest
 
+from edgekv.errors import ReadOnly
 from edgekv.limits import SYNC_SILENCE_MS
 from edgekv.replication import messages
 from edgekv.replication.link import Link
-from edgekv.replication.row_sync import RowSync
+from edgekv.replication.row_source import RowSource
 from edgekv.store.spool_transfer import SpoolFolder
 from tests.unit.engine.test_intake import KEYS, shown, step
+from tests.unit.node.inline_node import SEGMENT_BYTES
 from tests.unit.replication.test_links import vectors
 from tests.unit.replication.test_trouble import recycle_log
-from tests.unit.replication.wires import Make, Net, Peer, run
+from tests.unit.replication.wires import Make, Net, Peer, Wire, run
 
 
 def fill(peer: Peer, count: int = 300) -> None:
@@ -173,16 +175,16 @@ def test_a_sync_that_brings_nothing_any_more_ends_with_its_link_and_goes_on_wher
     edge = make("edge", site="s", role="edge")
     wire = net.connect(edge, hub)
     sent: list[int] = []
-    send = RowSync._send_piece
+    send = RowSource._send_piece
 
-    def send_two(sync: RowSync, link: Link, keyspace: int, spool: bytes, offset: int) -> None:
+    def send_two(sync: RowSource, link: Link, keyspace: int, spool: bytes, offset: int) -> None:
         sent.append(offset)
         if len(sent) <= 2:
             send(sync, link, keyspace, spool, offset)
         else:
             link.wanted.clear()
 
-    monkeypatch.setattr(RowSync, "_send_piece", send_two)
+    monkeypatch.setattr(RowSource, "_send_piece", send_two)
     while len(sent) < 3:
         run(net, [hub, edge], rounds=1)
     have, size = edge.replication.row_sync.incoming_bytes
@@ -202,27 +204,138 @@ def test_a_sync_that_brings_nothing_any_more_ends_with_its_link_and_goes_on_wher
     assert vectors(edge) == vectors(hub)
 
 
-def test_a_sync_that_lasts_longer_than_the_log_reaches_back_is_said(net: Net, make: Make) -> None:
-    """Else nobody knows why the rows go over the link again and again."""
-    hub = make("hub", founder=True, retain_bytes=0)
-    for i in range(40):
-        hub.operations.set(b"big/%d" % i, Random(i).randbytes(40_000))
-    hub.settle()
-    edge = make("edge", site="s", role="edge")
-    net.connect(edge, hub)
-    while not edge.replication.row_sync.incoming_bytes[0]:
-        run(net, [hub, edge], rounds=1)
-    for _ in range(6):
+def write_much(hub: Peer, segments: int) -> None:
+    """All of it goes into LMDB, so that the log need not keep it."""
+    for _ in range(segments):
         for _ in range(4):
             hub.operations.set(b"filler", b"x" * 60_000)
             hub.settle()
         hub.engine.checkpoints.carry()
         while hub.apply():
             hub.settle()
+
+
+def sync_under_way(net: Net, make: Make) -> tuple[Peer, Peer, Wire]:
+    """A hub whose log keeps nothing for others, an edge that takes its rows in, and their link."""
+    hub = make("hub", founder=True, retain_bytes=0)
+    for i in range(40):
+        hub.operations.set(b"big/%d" % i, Random(i).randbytes(40_000))
+    hub.settle()
+    edge = make("edge", site="s", role="edge")
+    wire = net.connect(edge, hub)
+    while not edge.replication.row_sync.incoming_bytes[0]:
+        run(net, [hub, edge], rounds=1)
+    return hub, edge, wire
+
+
+def sentences(peer: Peer) -> str:
+    events = peer.replication.status()["events"]
+    assert isinstance(events, list)
+    return " ".join(event["sentence"] for event in events)
+
+
+def test_what_is_written_while_rows_are_on_their_way_follows_them_from_the_log(net: Net, make: Make) -> None:
+    """Else a slow link beside many writes brings the same rows again, perhaps for ever."""
+    hub, edge, wire = sync_under_way(net, make)
+    write_much(hub, 6)
+    net.cut(wire)
+    write_much(hub, 6)
+    wire = net.connect(edge, hub)
+    for _ in range(20):
+        write_much(hub, 1)
+        run(net, [hub, edge], rounds=1)
+    run(net, [hub, edge], rounds=10)
+    write_much(hub, 2)
+    run(net, [hub, edge], rounds=1)
+    assert vectors(edge) == vectors(hub)
+    assert edge.replication.row_sync.syncs_total == 1
+    assert hub.replication.row_sync.again_total == 0
+    assert hub._log.segments[0].number > 30, "and when they are there the log is given back"
+
+
+def test_the_log_stays_until_the_peer_has_caught_up_from_its_rows(
+    net: Net, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The way from the rows to the end of the log takes its time as well, and what is written meanwhile is not less."""
+    monkeypatch.setattr("edgekv.replication.streams.PEER_MESSAGES_AT_ONCE", 1)
+    hub, edge, wire = sync_under_way(net, make)
+    hub.engine.tail.bytes_max = 100_000  # who is behind reads files
+    write_much(hub, 12)
+    [link] = hub.replication.links.values()
+
+    def sent() -> bool:
+        return link.rows_sent
+
+    for _ in range(100):
+        if sent():
+            break
+        edge.now_ms += 100
+        edge.tick()
+        edge.replication.tick()
+        hub.replication.work()
+        while not sent() and (edge.apply() or edge.flush() or net.deliver()):
+            pass
+    sender = link.sender
+    assert sender is not None
+    assert sender.lags
+    write_much(hub, 12)
+    run(net, [hub, edge], rounds=60)
+    assert wire.number in hub.replication.links and vectors(edge) == vectors(hub)
+    assert hub.replication.row_sync.again_total == 0
+    assert hub.replication.row_sync.source.held_lsn() > hub.engine.commit.durable_lsn
+
+
+def test_a_sync_that_lasts_longer_than_the_log_stays_is_said(
+    net: Net, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else nobody knows why the rows go over the link again and again."""
+    monkeypatch.setattr("edgekv.replication.row_source.SYNC_LOG_BYTES_MAX", 4 * SEGMENT_BYTES)
+    hub, edge, _ = sync_under_way(net, make)
+    write_much(hub, 2)
+    assert "sent again" not in sentences(hub)
+    write_much(hub, 6)
+    assert sentences(hub).count("sent again when they are there: more than 1 MiB were logged meanwhile") == 1
+    assert hub._log.segments[0].number > 4
     run(net, [hub, edge], rounds=60)
     assert vectors(edge) == vectors(hub)
     assert edge.replication.row_sync.syncs_total == 2
     assert hub.replication.row_sync.again_total == 1
+    assert "needs the rows of keyspace 0 again" in sentences(hub)
+
+
+def test_on_a_full_disk_no_log_stays_for_anybody(net: Net, make: Make) -> None:
+    hub, _, _ = sync_under_way(net, make)
+    write_much(hub, 3)
+    first = hub._log.segments[0].number
+    write_much(hub, 3)
+    assert hub._log.segments[0].number == first
+    hub.engine.admission.disk_full = True
+    assert hub.replication.row_sync.source.held_lsn() > hub.engine.commit.durable_lsn
+
+
+def test_a_node_that_cannot_join_rows_goes_on_giving_what_it_wrote_to_others(net: Net, make: Make) -> None:
+    hub = make("hub", founder=True)
+    fill(hub)
+    edge = make("edge", site="s", role="edge")
+    net.connect(edge, hub)
+    run(net, [hub, edge], rounds=2)
+    while edge.engine.flips.joining is None:
+        run(net, [hub], rounds=1)
+        edge.tick()
+        edge.replication.tick()
+        if not edge.flush() and edge.engine.flips.joining is None:
+            edge.apply()
+    edge.operations.set(b"behind", b"1")
+    edge.engine.cannot_join(8, "Corruption: it is damaged.")
+    edge.apply = lambda: False  # type: ignore[method-assign] # it has given up
+    run(net, [hub, edge], rounds=10)
+    assert hub.operations.get(b"behind") == b"1"
+    assert edge.operations.get(b"key/00123") is None
+    hub.operations.set(b"later", b"2")
+    run(net, [hub, edge], rounds=10)
+    assert edge.operations.get(b"later") is None
+    with pytest.raises(ReadOnly):
+        edge.operations.set(b"k", b"v")
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -13,7 +13,8 @@ from edgekv.replication.lowest import Lowest
 from edgekv.replication.members import Member
 from edgekv.replication.messages import Seen, SeenList, pack_message
 from edgekv.replication.seen import SeenTable
-from edgekv.replication.stability import compute_stable, settled_heads
+from edgekv.replication.stability import compute_stable, raised, settled_heads
+from edgekv.store.applied import Cut, Stable
 from tests.unit.replication.test_links import cluster
 from tests.unit.replication.wires import Make, Net, Peer, Wire, run
 
@@ -184,6 +185,15 @@ def member(actor: Actor) -> Member:
         ttl_ms=0,
         parked=False,
     )
+
+
+def test_a_cut_never_falls_but_where_its_leader_was_set_back() -> None:
+    def stable(cut: Vector, need: Vector) -> Stable:
+        return Stable(1, {KS: Cut(cut, need, frozenset())})
+
+    last = stable({A: 5, B: 3, C: 2}, {A: 5, B: 5, C: 2})
+    assert raised(stable({B: 4}, {A: 6, B: 6, C: 1}), last) == stable({A: 5, B: 4}, {A: 6, B: 6, C: 1})
+    assert raised(stable({}, {A: 9}), Stable(1, {})) == stable({}, {A: 9})
 
 
 @pytest.mark.parametrize("movers", [0, 20, 1_000])

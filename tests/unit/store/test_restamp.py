@@ -12,7 +12,7 @@ from edgekv.crdt.siblings import Sibling, Siblings
 from edgekv.errors import Corruption
 from edgekv.limits import DAY_MS
 from edgekv.store import layout
-from edgekv.store.applied import Applied
+from edgekv.store.applied import Applied, ChainedVector
 from edgekv.store.lmdb_store import LmdbStore
 from edgekv.store.purge import index_entries
 from edgekv.store.restamp import Restamped, restamp
@@ -50,8 +50,8 @@ def store_of(path: Path, rows: Rows) -> LmdbStore:
             transaction.put_rows([(layout.lmdb_key_of(row_key), layout.encode_row(row_key, row, transaction.intern))])
             for index, entry in index_entries(row_key, row, transaction.intern):
                 transaction.index_put(index, [entry])
-        vectors = {KEYSPACE: {A: (9, 1), B: (9, 2)}}
-        transaction.put_applied(Applied(5, dict(vectors), {KEYSPACE: far(0)}, frozenset(), NOW_MS + AHEAD_MS))
+        vectors: dict[int, ChainedVector] = {KEYSPACE: {A: (9, 1), B: (9, 2)}}
+        transaction.put_applied(Applied(5, vectors, {KEYSPACE: far(0)}, frozenset(), NOW_MS + AHEAD_MS))
     store.renew()
     return store
 

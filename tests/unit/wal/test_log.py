@@ -213,3 +213,14 @@ def test_a_clean_stop_promises_everything_and_the_next_start_goes_on_in_the_same
     more = fill(again, 2)
     _, frames = reopen(disk)
     assert frames[-2:] == more
+
+
+def test_what_the_log_takes_from_a_record_on_counts_whole_segments() -> None:
+    log = open_log(new_disk())
+    bases = []
+    for _ in range(3):
+        bases.append(log.segments[-1].base_lsn)
+        fill(log, 3)
+        log.roll()
+    size = [log.bytes_from(lsn) // SEGMENT_BYTES for lsn in (0, bases[1] - 1, bases[1], bases[2], log.next_lsn + 9)]
+    assert size == [4, 4, 3, 2, 1]
