@@ -197,9 +197,8 @@ class ClockTooFarAhead(PeerFault):
         """``what`` is stamped ``hlc``, and ``hlc_max`` is the highest stamp that is taken now."""
         hours = -(-((hlc >> 16) - (hlc_max >> 16)) // 3_600_000)
         return cls(
-            f"{what} are stamped {hlc >> 16} ms, more than a day ahead of this node. Set the clock of the node that made them. They "
-            f"are taken by themselves when they are within a day, in {hours} h. To go on sooner, export what is needed there, start "
-            "that node with an empty --data-dir, and import it."
+            f"{what} are stamped {hlc >> 16} ms, more than a day ahead of this node. Set the clock of the node that made them: it "
+            f"puts their stamps right then, and comes back with all that it wrote. As they are they are taken in {hours} h."
         )
 
 

@@ -18,6 +18,7 @@ from edgekv.cli.verify import verify
 from edgekv.codec import from_json
 from edgekv.config import Address
 from edgekv.errors import Unavailable
+from edgekv.limits import CLOCK_AHEAD_MS_MAX
 
 Document = dict[str, Any]
 
@@ -29,7 +30,12 @@ LAG_S_MAX: Final = 10.0
 """So is a linked member that has been behind for so long."""
 _MEMBERS: Final = ("NAME", "SITE", "ROLE", "STATE", "ACTOR")
 _LINKS: Final = ("PEER", "SITE", "PHASE", "BEHIND", "FOR", "SENT", "RECEIVED", "CLOCK", "SILENT")
-_CONFLICTS: Final = ("KEYSPACE", "KEY", "FIELD", "KEPT", "BY", "LOST", "BY")
+_CONFLICTS: Final = ("KEYSPACE", "KEY", "FIELD", "KEPT", "WRITTEN BY", "LOST", "WRITTEN BY")
+_CONFLICTS_ARE: Final = (
+    "Of two values that were written to one key without sight of each other, the one with the later stamp is kept, at every node. "
+    "LOST is the other one, which no reader is shown: where it is the right one, write it again. `late`: its writer was parked "
+    "then, and brought it when it came back. This node lists what it is certain of; others list others."
+)
 _EVENTS_SHOWN: Final = 5
 _NO_MEMBERS: Final = (
     "There is no other node yet: a hub founds its cluster when the first one reaches it. "
@@ -83,7 +89,8 @@ def status(output: Output, http: Address, timeout_s: float) -> None:
         click.echo(sentence)
     for each in replication["late_writes"]:
         click.echo(
-            f"{each['name']} brought {each['changes']} changes of {each['keyspace']} when it came back from being parked."
+            f"{each['name']} brought {each['changes']} changes of {each['keyspace']} when it came back from being parked. "
+            f"What it lost by that: edgekv cluster conflicts, with --http of {each['name']}."
         )
     for each in replication["repairs"]["done"][-_EVENTS_SHOWN:]:
         click.echo(
@@ -179,7 +186,8 @@ def lead(force: bool, http: Address, timeout_s: float) -> None:  # noqa: ARG001 
 def conflicts(output: Output, http: Address, timeout_s: float) -> None:
     """Show values that were lost to concurrent writes, since the node started: how many, and the newest with what was kept.
 
-    Each is counted at the nodes to which the winner came first. To keep both, use a keyspace with conflict = "siblings".
+    Each is counted at the nodes to which the winner came first, and what was lost to rows, or brought late, at the node that took or
+    brought it. To keep both values, use a keyspace with conflict = "siblings".
 
     \b
     edgekv cluster conflicts
@@ -187,6 +195,7 @@ def conflicts(output: Output, http: Address, timeout_s: float) -> None:
     """
     with NodeHttp(http, timeout_s) as node:
         found = node.read("/v1/admin/conflicts").json()
+        members = node.read("/v1/status").json().get("replication", {}).get("members", []) if output == "table" else []
     if not isinstance(found.get("conflicts"), list):
         raise Unavailable("the answer has no conflicts: is this the HTTP listener of an EdgeKV node?")
     if output == "json":
@@ -198,7 +207,9 @@ def conflicts(output: Output, http: Address, timeout_s: float) -> None:
     for name, total in found["totals"].items():
         click.echo(f"{name}: {total} lost")
     click.echo()
-    print_table(_CONFLICTS, map(_conflict, found["conflicts"]))
+    names = {member["actor"]: member["name"] for member in members}
+    print_table(_CONFLICTS, [_conflict(each, names) for each in found["conflicts"]])
+    click.echo(f"\n{_CONFLICTS_ARE}")
 
 
 def advice(status: Document) -> list[str]:
@@ -229,6 +240,8 @@ def advice(status: Document) -> list[str]:
             "This node has no link: it goes on alone, and what is written here stays here until a hub can be reached. "
             "Check its [[upstream]] and the network."
         )
+    if replication["refused_stamps"] is not None:
+        found.append(_refused_stamps(replication["refused_stamps"]))
     found += [
         f"{each['name']} ({each['site']}) is parked: it was silent for too long, and holds nothing back any more. It goes on serving "
         "its users; when it reaches a hub it is admitted again."
@@ -254,6 +267,21 @@ def advice(status: Document) -> list[str]:
         if link["peer"] is not None:
             found += _advice_for(link)
     return found
+
+
+def _refused_stamps(refusal: Document) -> str:
+    stamps_s, clock_s = refusal["stamps_ahead_ms"] / 1000, refusal["clock_ahead_ms"] / 1000
+    what = (
+        f"{refusal['by']} takes no changes of this node: what was written here is stamped {_duration(stamps_s)} ahead of its clock. "
+        "Nothing is lost, and this node goes on serving its users. "
+    )
+    if abs(clock_s) <= CLOCK_AHEAD_MS_MAX / 1000:
+        return what + "Its clock is right again: it is about to put the stamps right, for which it is started anew."
+    way = "ahead" if clock_s > 0 else "behind"
+    return (
+        f"{what}Its clock is {_duration(abs(clock_s))} {way}. Set it (or that hub's, if that is the wrong one): then this node puts "
+        "the stamps right, for which it is started anew."
+    )
 
 
 def _advice_for(link: Document) -> list[str]:
@@ -301,17 +329,21 @@ def _link(each: Document) -> tuple[str, ...]:
     )
 
 
-def _conflict(each: Document) -> tuple[str, ...]:
+def _conflict(each: Document, names: dict[str, str]) -> tuple[str, ...]:
     field = from_json(each["field"])
     return (
         each["keyspace"],
         as_cell(from_json(each["key"]) or b""),
         "" if field is None else as_cell(field),
-        _version(each["kept"]),
-        each["kept"]["actor"],
+        *(("(nothing)", "") if each["kept"] is None else (_version(each["kept"]), _writer(each["kept"], names))),
         _version(each["discarded"]),
-        each["discarded"]["actor"],
+        _writer(each["discarded"], names),
     )
+
+
+def _writer(version: Document, names: dict[str, str]) -> str:
+    late = ", late" if version["late"] else ""
+    return f"{names.get(version['actor'], version['actor'])}, {_time(version['wall_ms'])}{late}"
 
 
 def _version(version: Document) -> str:

@@ -151,6 +151,8 @@ def _keyspace_problems(config: Config) -> Iterator[tuple[str, str]]:
 def _mode_problems(key: str, keyspace: KeyspaceConfig) -> Iterator[tuple[str, str]]:
     if keyspace.conflict == "siblings" and keyspace.consistency == "strong":
         yield f"{key}.conflict", 'a strong keyspace has no concurrent values to keep: write "lww" or remove it'
+    if keyspace.conflict == "siblings" and keyspace.late_write == "drop":
+        yield f"{key}.late_write", "a keyspace with siblings keeps what comes late beside the rest: remove it"
     if keyspace.group and keyspace.consistency != "strong":
         yield f"{key}.group", 'only a keyspace with consistency = "strong" has a group: remove it'
 
@@ -158,8 +160,6 @@ def _mode_problems(key: str, keyspace: KeyspaceConfig) -> Iterator[tuple[str, st
 def _not_yet(config: Config) -> Iterator[tuple[str, str]]:
     """What a configuration may say and this release cannot do. Accepting it would promise what is not kept."""
     for number, keyspace in enumerate(config.keyspaces):
-        if keyspace.late_write != "keep":
-            yield f"keyspace[{number}].late_write", "this release keeps what comes late, whatever it says: remove it"
         if keyspace.consistency == "strong":
             yield (
                 f"keyspace[{number}].consistency",

@@ -129,8 +129,9 @@ class KeyspaceConfig:
     """``fsync`` or ``buffered`` (see Config.durability). Absent: the node's."""
 
     late_write: LateWrite = "keep"
-    """Values that arrive from a node which was away longer than max_offline_days: written again as new, or listed and dropped.
-    This release takes ``keep`` only."""
+    """Values (of keys, of a map's fields) that a node wrote while it was away longer than max_offline_days. ``keep``: they compare
+    with others by the time at which they were written. ``drop``: what others have stays, and they are listed (`cluster conflicts`).
+    Additions, increments and removals are kept in any case. Not for siblings, which are all kept. Fixed at creation."""
 
     sites: tuple[str, ...] = ()
     """The sites that hold it; empty: every site. Hubs hold every keyspace, wherever they stand; listing fewer sites keeps data from

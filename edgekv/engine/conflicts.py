@@ -5,18 +5,21 @@ with the replaced one in sight. But a value that comes and loses was written wit
 and the winner without sight of it, or it would have come here first: causal order. So each conflict is counted once at each node to
 which the winner came first, and at no other.
 
+Where rows come instead of changes, both sides' vectors tell: of two values that neither side had seen of the other, one is lost, and
+that is counted where they meet. So it is for what comes late (`is_late`): its fate is decided at the node that brings it.
+
+Where late values are dropped (``late_write = "drop"``), those are listed too, with what is there instead, which may be nothing.
+
 A deletion that loses discards no value, and two equal values discard none. Siblings, sets and counters keep all that is written.
 """
 
 from collections import deque
+from collections.abc import Callable
 from typing import Final, NamedTuple
 
 from edgekv.crdt.register import Cell
-from edgekv.ids import actor_text
-
-CONFLICTS_KEPT: Final = 64
-VALUE_BYTES_SHOWN: Final = 256
-"""Of each value and name that is kept: the ledger is for people, and bounded."""
+from edgekv.ids import Actor, actor_text
+from edgekv.store.lost_values import LOST_KEPT, Lost, LostValue, Version, lost_value
 
 
 class Conflict(NamedTuple):
@@ -29,16 +32,6 @@ class Conflict(NamedTuple):
     kept: Cell
     discarded: Cell
 
-    def figures(self) -> dict[str, object]:
-        """For people and scripts."""
-        return {
-            "keyspace": self.keyspace,
-            "key": self.key[:VALUE_BYTES_SHOWN],
-            "field": None if self.field is None else self.field[:VALUE_BYTES_SHOWN],
-            "kept": _version(self.kept),
-            "discarded": _version(self.discarded),
-        }
-
 
 class Conflicts:
     """Of one node, since it started."""
@@ -46,27 +39,43 @@ class Conflicts:
     def __init__(self) -> None:
         self.totals: Final[dict[str, int]] = {}
         """By the name of the keyspace."""
-        self._newest: Final[deque[dict[str, object]]] = deque(maxlen=CONFLICTS_KEPT)
+        self.is_late: Callable[[str, Actor, int], bool] = lambda keyspace, actor, seq: False
+        """Set once by replication: whether a change was brought by a member that came back (replication/returning.py)."""
+        self._newest: Final[deque[tuple[str, LostValue]]] = deque(maxlen=LOST_KEPT)
 
     def add(self, conflict: Conflict) -> None:
         """Count one that has happened."""
         self.totals[conflict.keyspace] = self.totals.get(conflict.keyspace, 0) + 1
-        self._newest.append(conflict.figures())
+        self._newest.append((conflict.keyspace, lost_value(*conflict[1:])))
+
+    def add_all(self, keyspace: str, lost: Lost) -> None:
+        """Count what was lost where rows joined."""
+        self.totals[keyspace] = self.totals.get(keyspace, 0) + lost.total
+        self._newest.extend((keyspace, value) for value in lost.newest)
 
     def newest(self) -> list[dict[str, object]]:
-        """The last CONFLICTS_KEPT, the newest first."""
-        return list(reversed(self._newest))
+        """The last LOST_KEPT, the newest first, for people and scripts."""
+        return [
+            {
+                "keyspace": keyspace,
+                "key": value.key,
+                "field": value.field,
+                "kept": None if value.kept is None else self._shown(keyspace, value.kept),
+                "discarded": self._shown(keyspace, value.discarded),
+            }
+            for keyspace, value in reversed(self._newest)
+        ]
+
+    def _shown(self, keyspace: str, version: Version) -> dict[str, object]:
+        return {
+            "value": version.value,
+            "value_bytes": version.value_bytes,
+            "actor": actor_text(version.actor),
+            "wall_ms": version.hlc >> 16,
+            "late": self.is_late(keyspace, version.actor, version.seq),
+        }
 
 
 def discards(kept: Cell, came: Cell) -> bool:
     """Whether a value that came is lost to a version that was here."""
     return came.value is not None and came.value != kept.value and kept.hlc >= came.hlc
-
-
-def _version(cell: Cell) -> dict[str, object]:
-    return {
-        "value": None if cell.value is None else cell.value[:VALUE_BYTES_SHOWN],
-        "value_bytes": 0 if cell.value is None else len(cell.value),
-        "actor": actor_text(cell.actor),
-        "wall_ms": cell.hlc >> 16,
-    }

@@ -318,6 +318,9 @@ class Engine:
         """The applier committed."""
         self.checkpoints.applied(progress)
         self.flips.applied(progress)
+        if progress.lost is not None:
+            keyspace = self.keyspaces.by_id.get(KeyspaceId(progress.lost.keyspace))
+            self.conflicts.add_all(str(progress.lost.keyspace) if keyspace is None else keyspace.name, progress.lost)
         self.drops.advance()
         self._judge()
 

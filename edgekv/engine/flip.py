@@ -103,6 +103,8 @@ class Flips:
         """Spools on disk, and what the applied LSN of LMDB's last but one commit has to reach before they may go."""
         self.forget: Callable[[bytes], None] = lambda spool_id: None
         """Set once by the node: remove the file of a spool."""
+        self.dropped: Callable[[int], list[tuple[Actor, int, int]]] = lambda keyspace: []
+        """Set once by replication: of a keyspace, the values that come late and are dropped (replication/returning.py)."""
         self.finished: Callable[[], None] = lambda: None
         """Set once by the node: rows were taken over as a whole, and what is durable has moved."""
 
@@ -153,7 +155,8 @@ class Flips:
         self._check(keyspace, vector, hlc)
         self._kept[spool_id] = _NOT_YET  # also if it lay there at the start, as something to remove
         entries = [(actor, seq, chain) for actor, (seq, chain) in sorted(vector.items())]
-        barrier = Barrier(keyspace.id, spool_id, entries, hlc, repair, sorted((unseen or {}).items()))
+        dropped = self.dropped(keyspace.id) if repair is None else []
+        barrier = Barrier(keyspace.id, spool_id, entries, hlc, repair, sorted((unseen or {}).items()), dropped)
         self._waiting.append(_Asked(keyspace, barrier, done, failed))
         self.advance()
 

@@ -1,13 +1,14 @@
 """A keyspace as keyspaces.json, WELCOME and meta write it: a dict of plain values.
 
-    {"id", "name", "prefix" (hex), "durability", "consistency", "conflict", "ttl_s", "sites", "draining"}
+    {"id", "name", "prefix" (hex), "durability", "consistency", "conflict", "late_write", "ttl_s", "sites", "draining"}
 
-Without ``sites`` every site holds it. ``draining`` are sites that were taken off it and may still have a copy.
+Without ``late_write`` what comes late is kept, without ``sites`` every site holds it. ``draining`` are sites that were taken off it
+and may still have a copy.
 """
 
 from typing import Any, Final, get_args
 
-from edgekv.config import Conflict, Consistency, Durability
+from edgekv.config import Conflict, Consistency, Durability, LateWrite
 from edgekv.engine.keyspaces import META_ID, KeyspacePolicy
 from edgekv.ids import KeyspaceId
 
@@ -39,6 +40,7 @@ def entry_of(policy: KeyspacePolicy) -> Entry:
         "durability": "fsync" if policy.fsync else "buffered",
         "consistency": policy.consistency,
         "conflict": "siblings" if policy.siblings else "lww",
+        "late_write": "drop" if policy.late_drop else "keep",
         "ttl_s": policy.ttl_ms // 1000,
         "sites": list(policy.sites),
         "draining": list(policy.draining),
@@ -53,6 +55,9 @@ def policy_of(entry: Entry) -> KeyspacePolicy:
     for field, known in _CHOICES.items():
         if entry[field] not in known:
             raise ValueError(f"{field} = {entry[field]!r}")
+    late_write = entry.get("late_write", "keep")
+    if late_write not in get_args(LateWrite):
+        raise ValueError(f"late_write = {late_write!r}")
     sites, draining = _sites(entry, "sites"), _sites(entry, "draining")
     return KeyspacePolicy(
         id=KeyspaceId(entry["id"]),
@@ -62,6 +67,7 @@ def policy_of(entry: Entry) -> KeyspacePolicy:
         system=entry["id"] == META_ID,
         ttl_ms=entry["ttl_s"] * 1000,
         siblings=entry["conflict"] == "siblings",
+        late_drop=late_write == "drop",
         consistency=entry["consistency"],
         sites=sites,
         draining=draining,

@@ -39,6 +39,8 @@ class KeyspacePolicy:
     """Expiry given to writes that name none; 0: none."""
     siblings: bool = False
     """Concurrent values of a register are kept side by side, until a writer who has read them puts one in their place."""
+    late_drop: bool = False
+    """Values that a member wrote while it was parked are dropped when it comes back, and listed."""
     consistency: str = "crdt"
     sites: tuple[str, ...] = ()
     """That hold it; none: every site does."""
@@ -56,6 +58,7 @@ class KeyspacePolicy:
             "prefix": self.prefix,
             "consistency": self.consistency,
             "conflict": "siblings" if self.siblings else "lww",
+            "late_write": "drop" if self.late_drop else "keep",
             "durability": "fsync" if self.fsync else "buffered",
             "ttl_s": self.ttl_ms // 1000,
             "system": self.system,

@@ -42,13 +42,18 @@ class Misplaced:
         self._keyspaces: Final = keyspaces
         self._store: Final = store
 
+    def count(self) -> int:
+        """How many keys, of the first rows below each prefix."""
+        return len(self._all())
+
     def figures(self) -> dict[str, object]:
         """``keys``: how many, of the first rows below each prefix; ``first``: some of them."""
-        keys: list[bytes] = []
-        for keyspace in self._keyspaces.all:
-            if keyspace.prefix and not keyspace.policy.system:
-                keys += self.keys(keyspace)
+        keys = self._all()
         return {"keys": len(keys), "first": [key.decode(errors="backslashreplace") for key in keys[:KEYS_SHOWN]]}
+
+    def _all(self) -> list[bytes]:
+        prefixed = (keyspace for keyspace in self._keyspaces.all if keyspace.prefix and not keyspace.policy.system)
+        return [key for keyspace in prefixed for key in self.keys(keyspace)]
 
     def keys(self, keyspace: Keyspace) -> list[bytes]:
         """Of the default keyspace, below the prefix of this one."""

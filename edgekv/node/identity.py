@@ -7,7 +7,8 @@ incarnation is fsynced here before it is first used. A machine id is not judged:
 
 ``identity.json`` (format 1): ``cluster``, ``node`` (16 bytes, hex), ``incarnation`` (8 bytes, hex), ``name``, ``site``, ``inode``,
 ``birth_ns`` (null where the file system has none), ``past`` (earlier incarnations, newest last), ``aside`` (null, or the incarnation
-whose log and store the next start moves to ``forked/<incarnation>``: `set_aside`).
+whose log and store the next start moves to ``forked/<incarnation>``: `set_aside`), ``clock`` (null, or what the next start needs to
+put the stamps of a wrong clock right, node/clock_restart.py: ``stamps_max`` by keyspace, ``lowered``).
 """
 
 import ctypes
@@ -17,7 +18,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from edgekv.errors import ConfigError, Corruption, FormatUnknown
 from edgekv.ids import ID_BYTES, INCARNATION_BYTES, Actor, actor_text, node_actor
@@ -39,6 +40,16 @@ Entropy = Callable[[int], bytes]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class WrongClock:
+    """A hub took no more of this node's changes, as they were stamped too far ahead."""
+
+    stamps_max: dict[int, int]
+    """By keyspace the highest that it took."""
+    lowered: bool = False
+    """The stamps are right by now, and the log is yet to begin anew."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Identity:
     """The ids of this node and of its current incarnation."""
 
@@ -49,6 +60,7 @@ class Identity:
     site: str
     past: tuple[bytes, ...] = ()
     aside: bytes | None = None
+    clock: WrongClock | None = None
 
     @property
     def actor(self) -> Actor:
@@ -132,6 +144,26 @@ def set_aside(directory: Path, identity: Identity, entropy: Entropy, *, as_anoth
     return renewed
 
 
+def clock_was_wrong(directory: Path, identity: Identity, wrong: WrongClock) -> None:
+    """Have the next start put the stamps right. On return that is fsynced."""
+    _write(directory / FILE, replace(identity, clock=wrong))
+
+
+def stamps_are_lowered(directory: Path, identity: Identity, entropy: Entropy) -> Identity:
+    """Take the next incarnation: what the last one has stamped is stamped otherwise now. On return that is fsynced."""
+    assert identity.clock is not None
+    renewed = replace(_next(identity, entropy), clock=replace(identity.clock, lowered=True))
+    _write(directory / FILE, renewed)
+    return renewed
+
+
+def clock_is_right(directory: Path, identity: Identity) -> Identity:
+    """All of that is done."""
+    right = replace(identity, clock=None)
+    _write(directory / FILE, right)
+    return right
+
+
 def aside(directory: Path) -> list[str]:
     """The folders with what was set aside."""
     return sorted(str(folder) for folder in (directory / ASIDE).glob("*"))
@@ -208,6 +240,7 @@ def _write(path: Path, identity: Identity) -> None:
             "birth_ns": birth_ns,
             "past": [incarnation.hex() for incarnation in identity.past],
             "aside": None if identity.aside is None else identity.aside.hex(),
+            "clock": None if identity.clock is None else _clock_record(identity.clock),
         }
 
     replace_file(path, record)
@@ -231,6 +264,7 @@ def _read(path: Path) -> tuple[Identity, bool]:
             site=record["site"],
             past=tuple(bytes.fromhex(past) for past in record["past"]),
             aside=None if record.get("aside") is None else bytes.fromhex(record["aside"]),
+            clock=None if record.get("clock") is None else _clock_of(record["clock"]),
         )
         return identity, (record["inode"], record["birth_ns"]) == here
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -239,6 +273,17 @@ def _read(path: Path) -> tuple[Identity, bool]:
             "or move the directory away and start with an empty one.",
             path=str(path),
         ) from error
+
+
+def _clock_record(wrong: WrongClock) -> dict[str, object]:
+    return {"stamps_max": {str(k): hlc for k, hlc in wrong.stamps_max.items()}, "lowered": wrong.lowered}
+
+
+def _clock_of(record: dict[str, Any]) -> WrongClock:
+    return WrongClock(
+        stamps_max={int(keyspace): int(hlc) for keyspace, hlc in record["stamps_max"].items()},
+        lowered=record["lowered"],
+    )
 
 
 def _birth(descriptor: int) -> tuple[int, int | None]:

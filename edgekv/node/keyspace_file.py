@@ -97,6 +97,7 @@ def _configured(number: KeyspaceId, keyspace: KeyspaceConfig) -> KeyspacePolicy:
         system=number == META_ID,
         ttl_ms=keyspace.ttl_s * 1000,
         siblings=keyspace.conflict == "siblings",
+        late_drop=keyspace.late_write == "drop",
         consistency=keyspace.consistency,
         sites=keyspace.sites,
     )
@@ -112,7 +113,7 @@ def _compare(path: Path, policies: Sequence[KeyspacePolicy], configured: Sequenc
                 "[[keyspace]] entries only seed a new data directory. Take the entry out, or start with an empty --data-dir."
             )
         wanted = entry_of(_configured(KeyspaceId(0), keyspace))
-        for field in ("prefix", "consistency", "conflict", "durability", "ttl_s"):
+        for field in ("prefix", "consistency", "conflict", "late_write", "durability", "ttl_s"):
             if wanted[field] != mine[field] and not (field == "durability" and keyspace.durability is None):
                 raise ConfigError(
                     f"keyspace {keyspace.name!r}: the configuration says {field} = {_shown(field, wanted)}, this directory was "

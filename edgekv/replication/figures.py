@@ -7,12 +7,12 @@ that lacks something. A hub answers for all members; an edge for those that it h
 do with the others.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from typing import Final, Literal, NamedTuple
 
 from edgekv.engine.engine import Engine
-from edgekv.ids import KeyspaceId, Vector, actor_text
+from edgekv.ids import Actor, KeyspaceId, Vector, actor_text
 from edgekv.replication.acks import HUB
 from edgekv.replication.lag import EvenSince, OwnMoves, behind
 from edgekv.replication.leader import Leader
@@ -46,6 +46,16 @@ class Lag(NamedTuple):
     linked: bool
     changes: int
     seconds: float
+
+
+class LateRange(NamedTuple):
+    """Of one actor: how many changes came late, and in which range they all are."""
+
+    member: Member
+    keyspace: str
+    first: int
+    last: int
+    changes: int
 
 
 class Figures:
@@ -187,19 +197,40 @@ class Figures:
             "events": [event._asdict() for event in self.events],
         }
 
+    def late_changes(self) -> dict[str, int]:
+        """By the name of the keyspace how many changes members brought when they returned."""
+        totals: dict[str, int] = {}
+        for each in self._late_ranges():
+            totals[each.keyspace] = totals.get(each.keyspace, 0) + each.changes
+        return totals
+
+    def is_late(self, keyspace: str, actor: Actor, seq: int) -> bool:
+        """Whether a change is one of those."""
+        member = self._members.members.get(actor)
+        if member is None or not member.late:
+            return False
+        return any(each.keyspace == keyspace and each.first <= seq <= each.last for each in self._late_ranges([member]))
+
     def _late_writes(self) -> list[dict[str, object]]:
-        """What members brought when they returned: of an actor's changes how many, and in which range (replication/returning.py)."""
-        names = {keyspace.id: keyspace.name for keyspace in self._engine.keyspaces.all}
         return [
             {
-                "name": member.name,
-                "actor": actor_text(member.actor),
-                "keyspace": names.get(KeyspaceId(keyspace), str(keyspace)),
-                "first": first,
-                "last": last,
-                "changes": changes,
+                "name": each.member.name,
+                "actor": actor_text(each.member.actor),
+                "keyspace": each.keyspace,
+                "first": each.first,
+                "last": each.last,
+                "changes": each.changes,
             }
-            for member in sorted(self._members.members.values(), key=lambda m: (m.name, m.actor))
+            for each in self._late_ranges()
+        ]
+
+    def _late_ranges(self, members: Iterable[Member] | None = None) -> list[LateRange]:
+        """What members brought when they returned (replication/returning.py)."""
+        names = {keyspace.id: keyspace.name for keyspace in self._engine.keyspaces.all}
+        members = self._members.members.values() if members is None else members
+        return [
+            LateRange(member, names.get(KeyspaceId(keyspace), str(keyspace)), first, last, changes)
+            for member in sorted(members, key=lambda m: (m.name, m.actor))
             for keyspace, (first, last, changes) in sorted(member.late.items())
         ]
 

@@ -53,9 +53,12 @@ class Greeting:
         vectors: dict[int, ChainedVector] = {}
         for keyspace in [*self._holdings.all(), *self._holdings.forgotten()]:
             vectors[keyspace.id] = {actor: (head.seq, head.chain) for actor, head in keyspace.vector.items()}
+        hlcs: dict[int, int] = (
+            {keyspace.id: keyspace.hlc for keyspace in self._holdings.all()} if self._self.role == "hub" else {}
+        )
         return Hello(
             *(self._cluster, self._self.node, self._self.actor, self._self.name, self._self.site, self._self.role),
-            *(self._now_ms(), self._members.revision, vectors),
+            *(self._now_ms(), self._members.revision, vectors, hlcs),
         )
 
     def accepts(self, link: Link, hello: Hello) -> bool:

@@ -1,8 +1,9 @@
 """What nodes say to each other: msgpack arrays, the first element the code. Pure.
 
-    HELLO       [1, cluster 16 B, node 16 B, actor 25 B, name, site, role, wall_ms, revision, {keyspace: [[actor, seq, chain], ...]}]
+    HELLO       [1, cluster 16 B, node 16 B, actor 25 B, name, site, role, wall_ms, revision, {keyspace: [[actor, seq, chain], ...]},
+                 {keyspace: hlc}]
                 the first message of both sides. The vectors are durable ones, of the keyspaces that the node holds: to these it
-                subscribes
+                subscribes. The HLCs are a hub's, else there are none (replication/wrong_clock.py)
     REFUSED     [2, code, sentence]                 the sender closes the link
     CHANGES     [3, [[keyspace, actor, first_seq, base_hlc, chain, changes, body], ...]]
                 runs, whole, as their makers logged them (wal/record.py)
@@ -52,6 +53,8 @@ from edgekv.ids import ACTOR_BYTES, ID_BYTES, Actor, Vector
 from edgekv.limits import HLC_FOLD_MAX, VECTOR_ENTRIES_MAX
 from edgekv.wal.record import Changes
 
+_NO_HLCS: Final[Mapping[int, int]] = {}
+
 HELLO: Final = 1
 REFUSED: Final = 2
 CHANGES: Final = 3
@@ -90,6 +93,8 @@ class Hello(NamedTuple):
     wall_ms: int
     revision: int
     vectors: dict[int, ChainedVector]  # by keyspace
+    hlcs: Mapping[int, int] = _NO_HLCS
+    """Of a hub, by keyspace, above which it stamps; it takes no stamps that are more than a day above (wrong_clock.py)."""
 
 
 class Refused(NamedTuple):
@@ -275,7 +280,7 @@ def pack_message(message: Message) -> bytes:  # noqa: PLR0912 - one arm for each
     match message:
         case Hello():
             vectors = {keyspace: _chained_list(vector) for keyspace, vector in message.vectors.items()}
-            return pack([HELLO, *message[:8], vectors])
+            return pack([HELLO, *message[:8], vectors, message.hlcs])
         case Refused():
             return pack([REFUSED, *message])
         case Runs(runs):
@@ -337,12 +342,13 @@ def _parse(fields: Any) -> Message | None:  # noqa: PLR0912 - one arm for each r
             return Heartbeat(*map(_number, fields[1:]))
         case [6, list(members)]:
             return SeenList([_seen(member) for member in members])
-        case [1, bytes(), bytes(), bytes(), str(), str(), str(), int(), int(), dict(vectors)]:
-            _, cluster, node, actor, name, site, role, wall_ms, revision, _ = fields
+        case [1, bytes(), bytes(), bytes(), str(), str(), str(), int(), int(), dict(vectors), dict(hlcs)]:
+            _, cluster, node, actor, name, site, role, wall_ms, revision, _, _ = fields
             return Hello(
                 *(_id(cluster), _id(node), _actor(actor), _text(name), _text(site), _role(role)),
                 *(_number(wall_ms), _number(revision)),
                 {_number(keyspace): _chained(vector) for keyspace, vector in _bounded(vectors).items()},
+                {_number(keyspace): _number(hlc) for keyspace, hlc in hlcs.items()},
             )
         case [2, str(code), str(sentence)]:
             return Refused(code[:64], sentence[:1000])

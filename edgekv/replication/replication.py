@@ -72,6 +72,7 @@ from edgekv.replication.seen_telling import SeenTelling
 from edgekv.replication.silence import Silence
 from edgekv.replication.streams import OWN_TROUBLE, Streams
 from edgekv.replication.subscriptions import Subscriptions
+from edgekv.replication.wrong_clock import WrongClock
 from edgekv.store.lmdb_store import LmdbStore
 from edgekv.store.spool_transfer import SpoolFolder
 
@@ -135,6 +136,9 @@ class Replication:
         )
         self.copies: Final = Copies(self.links, myself.node)
         table.judge = self.copies.judge
+        self.wrong_clock: Final = WrongClock(
+            engine, self.members, say=table.say, now_ms=now_ms, monotonic_ms=monotonic_ms
+        )
         self.repairs: Final = Repairs(engine=engine, store=store, links=table, now_ms=now_ms, monotonic_ms=monotonic_ms)
         self.row_sync: Final = RowSync(
             engine=engine,
@@ -231,6 +235,8 @@ class Replication:
         self._looked_at_ms = 0
         self._counts = False
         """Whether it is time to count what others lack."""
+        engine.conflicts.is_late = self.figures.is_late
+        engine.flips.dropped = self._returning.dropped
         engine.checkpoints.held_lsn = self.row_sync.source.held_lsn
         engine.judges_clocks = myself.role == "hub"
         if myself.role != "hub":
@@ -347,6 +353,7 @@ class Replication:
             **self.figures.status(self._now_ms(), self._monotonic_ms()),
             "repairs": self.repairs.status(),
             "aside": self.copies.aside,
+            "refused_stamps": self.wrong_clock.status(),
         }
 
     def _tell_seen(self) -> None:
@@ -414,6 +421,7 @@ class Replication:
     # -- messages
 
     def _take(self, link: Link, message: Message) -> None:  # noqa: PLR0912 - one arm for each kind of message
+        self.wrong_clock.look(link)
         if isinstance(message, Hello):
             self._greeted(link, message)
         elif isinstance(message, Refused):
@@ -467,6 +475,7 @@ class Replication:
         link.peer, link.skew_ms = hello, hello.wall_ms - self._now_ms()
         link.astray = self._lines.strays(hello.vectors.get(META_ID, {}))
         self._read_clock(link, hello.wall_ms, None)
+        self.wrong_clock.look(link)
         self._streams.begin(link, hello)
         self._subscriptions.tell(link)
         self.leader.heard_hello(hello)

@@ -27,7 +27,7 @@ from edgekv.engine.engine import Engine
 from edgekv.engine.intake import seen
 from edgekv.engine.keyspace_entry import Entry, entry_of
 from edgekv.engine.keyspaces import META_ID
-from edgekv.ids import Actor, Vector
+from edgekv.ids import Actor, KeyspaceId, Vector
 from edgekv.replication.holdings import Holdings
 from edgekv.replication.link_table import LinkTable
 from edgekv.replication.log_source import covers
@@ -71,6 +71,17 @@ class Returning:
         held = self._held().get(keyspace, {})
         begins = {m.actor: m.late[keyspace][0] - 1 for m in self._members.members.values() if keyspace in m.late}
         return {actor: before for actor, before in begins.items() if held.get(actor, 0) > before}
+
+    def dropped(self, keyspace: int) -> list[tuple[Actor, int, int]]:
+        """Where late values are dropped: by actor the first and the last of the late changes that this node may hold."""
+        me = self._me()
+        if me is None or not self._engine.keyspaces.by_id[KeyspaceId(keyspace)].policy.late_drop:
+            return []
+        members = self._members.members.values()
+        heads = {m.actor: m.heads.get(keyspace, 0) for m in members}
+        ranges = [(m.actor, m.late[keyspace]) for m in members if keyspace in m.late]
+        brought = [(actor, first, last) for actor, (first, last, _) in ranges]
+        return sorted(brought + [(a, heads[a] + 1, last) for a, last in self._late.get(keyspace, {}).items()])
 
     def tell(self) -> None:
         """Say where it stands, about once a second, as messages are lost with their links and a hub has to hear that it is there."""

@@ -93,7 +93,13 @@ class RowIntake:
             raise PeerFault(f"it offers {offer.bytes} bytes of rows, and no store holds more than {LMDB_MAP_BYTES}.")
         repair = self._repairs.asked_of(link, offer.keyspace)
         vector = {actor: seq for actor, (seq, _) in offer.vector.items()}
-        if repair is None and covers(_seqs(keyspace), vector) and not self._unseen(keyspace.id):
+        is_known = covers(_seqs(keyspace), vector)
+        if (
+            repair is None
+            and is_known
+            and not self._unseen(keyspace.id)
+            and not self._engine.flips.dropped(keyspace.id)
+        ):
             self._took(offer.keyspace, offer.vector)
             self._links.send(link, SyncDone(offer.keyspace, _chained(keyspace)))
             return

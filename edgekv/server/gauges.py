@@ -68,6 +68,11 @@ def register_gauges(metrics: Metrics, engine: Engine, watches: Watches, probe: L
         "Values that were lost to concurrent writes with a higher stamp, as far as this node is certain of it.",
         lambda: [((("keyspace", name),), total) for name, total in sorted(engine.conflicts.totals.items())],
     )
+    gauge(
+        "edgekv_misplaced_keys",
+        "Keys of the default keyspace that lie below the prefix of one that was created later: no reader finds them.",
+        engine.misplaced.count,
+    )
     metrics.counter(
         "edgekv_operations_repeated_total",
         "Operations that came again and were answered, not done, again.",
@@ -109,6 +114,11 @@ def register_replication(metrics: Metrics, figures: Figures, now_ms: Callable[[]
         "edgekv_clock_skew_seconds",
         "How far the clock of a linked node is ahead of this one's, the way between them included.",
         lambda: [((("peer", name),), skew_s) for name, skew_s in sorted(figures.skews().items())],
+    )
+    metrics.gauge(
+        "edgekv_late_changes",
+        "Changes that members made while they were parked, and brought when they came back.",
+        lambda: [((("keyspace", name),), count) for name, count in sorted(figures.late_changes().items())],
     )
     metrics.gauge(
         "edgekv_members_silent_seconds_max",

@@ -36,7 +36,7 @@ from edgekv.limits import (
 )
 from edgekv.metrics import Metrics
 from edgekv.net.join import join
-from edgekv.node import identity, keyspace_file
+from edgekv.node import clock_restart, identity, keyspace_file
 from edgekv.node.directory import DataDirectory
 from edgekv.node.node import Node
 from edgekv.node.operations import Operations
@@ -207,6 +207,7 @@ class Server:
         who = identity.load_or_create(
             directory.path, name=config.node, site=config.site, entropy=os.urandom, cluster=cluster
         )
+        who = clock_restart.finish(directory.path, who, segment_bytes=config.wal.segment_bytes, entropy=os.urandom)
         if config.upstreams:
             policies = keyspace_file.load(directory.path, config.keyspaces)
         else:
@@ -243,6 +244,7 @@ class Server:
         )
         copies = self._peers.replication.copies
         copies.copied, copies.aside = self._copied, identity.aside(directory.path)
+        self._peers.replication.wrong_clock.was_wrong = self._clock_was_wrong
         if self.node.log is not None:
             self._effects.flusher = Flusher(self.node.log, self._deliver)
             self._spares = SpareMaker(
@@ -416,6 +418,20 @@ class Server:
         self.engine.admission.read_only = error
         self._end(error)
         return True
+
+    def _clock_was_wrong(self, stamps_max: dict[int, int]) -> None:
+        """Hubs take no more of this node's changes, and its clock is right again: what it has stamped is to be put right."""
+        if self._failure is not None or not self.config.upstreams:
+            return
+        if identity.renewed_ms(self._directory.path, self.node.identity, now_ms()) < REINCARNATION_PAUSE_MS:
+            return
+        identity.clock_was_wrong(self._directory.path, self.node.identity, identity.WrongClock(stamps_max=stamps_max))
+        error = Unavailable(
+            "this node's clock had been more than a day ahead while it wrote, and hubs do not take that. The clock is right again. "
+            "Start it again: it puts the stamps right, and comes back as another incarnation with all that it wrote."
+        )
+        self.engine.admission.read_only = error
+        self._end(error)
 
     def _fail(self, error: LogFailed) -> None:
         """Rule L8: nothing is acknowledged any more; say so, and end."""

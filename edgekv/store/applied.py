@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from edgekv.ids import Actor, Vector
+from edgekv.store.lost_values import Lost
 
 ChainedVector = dict[Actor, tuple[int, int]]
 """Per actor its highest seq, and the chain value after it."""
@@ -67,6 +68,8 @@ class Progress(NamedTuple):
     cleared: (
         bool  # keys were removed with their expiry cell: a row cache above LMDB must be dropped, it may lack that cell
     )
+    lost: Lost | None = None
+    """Rows joined, and values were lost by that."""
 
 
 class Failed(NamedTuple):

@@ -60,6 +60,7 @@ from edgekv.store.fold import Folding
 from edgekv.store.generation import Generation
 from edgekv.store.lmdb_store import LmdbStore, MapFull, disk_is_full, free_bytes
 from edgekv.store.lmdb_transactions import WriteTransaction
+from edgekv.store.lost_values import Lost
 from edgekv.store.purge import Cuts, Purge, Purged, index_entries
 from edgekv.store.repair import fold_of
 from edgekv.store.spool import SpoolReader, spool_file
@@ -99,6 +100,8 @@ class Applier:
         because an fdatasync failed, the kernel may have dropped the meta page of its last commit, though reads still show that."""
         self._folding: Folding | None = None
         """The fold of which some transactions have been committed."""
+        self._lost: Lost | None = None
+        """By the fold that ended with this transaction."""
         self.purge_more = False
         """The last transaction left something to purge: apply once more, to the same LSN."""
 
@@ -138,6 +141,7 @@ class Applier:
 
     def _apply(self, upto_lsn: int, stable: Stable | None, rows_max: int, poll: Callable[[], bool]) -> Progress:
         rows_max, bytes_max = self._bounds(rows_max)
+        self._lost = None
         with self._store.write() as transaction:
             before = transaction.applied()
             generation = self._merge_log(transaction, before, upto_lsn, rows_max, bytes_max, poll)
@@ -150,7 +154,7 @@ class Applier:
             transaction.put_applied(applied)
         self._previous_lsn, self._own_lsn = self._own_lsn, applied.lsn
         self._store.renew()
-        return self._report(applied.lsn, cleared=purged.cleared)
+        return self._report(applied.lsn, cleared=purged.cleared)._replace(lost=self._lost)
 
     def _store_rows(
         self,
@@ -192,6 +196,7 @@ class Applier:
         applied = self._folding.step(transaction, before, lambda: _poll(poll), rows_max=rows_max)
         if applied is None:
             return before, NOT_PURGED
+        self._lost = self._folding.lost()
         self._end_fold()
         self.purge_more = True
         return applied, FOLDED

@@ -4,18 +4,21 @@ Both ways msgpack behind a u32 length (little-endian):
 
     request    [lsn, nil | [wall_ms, nil | {keyspace: [cut, need, parked]}, [keyspace that is dropped, ...]]]
     response   ["opened"]
-               ["applied", lsn, previous_lsn, reusable_bytes, reserved, cleared]
+               ["applied", lsn, previous_lsn, reusable_bytes, reserved, cleared, nil | lost]
+                lost: [keyspace, total, [[key, nil | field, nil | kept, discarded], ...]], each of both as in store/lost_values.py
                ["failed", text, disk_full]
 
 Both ends are of one release: the node starts its applier itself, so there is no version in here.
 """
 
 from struct import Struct
-from typing import Final
+from typing import Any, Final
 
 from edgekv.codec import pack, unpack
 from edgekv.errors import FormatUnknown
+from edgekv.ids import Actor
 from edgekv.store.applied import Cut, Failed, Opened, Progress, Stable
+from edgekv.store.lost_values import Lost, LostValue, Version
 
 MESSAGE_LENGTH: Final = Struct("<I")
 
@@ -80,8 +83,22 @@ def parse_response(message: list[object]) -> Opened | Progress | Failed:
     match message:
         case ["opened"]:
             return Opened()
-        case ["applied", int(lsn), int(previous_lsn), int(reusable_bytes), bool(reserved), bool(cleared)]:
-            return Progress(lsn, previous_lsn, reusable_bytes, reserved, cleared)
+        case ["applied", int(lsn), int(previous_lsn), int(reusable_bytes), bool(reserved), bool(cleared), lost]:
+            return Progress(lsn, previous_lsn, reusable_bytes, reserved, cleared, None if lost is None else _lost(lost))
         case ["failed", str(text), bool(disk_full)]:
             return Failed(text, disk_full)
     raise FormatUnknown(f"a message that the node does not know: {message!r}. Use one release for both.")
+
+
+def _lost(fields: Any) -> Lost:
+    keyspace, total, newest = fields
+    values = (
+        LostValue(key, field, None if kept is None else _version(kept), _version(discarded))
+        for key, field, kept, discarded in newest
+    )
+    return Lost(keyspace, total, tuple(values))
+
+
+def _version(fields: Any) -> Version:
+    value, value_bytes, actor, seq, hlc = fields
+    return Version(value, value_bytes, Actor(actor), seq, hlc)

@@ -20,14 +20,22 @@ they are for any row that is written; those of rows that went are recognised as 
 """
 
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from struct import Struct
 from typing import Final
 
 from edgekv.checksum import crc32c
 from edgekv.crdt.joins import join_row
-from edgekv.crdt.operation import SUFFIX_MAP_CLEAR, TAG_ELEMENT, TAG_REGISTER, TAG_SIBLINGS, Row
+from edgekv.crdt.operation import (
+    SUFFIX_MAP_CLEAR,
+    TAG_ELEMENT,
+    TAG_FIELD,
+    TAG_REGISTER,
+    TAG_SIBLINGS,
+    Row,
+    field_of_suffix,
+)
 from edgekv.crdt.register import Cell
 from edgekv.errors import Corruption
 from edgekv.ids import Actor, KeyspaceId, actor_text
@@ -36,6 +44,7 @@ from edgekv.store import layout
 from edgekv.store.applied import Applied, ChainedVector
 from edgekv.store.collection_rows import CollectionRows, StoredRows
 from edgekv.store.lmdb_transactions import WriteTransaction
+from edgekv.store.lost_values import Lost, LostCells
 from edgekv.store.purge import index_entries
 from edgekv.store.spool import SpoolReader
 from edgekv.store.sweep import sweep_keyspace
@@ -89,7 +98,7 @@ class Folding:
         self.lsn: Final = lsn
         self._barrier: Final = barrier
         self._spool: Final = spool
-        self._begin: Final = begin or partial(Fold, unseen=dict(barrier.unseen))
+        self._begin: Final = begin or partial(Fold, unseen=dict(barrier.unseen), dropped=barrier.dropped)
         self._fold: Fold | None = None
 
     def step(
@@ -118,6 +127,10 @@ class Folding:
             before.ttl_ms,
         )
 
+    def lost(self) -> Lost | None:
+        """What was lost to concurrent writes with higher stamps, by the end; None: nothing."""
+        return None if self._fold is None else self._fold.lost.lost()
+
     def close(self) -> None:
         """Give the spool back. Idempotent."""
         self._spool.close()
@@ -142,8 +155,9 @@ class Fold:
         my_vector: ChainedVector,
         joined: ChainedVector,
         unseen: Mapping[Actor, int] | None = None,
+        dropped: Sequence[tuple[Actor, int, int]] = (),
     ) -> None:
-        """``unseen``: see `Barrier`."""
+        """``unseen``, ``dropped``: see `Barrier`."""
         unseen = unseen or {}
         self._transaction = transaction
         """Of this step."""
@@ -153,6 +167,8 @@ class Fold:
         self._my_cells_vector: Final = {a: min(seq, unseen.get(a, seq)) for a, seq in self._my_vector.items()}
         self._their_vector: Final = {actor: seq for actor, (seq, _) in spool.head.vector.items()}
         self.joined: Final = joined
+        self._late: Final = dropped
+        self.lost: Final = LostCells(keyspace)
         numbers = [transaction.intern(actor) for actor in spool.head.actors]
         self._is_same: Final = numbers == list(range(len(numbers)))
         """The rows of the spool name actors as this store does."""
@@ -226,7 +242,7 @@ class Fold:
 
     def _join_mine(self, lmdb_key: bytes, row: bytes, other: bytes | None) -> None:
         """A row of this side, with the spool's version of it."""
-        if other is None and not row[0]:
+        if other is None and not row[0] and not self._late:
             _, _, _, seq, number = _PLAIN_HEAD.unpack_from(row)
             if seq <= self._their_seqs.get(number, 0):
                 self._delete(lmdb_key, row)
@@ -267,8 +283,35 @@ class Fold:
                 self._changed(lmdb_key)
 
     def _join(self, row_key: bytes, mine: Row | None, theirs: Row | None) -> Row | None:
+        if self._late and isinstance(mine, Cell) and self._drops(row_key, mine):
+            assert theirs is None or isinstance(theirs, Cell)
+            if theirs is None or theirs.value != mine.value:
+                self._tell(row_key, theirs, mine)
+            return theirs
         my_vector = self._my_cells_vector if isinstance(mine or theirs, Cell) else self._my_vector
-        return join_row(layout.split(row_key)[2], mine, my_vector, theirs, self._their_vector)
+        joined = join_row(layout.split(row_key)[2], mine, my_vector, theirs, self._their_vector)
+        if isinstance(mine, Cell) and isinstance(theirs, Cell):
+            self._look_for_loss(row_key, mine, theirs, joined)
+        return joined
+
+    def _look_for_loss(self, row_key: bytes, mine: Cell, theirs: Cell, joined: Row | None) -> None:
+        """Whether one of two versions is a value that the other one's writer had not seen, and that nobody is shown."""
+        kept, discarded = (mine, theirs) if joined == mine else (theirs, mine)
+        is_value = _is_value(row_key) and discarded.value not in (None, kept.value)
+        seen = self._their_vector.get(mine.actor, 0) >= mine.seq or (
+            self._my_cells_vector.get(theirs.actor, 0) >= theirs.seq
+        )
+        if is_value and not seen:
+            self._tell(row_key, kept, discarded)
+
+    def _tell(self, row_key: bytes, kept: Cell | None, discarded: Cell) -> None:
+        _, key, suffix = layout.split(row_key)
+        self.lost.add(key, None if suffix[0] == TAG_REGISTER else field_of_suffix(suffix), kept, discarded)
+
+    def _drops(self, row_key: bytes, mine: Cell) -> bool:
+        """Whether this is a value that came late where those are dropped. The spool's version stays then, which it had replaced."""
+        late = any(actor == mine.actor and first <= mine.seq <= last for actor, first, last in self._late)
+        return late and mine.value is not None and _is_value(row_key)
 
     def _is_equal(self, row: bytes, other: bytes) -> bool:
         """Whether a row is the same on both sides; False: it is not, or has to be decoded to tell."""
@@ -336,6 +379,11 @@ def _by_number(vector: Mapping[Actor, int], number_of: Callable[[Actor], int | N
     """A vector by interned numbers; an actor without one has no rows."""
     numbered = ((number_of(actor), seq) for actor, seq in vector.items())
     return {number: seq for number, seq in numbered if number is not None}
+
+
+def _is_value(row_key: bytes) -> bool:
+    """Whether it is the key of a register or of a map's field."""
+    return layout.split(row_key)[2][0] in (TAG_REGISTER, TAG_FIELD)
 
 
 def _lmdb_key(row: tuple[bytes, bytes]) -> bytes:

@@ -262,6 +262,10 @@ class LmdbStore:
         self._environment.set_mapsize(2 * self._environment.info()["map_size"])
         self.renew()
 
+    def sync(self) -> None:
+        """Make the last commit durable, the meta page included: no power cut takes it back (rule L7)."""
+        self._environment.sync(True)
+
     def reserve(self) -> bool:
         """Keep LMDB_RESERVE_BYTES allocated behind the last used page; False when the disk is too full for it.
 

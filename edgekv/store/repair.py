@@ -54,7 +54,7 @@ class Repaired(NamedTuple):
 def fold_of(barrier: Barrier) -> Begin:
     """How the rows of a BARRIER's spool are joined: by the dot rule, or as its repair says."""
     if barrier.repair is None:
-        return partial(Fold, unseen=dict(barrier.unseen))
+        return partial(Fold, unseen=dict(barrier.unseen), dropped=barrier.dropped)
     return partial(_Repair, barrier, barrier.repair)
 
 

@@ -92,6 +92,8 @@ class Barrier(NamedTuple):
     repair: Repair | None = None
     unseen: Sequence[tuple[Actor, int]] = ()
     """(actor, seq): for cells this side counts as one that has seen nothing of the actor beyond seq."""
+    dropped: Sequence[tuple[Actor, int, int]] = ()
+    """(actor, first, last): values that came late, and are dropped by the keyspace's rule."""
 
 
 class KeyspaceState(NamedTuple):
@@ -182,7 +184,7 @@ def pack_changes(
 
 def pack_barrier(barrier: Barrier) -> bytes:
     """One BARRIER record."""
-    return pack((BARRIER, *barrier))
+    return pack((BARRIER, *barrier[: 6 + bool(barrier.dropped)]))
 
 
 def pack_incarnation(actor: Actor) -> bytes:
@@ -219,11 +221,12 @@ def _record(fields: Any) -> Record:
     match fields:
         case [1, int(), bytes(actor), int(), int(), int(), int(), bytes(), None | list()]:
             return Changes(fields[1], Actor(actor), *fields[3:])
-        case [2, int(), bytes(), list(vector), int(), repair, list(unseen)]:
+        case [2, int(), bytes(), list(vector), int(), repair, list(unseen), *dropped] if len(dropped) <= 1:
             entries = [(Actor(actor), seq, chain) for actor, seq, chain in vector]
             mended = None if repair is None else _repair(repair)
             before = [(Actor(actor), seq) for actor, seq in unseen]
-            return Barrier(fields[1], fields[2], entries, fields[4], mended, before)
+            late = [(Actor(actor), first, last) for ranges in dropped for actor, first, last in ranges]
+            return Barrier(fields[1], fields[2], entries, fields[4], mended, before, late)
         case [5, 1, bytes(actor)]:
             return Mark(INCARNATION, Actor(actor))
         case [5, 2]:

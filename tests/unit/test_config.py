@@ -363,8 +363,8 @@ def test_the_default_keyspace_is_always_there_and_first_and_the_rest_inherit_the
     ("settings", "complaint"),
     [
         (
-            {"keyspaces": (KeyspaceConfig(prefix=b"l/", name="l", late_write="drop"),)},
-            "keyspace[0].late_write: this release keeps what comes late",
+            {"keyspaces": (KeyspaceConfig(prefix=b"l/", name="l", conflict="siblings", late_write="drop"),)},
+            "keyspace[0].late_write: a keyspace with siblings keeps what comes late",
         ),
         (
             {"keyspaces": (KeyspaceConfig(prefix=b"l/", name="l", consistency="strong", group="cloud"),)},

@@ -1,6 +1,7 @@
 """cluster status, members and conflicts against a fake node."""
 
 import json
+import re
 from typing import Any
 
 import pytest
@@ -29,6 +30,7 @@ LINK = {
     "received_changes": 1,
     "unacknowledged_bytes": 0,
 }
+REFUSAL = {"by": "hub", "stamps_ahead_ms": 259_200_000}
 REPLICATION: dict[str, Any] = {
     "cluster": "00",
     "role": "hub",
@@ -43,6 +45,7 @@ REPLICATION: dict[str, Any] = {
     "events": [],
     "repairs": {"under_way": None, "failure": None, "done": []},
     "aside": [],
+    "refused_stamps": None,
 }
 
 
@@ -97,6 +100,8 @@ def test_what_came_late_is_said(node: FakeNode, edgekv: Program) -> None:
         ({"unlinked": [{"name": "e", "site": "s", "lag_changes": 0, "lag_seconds": 0}]}, "it lacks nothing"),
         ({"links": [{**LINK, "lag_changes": 5, "lag_seconds": 31.0}]}, "behind by 5 changes for 31 s"),
         ({"links": [{**LINK, "skew_ms": -90_000}]}, "clock of edge-7 is 90 s behind"),
+        ({"refused_stamps": {**REFUSAL, "clock_ahead_ms": 259_200_000}}, "Its clock is 3 days ahead. Set it"),
+        ({"refused_stamps": {**REFUSAL, "clock_ahead_ms": 500}}, "Its clock is right again"),
     ],
 )
 def test_what_is_wrong_is_said_with_what_to_do(
@@ -139,13 +144,19 @@ def test_a_node_that_knows_no_cluster_is_said(node: FakeNode, edgekv: Program) -
 
 
 def test_conflicts_are_shown_with_what_was_kept_and_lost(node: FakeNode, edgekv: Program) -> None:
-    kept = {"value": None, "value_bytes": 0, "actor": "node-aa.1-bb", "wall_ms": 5}
-    lost = {"value": {"base64": "/w=="}, "value_bytes": 5000, "actor": "node-cc.1-dd", "wall_ms": 4}
+    kept = {"value": None, "value_bytes": 0, "actor": "node-aa.1-bb", "wall_ms": 5_000, "late": False}
+    lost = {"value": {"base64": "/w=="}, "value_bytes": 5000, "actor": "node-ee.1-ff", "wall_ms": 4_000, "late": True}
     conflict = {"keyspace": "default", "key": "room", "field": "f", "kept": kept, "discarded": lost}
     node.documents["/v1/admin/conflicts"] = {"totals": {"default": 7}, "conflicts": [conflict]}
+    show(node)
     text = edgekv("cluster", "conflicts").text
     assert "default: 7 lost" in text
-    assert "default   room  f      (deleted)  node-aa.1-bb  \\xff... (5000 bytes)  node-cc.1-dd" in text
+    assert re.search(
+        r"default   room  f      \(deleted\)  edge-7, 1970-01-01 ..:..:05  \\xff... \(5000 bytes\)  "
+        r"node-ee.1-ff, 1970-01-01 ..:..:04, late",
+        text,
+    ), "by the name of the member, where there is one"
+    assert "where it is the right one, write it again" in text
     assert json.loads(edgekv("cluster", "conflicts", "-o", "json").out)["totals"] == {"default": 7}
     node.documents["/v1/admin/conflicts"] = {"totals": {}, "conflicts": []}
     assert "No value was lost" in edgekv("cluster", "conflicts").text

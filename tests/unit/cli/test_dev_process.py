@@ -43,6 +43,7 @@ class Status(ThreadingHTTPServer):
                     "links": [],
                     "unlinked": [],
                     "aside": [],
+                    "refused_stamps": None,
                 }
                 body = json.dumps({"replication": replication, "disk_full": True}).encode()
                 self.send_response(200 if self.path == "/v1/status" else 404)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from edgekv.config import KeyspaceConfig
-from edgekv.engine.conflicts import CONFLICTS_KEPT, VALUE_BYTES_SHOWN
+from edgekv.store.lost_values import LOST_KEPT, VALUE_BYTES_SHOWN
 from tests.unit.node.inline_node import InlineNode
 
 KEYSPACES = (
@@ -85,13 +85,13 @@ def test_nothing_is_lost_by_deletions_equal_values_siblings_sets_and_counters(no
 
 
 def test_the_ledger_is_bounded_and_counts_on(nodes: Nodes) -> None:
-    for i in range(CONFLICTS_KEPT + 3):
+    for i in range(LOST_KEPT + 3):
         nodes[0].operations.set(b"k%d" % i, b"x" * 5000)
         nodes[1].operations.set(b"k%d" % i, b"y")
     exchange(nodes)
     newest = nodes[1].engine.conflicts.newest()
-    assert totals(nodes)[1] == {"default": CONFLICTS_KEPT + 3}
-    assert len(newest) == CONFLICTS_KEPT and newest[0]["key"] == b"k%d" % (CONFLICTS_KEPT + 2)
+    assert totals(nodes)[1] == {"default": LOST_KEPT + 3}
+    assert len(newest) == LOST_KEPT and newest[0]["key"] == b"k%d" % (LOST_KEPT + 2)
     discarded = newest[0]["discarded"]
     assert isinstance(discarded, dict)
     assert (len(discarded["value"]), discarded["value_bytes"]) == (VALUE_BYTES_SHOWN, 5000)

@@ -18,7 +18,7 @@ from edgekv.engine.engine import Engine
 from edgekv.engine.frame import Frame
 from edgekv.ids import KeyspaceId, Lsn
 from edgekv.limits import SPARE_SEGMENTS
-from edgekv.node import identity, keyspace_file
+from edgekv.node import clock_restart, identity, keyspace_file
 from edgekv.node.node import Node
 from edgekv.node.operations import Operations
 from edgekv.store import layout
@@ -121,6 +121,9 @@ class InlineNode:
         for folder in (directory, sync_path(directory)):
             folder.mkdir(exist_ok=True)
         who = identity.load_or_create(directory, name="node-1", site=self.config.site, entropy=self._dice.randbytes)
+        who = clock_restart.finish(
+            directory, who, segment_bytes=self.config.wal.segment_bytes, entropy=self._dice.randbytes
+        )
         policies = keyspace_file.load_or_seed(directory, self.config.all_keyspaces())
         self._jobs: deque[Job] = deque()
         self.frames_written = 0

@@ -34,6 +34,7 @@ def test_the_first_start_gives_ids_that_later_starts_find(tmp_path: Path) -> Non
         {"durability": "fsync"},
         {"ttl_s": 61},
         {"conflict": "siblings"},
+        {"late_write": "drop"},
         {"consistency": "strong"},
     ],
 )
@@ -171,3 +172,13 @@ def test_keyspaces_of_a_cluster_that_cannot_be_used_are_not_written_down(tmp_pat
 def test_sites_may_have_changed_since_the_configuration_was_written(tmp_path: Path) -> None:
     load_or_seed(tmp_path, [DEFAULT, replace(ROOMS, sites=("shop-7",))])
     assert load_or_seed(tmp_path, [DEFAULT, replace(ROOMS, sites=("shop-8",))])[2].sites == ("shop-7",)
+
+
+def test_a_file_of_before_keeps_what_comes_late(tmp_path: Path) -> None:
+    load_or_seed(tmp_path, [DEFAULT, replace(ROOMS, late_write="drop")])
+    assert [policy.late_drop for policy in load(tmp_path, [])] == [False, False, True]
+    record = json.loads((tmp_path / FILE).read_text())
+    for entry in record["keyspaces"]:
+        del entry["late_write"]
+    (tmp_path / FILE).write_text(json.dumps(record))
+    assert not any(policy.late_drop for policy in load(tmp_path, []))

@@ -11,9 +11,11 @@ from edgekv.wal.record import Changes, pack_columns
 from tests.unit.replication.wires import Make, Net, Peer, Wire, run
 
 
-def cluster(net: Net, make: Make, edges: int = 2, *, max_offline_ms: int = 0) -> tuple[Peer, list[Peer], list[Wire]]:
-    hub = make("hub", founder=True, max_offline_ms=max_offline_ms)
-    nodes = [make(f"edge-{i}", site=f"site-{i}", role="edge") for i in range(edges)]
+def cluster(
+    net: Net, make: Make, edges: int = 2, *, max_offline_ms: int = 0, keyspaces: tuple[KeyspaceConfig, ...] = ()
+) -> tuple[Peer, list[Peer], list[Wire]]:
+    hub = make("hub", founder=True, max_offline_ms=max_offline_ms, keyspaces=keyspaces)
+    nodes = [make(f"edge-{i}", site=f"site-{i}", role="edge", keyspaces=keyspaces) for i in range(edges)]
     wires = [net.connect(edge, hub) for edge in nodes]
     run(net, [hub, *nodes], rounds=15)
     return hub, nodes, wires

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from edgekv.config import KeyspaceConfig
 from edgekv.engine.keyspaces import DEFAULT_ID
 from edgekv.errors import Denied, Unavailable
 from edgekv.ids import Vector
@@ -15,10 +16,12 @@ from tests.unit.replication.test_links import cluster, vectors
 from tests.unit.replication.test_parking import OFFLINE_MS, members, pass_s
 from tests.unit.replication.wires import Make, Net, Peer, run
 
+DROPS = (KeyspaceConfig(name="default", prefix=b"", late_write="drop"),)
 
-def parked(net: Net, make: Make, *others: str) -> tuple[Peer, Peer, Peer]:
+
+def parked(net: Net, make: Make, keyspaces: tuple[KeyspaceConfig, ...] = ()) -> tuple[Peer, Peer, Peer]:
     """A hub, an edge that is away, settled, and does not know it, and an edge that is linked."""
-    hub, (away, here), _ = cluster(net, make, max_offline_ms=OFFLINE_MS)
+    hub, (away, here), _ = cluster(net, make, max_offline_ms=OFFLINE_MS, keyspaces=keyspaces)
     away.operations.set(b"old", b"from before")
     away.operations.set(b"doomed", b"from before")
     away.operations.sets.add(b"set", [b"a", b"b"])
@@ -592,3 +595,109 @@ def test_a_return_that_begins_anew_gets_rows_anew_though_its_hub_saw_no_end_of_t
     pass_s(net, 60, hub, relay, away, here)
     assert state(hub, away) == "open"
     same(hub, relay, away, here)
+
+
+def shown(peer: Peer) -> list[tuple[object, ...]]:
+    """What the ledger says: key, what was kept, whether that came late, and the same of what was lost."""
+    found = []
+    for each in peer.engine.conflicts.newest():
+        kept, discarded = each["kept"] or {"value": b"(nothing)", "late": False}, each["discarded"]
+        assert isinstance(kept, dict) and isinstance(discarded, dict)
+        found.append((each["key"], kept["value"], kept["late"], discarded["value"], discarded["late"]))
+    return sorted(found, key=str)
+
+
+def test_what_became_of_late_values_is_listed_where_they_were_brought(net: Net, make: Make) -> None:
+    hub, away, here = parked(net, make)
+    away.now_ms = hub.now_ms
+    away.operations.set(b"loses", b"late")
+    here.operations.set(b"won", b"earlier")
+    away.operations.delete([b"old"])
+    away.settle()
+    for peer in (hub, away, here):
+        peer.now_ms += 1_000
+    here.operations.set(b"loses", b"later")
+    here.operations.set(b"old", b"written again")
+    away.operations.set(b"won", b"late")
+    away.operations.set(b"alone", b"late")
+    come_back(net, away, hub, here)
+    same(hub, away, here)
+    assert shown(away) == [(b"loses", b"later", False, b"late", True), (b"won", b"late", True, b"earlier", False)]
+    assert away.engine.conflicts.totals == {"default": 2}
+    assert not hub.engine.conflicts.totals and not here.engine.conflicts.totals, "there it is decided already"
+    status = hub.replication.status()["late_writes"]
+    assert isinstance(status, list) and [each["changes"] for each in status] == [4]
+    assert hub.replication.figures.late_changes() == {"default": 4}
+
+
+def test_where_late_values_are_dropped_what_the_others_have_stays_and_they_are_listed(net: Net, make: Make) -> None:
+    hub, away, here = parked(net, make, DROPS)
+    away.now_ms = hub.now_ms + 1_000  # what it writes has the higher stamps
+    for key in (b"old", b"new", b"changed", b"deleted"):
+        away.operations.set(key, b"late")
+    away.operations.delete([b"doomed"])
+    away.operations.sets.add(b"set", [b"c"])
+    away.operations.sets.remove(b"set", [b"a"])
+    away.operations.increment(b"count", 7)
+    away.operations.maps.put(b"map", [(b"f", b"late")])
+    here.operations.set(b"changed", b"meanwhile")
+    here.operations.set(b"deleted", b"meanwhile")
+    here.operations.delete([b"deleted"])
+    come_back(net, away, hub, here)
+    for peer in (hub, away, here):
+        assert state(peer, away) == "open"
+        assert peer.operations.get(b"old") == b"from before", "it had seen that, and does not take it along"
+        assert peer.operations.get(b"new") is None and peer.operations.get(b"deleted") is None
+        assert peer.operations.get(b"changed") == b"meanwhile"
+        assert peer.operations.get(b"doomed") is None, "what it deleted stays deleted"
+        assert sorted(peer.operations.sets.page(b"set", b"", 9)[0]) == [b"b", b"c"]
+        assert peer.operations.get(b"count") == b"12"
+        assert peer.operations.maps.get(b"map", [b"f"]) == [None]
+    same(hub, away, here)
+    assert shown(away) == [
+        (b"changed", b"meanwhile", False, b"late", True),
+        (b"deleted", None, False, b"late", True),
+        (b"map", b"(nothing)", False, b"late", True),
+        (b"new", b"(nothing)", False, b"late", True),
+        (b"old", b"from before", False, b"late", True),
+    ]
+    away.operations.set(b"new", b"as a member")
+    run(net, [hub, away, here], rounds=5)
+    assert [peer.operations.get(b"new") for peer in (hub, away, here)] == [b"as a member"] * 3
+
+
+@pytest.mark.parametrize("edge_first", [True, False])
+def test_a_late_value_that_was_dropped_does_not_come_with_another_who_holds_it(
+    net: Net, make: Make, edge_first: bool
+) -> None:
+    """An edge and its hub were away together. The first to return drops what both hold, and so does the other."""
+    hub = make("hub", founder=True, max_offline_ms=OFFLINE_MS, keyspaces=DROPS)
+    relay, edge = make("relay", keyspaces=DROPS), make("edge", role="edge", site="far", keyspaces=DROPS)
+    others = [make(f"other-{i}", role="edge", site=f"s{i}", keyspaces=DROPS) for i in range(3)]
+    everybody = [hub, relay, edge, *others]
+    for peer in (relay, *others):
+        net.connect(peer, hub)
+    run(net, everybody, rounds=10)
+    net.connect(edge, relay)
+    pass_s(net, 30, *everybody)
+    hub.operations.set(b"k", b"from before")
+    pass_s(net, 30, *everybody)
+    relay.cut_off()
+    net.connect(edge, relay)
+    pass_s(net, OFFLINE_MS // 1000 + 60, *everybody)
+    pass_s(net, 60, *everybody)
+    assert state(hub, relay) == state(hub, edge) == "settled"
+    edge.operations.set(b"k", b"late")
+    edge.operations.increment(b"count", 2)
+    run(net, [relay, edge], rounds=10)
+    assert relay.operations.get(b"k") == b"late"
+    edge.cut_off()
+    first, second = (edge, relay) if edge_first else (relay, edge)
+    come_back(net, first, hub, *others)
+    pass_s(net, 60, hub, first, *others)
+    assert hub.operations.get(b"k") == b"from before"
+    come_back(net, second, hub, first, *others, seconds=80)
+    for peer in everybody:
+        assert peer.operations.get(b"k") == b"from before"
+        assert peer.operations.get(b"count") == b"2"
+    same(*everybody)

@@ -15,6 +15,7 @@ from edgekv.store.applier_messages import (
     parse_response,
     take_messages,
 )
+from edgekv.store.lost_values import Lost, LostValue, Version
 
 U63 = st.integers(0, 2**63 - 1)
 ACTORS = st.binary(min_size=25, max_size=25).map(Actor)
@@ -24,9 +25,14 @@ CUTS = st.dictionaries(
 )
 DROPPED = st.frozensets(st.integers(0, 2**32 - 1), max_size=2)
 REQUESTS = st.tuples(U63, st.none() | st.builds(Stable, U63, st.none() | CUTS, DROPPED))
+VERSIONS = st.builds(Version, st.none() | st.binary(max_size=3), U63, ACTORS, U63, U63)
+LOST_VALUES = st.builds(
+    LostValue, st.binary(max_size=3), st.none() | st.binary(max_size=3), st.none() | VERSIONS, VERSIONS
+)
+LOST = st.builds(Lost, U63, U63, st.lists(LOST_VALUES, max_size=2).map(tuple))
 RESPONSES = st.one_of(
     st.just(Opened()),
-    st.builds(Progress, U63, U63, U63, st.booleans(), st.booleans()),
+    st.builds(Progress, U63, U63, U63, st.booleans(), st.booleans(), st.none() | LOST),
     st.builds(Failed, st.text(max_size=20), st.booleans()),
 )
 

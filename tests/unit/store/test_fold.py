@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from edgekv.crdt.elements import Clear, Element
 from edgekv.crdt.joins import Rows, Vector, join_rows
-from edgekv.crdt.operation import SUFFIX_REGISTER, SUFFIX_SIBLINGS, Row, element_suffix
+from edgekv.crdt.operation import SUFFIX_EXPIRY, SUFFIX_REGISTER, SUFFIX_SIBLINGS, Row, element_suffix, field_suffix
 from edgekv.crdt.register import Cell
 from edgekv.crdt.siblings import Sibling, Siblings
 from edgekv.errors import Corruption
@@ -28,7 +28,7 @@ from edgekv.store.lmdb_store import LmdbStore
 from edgekv.store.purge import index_entries
 from edgekv.store.spool import SpoolReader, SpoolSummary, SpoolWriter, spool_file
 from edgekv.store.sweep import sweep_keyspace
-from edgekv.wal.record import Barrier, pack_barrier
+from edgekv.wal.record import Barrier, pack_barrier, unpack_records
 from tests.unit.crdt.histories import Replica, actor
 from tests.unit.crdt.test_joins import Copy, copies_of
 from tests.unit.crdt.test_specification import History, steps
@@ -264,6 +264,87 @@ def test_equal_rows_are_not_written_again(tmp_path: Path) -> None:
     with target.write() as transaction:
         fold(transaction, transaction.applied(), barrier_of(spool), reader_of(tmp_path), lambda: None)
         assert not transaction.changed
+
+
+def test_values_that_neither_side_had_seen_of_the_other_are_lost_and_told(tmp_path: Path) -> None:
+    """Not those of which one replaced the other, nor deletions, nor what is the same on both sides."""
+    field = field_suffix(b"f")
+
+    def rows(side: Actor, hlc: int) -> dict[bytes, Rows]:
+        name = b"mine" if side == A else b"theirs"
+        return {
+            b"apart": {SUFFIX_REGISTER: Cell(name, hlc, side, 5), field: Cell(name, hlc, side, 6)},
+            b"deleted": {SUFFIX_REGISTER: Cell(None if side == B else name, hlc, side, 7)},
+            b"deletes": {SUFFIX_REGISTER: Cell(None if side == A else name, hlc, side, 7)},
+            b"same": {SUFFIX_REGISTER: Cell(b"same", hlc, side, 8)},
+            b"seen": {SUFFIX_REGISTER: Cell(name, hlc, side, 1 if side == A else 9)},
+            b"x": {SUFFIX_EXPIRY: Cell(b"", hlc, side, 9, 1_000 * hlc)},
+        }
+
+    mine = store_of(tmp_path / "mine", rows(A, 30), {A: 9, B: 1})
+    theirs = store_of(tmp_path / "theirs", rows(B, 31), {A: 1, B: 9}, strangers=1)
+    spool = spool_of(theirs, tmp_path / "spool")
+    folding = Folding(mine.applied().lsn, barrier_of(spool), SpoolReader(tmp_path / "spool"))
+    with mine.write() as transaction:
+        applied = folding.step(transaction, transaction.applied(), lambda: None, rows_max=99)
+        assert applied is not None
+        transaction.put_applied(applied)
+    lost = folding.lost()
+    assert lost is not None and (lost.keyspace, lost.total) == (KEYSPACE, 3)
+    assert [(each.key, each.field) for each in lost.newest] == [(b"apart", None), (b"apart", b"f"), (b"deleted", None)]
+    kept, discarded = lost.newest[0].kept, lost.newest[0].discarded
+    assert kept is not None
+    assert (kept.value, kept.actor, kept.seq) == (b"theirs", B, 5)
+    assert (discarded.value, discarded.actor, discarded.seq) == (b"mine", A, 5)
+    folding.close()
+    for store in (mine, theirs):
+        store.close()
+
+
+def test_a_value_that_came_late_where_those_are_dropped_makes_room_for_the_spools(tmp_path: Path) -> None:
+    """Also where it had replaced that one; a deletion that came late stays. A barrier says so over a restart."""
+    late, before = Cell(b"late", 90, A, 5), Cell(b"before", 10, B, 1)
+    mine: dict[bytes, Rows] = {
+        b"alone": {SUFFIX_REGISTER: late},
+        b"deletes": {SUFFIX_REGISTER: late._replace(value=None)},
+        b"earlier": {SUFFIX_REGISTER: late._replace(seq=3)},
+        b"replaced": {SUFFIX_REGISTER: late, field_suffix(b"f"): late},
+        b"since": {SUFFIX_REGISTER: late._replace(seq=7)},
+    }
+    theirs: dict[bytes, Rows] = {key: {SUFFIX_REGISTER: before} for key in mine if key != b"alone"}
+    store = store_of(tmp_path / "mine", mine, {A: 7, B: 1})
+    other = store_of(tmp_path / "theirs", theirs, {A: 3, B: 1}, strangers=1)
+    spool = spool_of(other, tmp_path / "spool")
+    (barrier,) = unpack_records(pack_barrier(barrier_of(spool)._replace(dropped=[(A, 4, 6)])))
+    assert isinstance(barrier, Barrier) and barrier.dropped == [(A, 4, 6)]
+    folding = Folding(store.applied().lsn, barrier, SpoolReader(tmp_path / "spool"))
+    with store.write() as transaction:
+        applied = folding.step(transaction, transaction.applied(), lambda: None, rows_max=99)
+        assert applied is not None
+        transaction.put_applied(applied)
+    store.renew()
+    assert {key: register_of(store, key) for key in mine} == {
+        b"alone": None,
+        b"deletes": late._replace(value=None),
+        b"earlier": late._replace(seq=3),
+        b"replaced": before,
+        b"since": late._replace(seq=7),
+    }
+    lost = folding.lost()
+    assert lost is not None
+    assert [(each.key, each.field, each.kept and each.kept.value) for each in lost.newest] == [
+        (b"alone", None, None),
+        (b"replaced", None, b"before"),
+        (b"replaced", b"f", None),
+    ]
+    folding.close()
+    for each in (store, other):
+        each.close()
+
+
+def register_of(store: LmdbStore, key: bytes) -> Row | None:
+    data = store.get(layout.lmdb_key(KEYSPACE, key, SUFFIX_REGISTER))
+    return None if data is None else layout.decode_row(data, store.actor_of)
 
 
 def test_histories_of_one_actor_that_differ_are_corruption() -> None:

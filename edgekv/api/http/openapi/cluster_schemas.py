@@ -3,7 +3,7 @@
 from typing import Final
 
 from edgekv.api.http.openapi.reference import Part, ref
-from edgekv.engine.conflicts import CONFLICTS_KEPT, VALUE_BYTES_SHOWN
+from edgekv.store.lost_values import LOST_KEPT, VALUE_BYTES_SHOWN
 
 CLUSTER_SCHEMAS: Final[Part] = {
     "Keyspaces": {
@@ -19,6 +19,10 @@ CLUSTER_SCHEMAS: Final[Part] = {
             "prefix": ref("schemas", "Bytes"),
             "consistency": {"enum": ["crdt", "strong"]},
             "conflict": {"enum": ["lww", "siblings"]},
+            "late_write": {
+                "enum": ["keep", "drop"],
+                "description": "What becomes of values that a member wrote while it was parked.",
+            },
             "durability": {"enum": ["fsync", "buffered"]},
             "ttl_s": {"type": "integer", "minimum": 0, "description": "0: keys do not expire by themselves."},
             "system": {"type": "boolean", "description": "Written by EdgeKV itself only."},
@@ -43,6 +47,7 @@ CLUSTER_SCHEMAS: Final[Part] = {
                 "prefix",
                 "consistency",
                 "conflict",
+                "late_write",
                 "durability",
                 "ttl_s",
                 "system",
@@ -122,7 +127,7 @@ CLUSTER_SCHEMAS: Final[Part] = {
                 "type": "array",
                 "items": ref("schemas", "Conflict"),
                 "description": "The newest first.",
-                "maxItems": CONFLICTS_KEPT,
+                "maxItems": LOST_KEPT,
             },
         },
         "required": ["totals", "conflicts"],
@@ -137,7 +142,10 @@ CLUSTER_SCHEMAS: Final[Part] = {
                 "oneOf": [ref("schemas", "Bytes"), {"type": "null"}],
                 "description": "Of the map; null: the key's value.",
             },
-            "kept": ref("schemas", "ConflictVersion"),
+            "kept": {
+                "oneOf": [ref("schemas", "ConflictVersion"), {"type": "null"}],
+                "description": "null: nothing is there; what was discarded came late, and the keyspace drops that.",
+            },
             "discarded": ref("schemas", "ConflictVersion"),
         },
         "required": ["keyspace", "key", "field", "kept", "discarded"],
@@ -153,8 +161,12 @@ CLUSTER_SCHEMAS: Final[Part] = {
             "value_bytes": {"type": "integer", "minimum": 0},
             "actor": {"type": "string", "description": "Who wrote it: the actor of a node, as status shows it."},
             "wall_ms": {"type": "integer", "minimum": 0, "description": "When, by its stamp."},
+            "late": {
+                "type": "boolean",
+                "description": "Its writer was parked then, and brought it when it came back.",
+            },
         },
-        "required": ["value", "value_bytes", "actor", "wall_ms"],
+        "required": ["value", "value_bytes", "actor", "wall_ms", "late"],
         "additionalProperties": False,
     },
 }

@@ -232,6 +232,7 @@ class FakeOperations:
         figures = {
             "consistency": "crdt",
             "conflict": "lww",
+            "late_write": "keep",
             "durability": "fsync",
             "ttl_s": 0,
             "system": False,
