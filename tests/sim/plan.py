@@ -10,7 +10,7 @@ PARKING: Final = 100_000
 """From this seed on members are parked as well, and come back."""
 FORGET: Final = "forget"
 FORGETTING: Final = 700_000
-"""From this seed on, up to TIGHT, the leader is also set back to a time when it knew no other member, and nobody can tell it of any."""
+"""From this seed on, up to TIGHT, the leader is also set back to a time when it knew no other member, and hears of none."""
 TIGHT: Final = 900_000
 """From this seed on sizes are small as well."""
 RETURN: Final = "(return)"
