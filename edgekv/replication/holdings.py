@@ -5,6 +5,7 @@ from typing import Final
 from edgekv.engine.engine import Engine
 from edgekv.engine.keyspaces import Keyspace, KeyspacePolicy
 from edgekv.ids import Vector
+from edgekv.replication.keyspace_list import ListedKeyspace
 from edgekv.replication.members import Members
 from edgekv.replication.messages import Applicant, Hello
 
@@ -38,6 +39,22 @@ class Holdings:
         """Keyspaces with changes that the cluster does not know any more."""
         listed = self._members.keyspaces
         return [k for k in self._engine.keyspaces.all if k.vector and k.id not in listed and not self.is_listed(k)]
+
+    def kept(self) -> list[Keyspace]:
+        """Keyspaces with changes that are not at this site as the cluster knows it, and whose copies may not go (lines.py)."""
+        found = [(k, self._members.keyspaces.get(k.id)) for k in self._engine.keyspaces.all if k.vector]
+        return [
+            k
+            for k, entry in found
+            if entry is not None and is_same(entry.policy, k.policy) and not self.holds(k) and not self.may_go(entry)
+        ]
+
+    def may_go(self, entry: ListedKeyspace) -> bool:
+        """Whether the leader has all of this node's copy of a keyspace that its site was taken off.
+
+        A leader that was restored has forgotten when a site was added: one that is no member yet lets it know first.
+        """
+        return self._self.actor in entry.left and self._members.is_open(self._self.actor)
 
     def is_listed(self, keyspace: Keyspace) -> bool:
         """Whether the cluster knows it. One that was created in entries of meta that are lost (lines.py) is this node's alone."""

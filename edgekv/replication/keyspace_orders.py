@@ -107,16 +107,21 @@ class KeyspaceOrders:
         )
         return True
 
-    def adopt(self, entries: list[Entry]) -> bool:
+    def adopt(self, entries: list[Entry], member: Member) -> bool:
         """Take keyspaces into the list that one who returns has, and that were created in entries of meta which are lost.
 
-        Whether any was taken. One whose id, name or prefix is another's by now stays with that node alone.
+        One that its site was added to in such entries it drains. Whether any was taken. One whose id, name or prefix is another's by
+        now stays with that node alone.
         """
         adopted = False
         for entry in entries:
             policies = [keyspace.policy for keyspace in self._engine.keyspaces.all]
             try:
                 policy = replace(policy_of(entry), draining=())
+                known = self._members.keyspaces.get(policy.id)
+                if known is not None and known.policy.prefix == policy.prefix:
+                    adopted |= self._drain(known, member)
+                    continue
                 self._check_names(policy.name, policy.prefix, policy.sites)
                 Keyspaces([*policies, policy])
             except (ConfigError, InvalidRequest, KeyError, TypeError, ValueError):
@@ -126,6 +131,13 @@ class KeyspaceOrders:
             self._put(listed(policy))
             adopted = True
         return adopted
+
+    def _drain(self, entry: ListedKeyspace, member: Member) -> bool:
+        if not entry.policy.sites or member.site in entry.policy.sites:
+            return False
+        draining = {member.site: self._members.next_revision, **entry.draining}
+        self._put(replace(entry, draining=draining, left=entry.left - {member.actor}))
+        return True
 
     def forgotten(self, member: Member) -> str | None:
         """A keyspace that a member would hold again of which it has forgotten what it made: it would count from one again."""

@@ -171,7 +171,7 @@ class Leader:
         if member is None or member.state != "returning" or member.revision != message.revision:
             return False
         self._silence.heard(member.actor)
-        if self.keyspaces.adopt(message.keyspaces) or not message.whole:
+        if self.keyspaces.adopt(message.keyspaces, member) or not message.whole:
             return False
         self._write([self._entry(m) for m in opened(self._members, member, message.late, self._members.next_revision)])
         return True

@@ -101,8 +101,8 @@ class Returning:
                 self._links.send(link, message)
 
     def _unlisted(self) -> list[Entry]:
-        """Keyspaces with changes that the cluster has forgotten."""
-        return [entry_of(keyspace.policy) for keyspace in self._holdings.forgotten()]
+        """Keyspaces with changes of which the cluster has forgotten that there are such, or that they are at this site."""
+        return [entry_of(k.policy) for k in [*self._holdings.forgotten(), *self._holdings.kept()]]
 
     def _me(self) -> Member | None:
         me = self._members.members.get(self._actor)

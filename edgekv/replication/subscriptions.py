@@ -156,7 +156,8 @@ class Subscriptions:
             return
         keyspace.absent = True
         self._engine.commit.filling.run = None
-        if self._row_sync.intake.give_up(keyspace.id) and not self._holdings.holds(keyspace):
+        is_free = self._row_sync.intake.give_up(keyspace.id) and not self._holdings.holds(keyspace)
+        if is_free and (not keyspace.vector or self._holdings.may_go(entry)):
             self._engine.drops.begin(keyspace)
 
     def _say_anew(self, link: Link, keyspace: Keyspace) -> None:

@@ -10,7 +10,7 @@ PARKING: Final = 100_000
 """From this seed on members are parked as well, and come back."""
 FORGET: Final = "forget"
 FORGETTING: Final = 700_000
-"""From this seed on the leader is also set back to a time when it knew no other member, while nobody can tell it of any."""
+"""From this seed on, up to TIGHT, the leader is also set back to a time when it knew no other member, and hears of none."""
 CLONE, FORK = "clone", "fork"
 """A copy of an edge's directory is started beside it; an edge is set back to an earlier state of its disk and does not notice."""
 CLONING: Final = 1_000_000
@@ -101,7 +101,7 @@ def _draw(seed: int, chaos_s: float) -> Plan:
                 [
                     *rng.sample(FAULTS, count),
                     *([PARK] if seed >= PARKING else []),
-                    *([FORGET] if seed >= FORGETTING else []),
+                    *([FORGET] if FORGETTING <= seed < TIGHT else []),
                 ]
             )
         ),
