@@ -188,7 +188,7 @@ class Figures:
         }
 
     def _late_writes(self) -> list[dict[str, object]]:
-        """What members brought when they returned: ranges of an actor's changes (replication/returning.py)."""
+        """What members brought when they returned: of an actor's changes how many, and in which range (replication/returning.py)."""
         names = {keyspace.id: keyspace.name for keyspace in self._engine.keyspaces.all}
         return [
             {
@@ -197,11 +197,10 @@ class Figures:
                 "keyspace": names.get(KeyspaceId(keyspace), str(keyspace)),
                 "first": first,
                 "last": last,
-                "changes": last - first + 1,
+                "changes": changes,
             }
             for member in sorted(self._members.members.values(), key=lambda m: (m.name, m.actor))
-            for keyspace, ranges in sorted(member.late.items())
-            for first, last in ranges
+            for keyspace, (first, last, changes) in sorted(member.late.items())
         ]
 
     # -- what is known

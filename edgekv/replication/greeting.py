@@ -51,7 +51,7 @@ class Greeting:
     def hello(self) -> Hello:
         """What this node says now."""
         vectors: dict[int, ChainedVector] = {}
-        for keyspace in self._holdings.all():
+        for keyspace in [*self._holdings.all(), *self._holdings.forgotten()]:
             vectors[keyspace.id] = {actor: (head.seq, head.chain) for actor, head in keyspace.vector.items()}
         return Hello(
             *(self._cluster, self._self.node, self._self.actor, self._self.name, self._self.site, self._self.role),

@@ -22,6 +22,7 @@ _SHORT_MS: Final[list[tuple[Any, str, int]]] = [
     (leader, "STABLE_INTERVAL_MS", 300),
     (leader, "WALL_STEP_MS", 500),
     (leader, "RETURN_LEASE_MS", 4_000),
+    (leader, "RESTORED_WAIT_MS", 200),
     (silence, "STEP_MS", 500),
     (silence, "DAY_MS", 4_000),
 ]

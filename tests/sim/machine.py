@@ -11,6 +11,7 @@ from random import Random
 from typing import TYPE_CHECKING, Final
 
 from edgekv.config import KeyspaceConfig
+from edgekv.engine.keyspaces import META_ID
 from edgekv.errors import EdgeKVError, Unavailable
 from edgekv.node import identity, keyspace_file
 from edgekv.replication.log_source import LogSource
@@ -66,6 +67,7 @@ class Machine:
         self._flushing = False
         self._applying = False
         self._syncs = 0
+        self._anew = False
         self.ends = False
         """Whether the process is about to end by itself."""
         self._renewed_us: dict[str, int] = {}
@@ -125,6 +127,7 @@ class Machine:
         self._flushing = self._applying = False
         self._dialed = {}
         self._syncs = 0
+        self._anew = False
         self.ends = False
         self._cluster.witness.watch_intake(self.node)
         who = self.node.node.identity
@@ -376,10 +379,15 @@ class Machine:
             cluster.row_syncs += 1
             self._note("has the rows of another node")
             whole = True
+        anew = node.keyspace(META_ID).absent
+        if anew and not self._anew:
+            cluster.anew += 1
+            self._note("takes meta anew")
+        self._anew = anew
         for entry in self.replication.members.keyspaces.values():
             if entry.left:
                 cluster.witness.left.update((entry.policy.id, actor) for actor in entry.left)
-        if self.is_leading and PARK in cluster.plan.faults:
+        if self.is_leading:
             cluster.returns += cluster.witness.see_members(self.replication.members)
         cluster.witness.made(node, system=True)
         cluster.witness.check_durable(node)

@@ -8,6 +8,9 @@ FAULTS: Final = ("partition", "reset", "kill", "power", "power all", "clock", "s
 PARK: Final = "park"
 PARKING: Final = 100_000
 """From this seed on members are parked as well, and come back."""
+FORGET: Final = "forget"
+FORGETTING: Final = 700_000
+"""From this seed on the leader is also set back to a time when it knew no other member, while nobody can tell it of any."""
 CLONE, FORK = "clone", "fork"
 """A copy of an edge's directory is started beside it; an edge is set back to an earlier state of its disk and does not notice."""
 CLONING: Final = 1_000_000
@@ -18,6 +21,8 @@ TIGHT: Final = 900_000
 """From this seed on sizes are small as well."""
 RETURN: Final = "(return)"
 """Counted with the faults: a parked member brought what it had written meanwhile."""
+ANEW: Final = "(meta anew)"
+"""Counted with the faults: a node took meta anew, as a restored leader went on without entries that it had."""
 ROW_SYNC: Final = "(row sync)"
 """Counted with the faults: it is what some of them lead to."""
 MOVES_SHARE: Final = 0.3
@@ -69,7 +74,7 @@ def draw(seed: int, *, chaos_s: float = 5.0) -> Plan:
     plan = _draw(seed, chaos_s)
     if seed < CLONING:
         return plan
-    faults = tuple(kind for kind in plan.faults if kind not in (PARK, "restore"))
+    faults = tuple(kind for kind in plan.faults if kind not in (PARK, FORGET, "restore"))
     edges = min(3, plan.hubs + plan.edges - 1)
     return replace(plan, hubs=1, edges=edges, faults=(*faults, CLONE, FORK), moves=False, tight=False)
 
@@ -91,7 +96,15 @@ def _draw(seed: int, chaos_s: float) -> Plan:
         calls_per_s=rng.choice((5.0, 10.0, 20.0, 20.0, 60.0)),
         delay_us=rng.choice((100, 2_000, 20_000, 150_000)),
         sync_us=rng.choice((100, 1_000, 8_000)),
-        faults=tuple(sorted([*rng.sample(FAULTS, count), *([PARK] if seed >= PARKING else [])])),
+        faults=tuple(
+            sorted(
+                [
+                    *rng.sample(FAULTS, count),
+                    *([PARK] if seed >= PARKING else []),
+                    *([FORGET] if seed >= FORGETTING else []),
+                ]
+            )
+        ),
         fault_every_ms=rng.choice((200, 700, 2_000)),
         chaos_s=chaos_s,
         segment_bytes=rng.choice((16 << 10, 32 << 10)),
