@@ -192,6 +192,10 @@ class ForkWitness(Witness):
         )
         self.set_back(node, nodes)
 
+    def set_back(self, node: SimNode, nodes: Sequence[SimNode]) -> None:
+        """What is about to be set aside elsewhere does not stay either."""
+        super().set_back(node, [other for other in nodes if other.name not in self._leaving])
+
     def set_aside(self, node: SimNode, kept: SimNode) -> None:
         """What it has set aside is started as ``kept``: all of it must be there."""
         left = self._leaving.pop(node.name)
