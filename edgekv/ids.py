@@ -44,10 +44,15 @@ def node_of(actor: Actor) -> bytes:
     return actor[1 : 1 + ID_BYTES]
 
 
+def incarnation_of(actor: Actor) -> int:
+    """Which one of its node's it is: the first is 1."""
+    return int.from_bytes(actor[1 + ID_BYTES : 5 + ID_BYTES], "big")
+
+
 def actor_text(actor: Actor) -> str:
     """A short, unique spelling for people: ``node-1a2b3c4d.7-9f8e7d6c``."""
     kind = {KIND_NODE: "node", KIND_GROUP: "group"}.get(actor[0], f"kind{actor[0]}")
-    return f"{kind}-{actor[1:5].hex()}.{int.from_bytes(actor[17:21], 'big')}-{actor[21:].hex()}"
+    return f"{kind}-{actor[1:5].hex()}.{incarnation_of(actor)}-{actor[21:].hex()}"
 
 
 def new_session(stamp: int, entropy: bytes) -> bytes:

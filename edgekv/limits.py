@@ -172,6 +172,9 @@ PEER_HEARTBEAT_MS: Final = 1_000
 CLOCK_READ_MS: Final = 10_000  # between two readings of a peer's clock with their round trip
 LINKS_LOOK_MS: Final = 1_000  # between two looks at who is a member, what is settled, and how far all are
 SEEN_INTERVAL_MS: Final = 5_000  # as often as the leader makes a STABLE of them
+RESTORED_WAIT_MS: Final = (
+    10_000  # in which those come who know what a restored leader has forgotten: twice their pauses between dials
+)
 RETURN_LEASE_MS: Final = 600_000  # a member that returns and is silent for so long is parked again
 SPOOL_CHECK_ROWS: Final = 1_000  # looked at between two turns of the event loop: 3 ms
 PART_WRITE_BACK_BYTES: Final = (

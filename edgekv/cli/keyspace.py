@@ -6,7 +6,7 @@ from urllib.parse import quote
 
 import click
 
-from edgekv.cli.node_http import NodeHttp
+from edgekv.cli.node_http import NodeHttp, Reply
 from edgekv.cli.options import Output, as_text, http_option, output_option, print_json, print_table, timeout_option
 from edgekv.codec import from_json
 from edgekv.config import Address
@@ -71,8 +71,9 @@ def create(name: str, prefix: str, sites: str, conflict: str, http: Address, tim
     """
     given = {"keyspace": name, "prefix": prefix, "sites": sites, "conflict": conflict}
     with NodeHttp(http, timeout_s) as node:
-        node.change("PUT", f"/v1/admin/keyspaces?{_query(given)}")
+        reply = node.change("PUT", f"/v1/admin/keyspaces?{_query(given)}")
     click.echo(f"created: {name}")
+    _note(reply)
 
 
 @keyspace.command("add-site")
@@ -89,8 +90,9 @@ def add_site(name: str, site: str, http: Address, timeout_s: float) -> None:
     edgekv keyspace add-site ward clinic-3
     """
     with NodeHttp(http, timeout_s) as node:
-        node.change("PUT", f"/v1/admin/sites?{_query({'keyspace': name, 'site': site})}")
+        reply = node.change("PUT", f"/v1/admin/sites?{_query({'keyspace': name, 'site': site})}")
     click.echo(f"added: {name} is at {site}")
+    _note(reply)
 
 
 @keyspace.command("remove-site")
@@ -110,6 +112,12 @@ def remove_site(name: str, site: str, http: Address, timeout_s: float) -> None:
     with NodeHttp(http, timeout_s) as node:
         node.change("DELETE", f"/v1/admin/sites?{_query({'keyspace': name, 'site': site})}")
     click.echo(f"removed: {name} drains at {site}")
+
+
+def _note(reply: Reply) -> None:
+    """What the node says beside that it is done."""
+    if note := reply.headers.get("edgekv-note"):
+        click.echo(f"note: {note}", err=True)
 
 
 def _query(given: dict[str, str]) -> str:

@@ -4,7 +4,9 @@ Replication calls `begin` when the cluster does not count on this node's copy an
 
 1. *draining*: what was made before becomes durable and goes into LMDB, so that the log has no run of it that a restart would replay,
    and LMDB's last commit but one has not either;
-2. *dropping*: the applier deletes its vector and then its rows, some in each transaction, and is asked again until nothing is left.
+2. *dropping*: the applier deletes its vector and then its rows, some in each transaction, and is asked again until nothing is left;
+3. *gone*: LMDB commits once more. A power cut may take back the last commit, and it may not bring the keyspace back below runs that
+   the log has of its next copy.
 
 A crash at any point leaves less of it, and the next start begins anew: meta still says that it is not held.
 """
@@ -18,6 +20,7 @@ from edgekv.engine.keyspaces import Keyspace
 from edgekv.ids import Lsn
 from edgekv.store.lmdb_store import LmdbStore
 from edgekv.store.memtable import Memtable
+from edgekv.wal.record import pack_hlcs
 
 
 class _Draining:
@@ -43,6 +46,8 @@ class Drops:
         self._store: Final = store
         self._draining: Final[dict[int, _Draining]] = {}
         self._dropping: Final[dict[int, Keyspace]] = {}
+        self._gone: Final[dict[int, Lsn]] = {}
+        """Keyspaces of which LMDB has nothing, and where it was when that was seen."""
         self._finished: Final[set[int]] = set()
         """Keyspaces of which nothing is left here."""
 
@@ -58,7 +63,7 @@ class Drops:
 
     def is_busy(self, number: int) -> bool:
         """Whether a keyspace is about to go: it can be held again when it is gone."""
-        return number in self._draining or number in self._dropping
+        return number in self._draining or number in self._dropping or number in self._gone
 
     def is_torn(self, number: int) -> bool:
         """Whether LMDB has rows of a keyspace and no vector: a drop that did not come to its end."""
@@ -78,14 +83,20 @@ class Drops:
                 self._dropping[number] = draining.keyspace
                 draining.keyspace.vector = {}
                 self._memtable.drop_cache()
-        if not self._dropping:
+        if not self._dropping and not self._gone:
             return
         for number in [number for number in self._dropping if self._is_gone(number)]:
-            del self._dropping[number]
+            keyspace = self._dropping.pop(number)
+            self._gone[number] = self._checkpoints.applied_lsn
+            self._commit.mark(pack_hlcs([(keyspace.id, keyspace.hlc)]))  # so that there is something to commit
+        for number in [number for number, lsn in self._gone.items() if self._checkpoints.applied_lsn > lsn]:
+            del self._gone[number]
             self._finished.add(number)
         self._checkpoints.dropped = frozenset(self._dropping)
         if self._dropping:
             self._checkpoints.ask_again()
+        elif self._gone and self._commit.durable_lsn > self._checkpoints.applied_lsn:
+            self._checkpoints.carry()
 
     def _is_drained(self, draining: "_Draining") -> bool:
         """Whether LMDB has all of it; what is missing for that is asked for."""

@@ -46,12 +46,13 @@ class Lag(NamedTuple):
 
 
 class LateRange(NamedTuple):
-    """Changes of one actor that came late, ``first`` to ``last``."""
+    """Changes of one actor that came late, so many between ``first`` and ``last``: it may have come back more than once."""
 
     member: Member
     keyspace: str
     first: int
     last: int
+    changes: int
 
 
 class Figures:
@@ -186,11 +187,11 @@ class Figures:
         """By the name of the keyspace how many changes members brought when they returned."""
         totals: dict[str, int] = {}
         for each in self._late_ranges():
-            totals[each.keyspace] = totals.get(each.keyspace, 0) + each.last - each.first + 1
+            totals[each.keyspace] = totals.get(each.keyspace, 0) + each.changes
         return totals
 
     def is_late(self, keyspace: str, actor: Actor, seq: int) -> bool:
-        """Whether a change is one of those."""
+        """Whether a change lies in their range."""
         member = self._members.members.get(actor)
         if member is None or not member.late:
             return False
@@ -204,7 +205,7 @@ class Figures:
                 "keyspace": each.keyspace,
                 "first": each.first,
                 "last": each.last,
-                "changes": each.last - each.first + 1,
+                "changes": each.changes,
             }
             for each in self._late_ranges()
         ]
@@ -214,10 +215,9 @@ class Figures:
         names = {keyspace.id: keyspace.name for keyspace in self._engine.keyspaces.all}
         members = self._members.members.values() if members is None else members
         return [
-            LateRange(member, names.get(KeyspaceId(keyspace), str(keyspace)), first, last)
+            LateRange(member, names.get(KeyspaceId(keyspace), str(keyspace)), first, last, changes)
             for member in sorted(members, key=lambda m: (m.name, m.actor))
-            for keyspace, ranges in sorted(member.late.items())
-            for first, last in ranges
+            for keyspace, (first, last, changes) in sorted(member.late.items())
         ]
 
     # -- what is known

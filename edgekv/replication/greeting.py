@@ -46,7 +46,7 @@ class Greeting:
     def hello(self) -> Hello:
         """What this node says now."""
         vectors: dict[int, ChainedVector] = {}
-        for keyspace in self._holdings.all():
+        for keyspace in [*self._holdings.all(), *self._holdings.forgotten()]:
             vectors[keyspace.id] = {actor: (head.seq, head.chain) for actor, head in keyspace.vector.items()}
         hlcs: dict[int, int] = (
             {keyspace.id: keyspace.hlc for keyspace in self._holdings.all()} if self._self.role == "hub" else {}

@@ -3,10 +3,15 @@
 from typing import Final
 
 from edgekv.engine.engine import Engine
-from edgekv.engine.keyspaces import Keyspace
+from edgekv.engine.keyspaces import Keyspace, KeyspacePolicy
 from edgekv.ids import Vector
 from edgekv.replication.members import Members
 from edgekv.replication.messages import Applicant, Hello
+
+
+def is_same(one: KeyspacePolicy, other: KeyspacePolicy) -> bool:
+    """Whether two entries with one id are of one keyspace."""
+    return (one.prefix, one.siblings) == (other.prefix, other.siblings)
 
 
 class Holdings:
@@ -23,7 +28,23 @@ class Holdings:
 
     def takes(self, keyspace: Keyspace) -> bool:
         """Whether this node subscribes to one: clients write to it here, and peers send it."""
-        return keyspace.policy.held_at(self._self.site, self._self.role) and not self._engine.drops.is_busy(keyspace.id)
+        return (
+            keyspace.policy.held_at(self._self.site, self._self.role)
+            and self.is_listed(keyspace)
+            and not self._engine.drops.is_busy(keyspace.id)
+        )
+
+    def forgotten(self) -> list[Keyspace]:
+        """Keyspaces with changes that the cluster does not know any more."""
+        listed = self._members.keyspaces
+        return [k for k in self._engine.keyspaces.all if k.vector and k.id not in listed and not self.is_listed(k)]
+
+    def is_listed(self, keyspace: Keyspace) -> bool:
+        """Whether the cluster knows it. One that was created in entries of meta that are lost (lines.py) is this node's alone."""
+        entry = self._members.keyspaces.get(keyspace.id)
+        if entry is None:
+            return keyspace.policy.system or not self._members.founded
+        return is_same(entry.policy, keyspace.policy)
 
     def holds(self, keyspace: Keyspace) -> bool:
         """Whether this node has a copy that the cluster counts on: it subscribes to it, or its site drains it.
@@ -61,8 +82,8 @@ class Holdings:
             vector = own.get(keyspace, {})
             floors[keyspace] = {actor: min(seq, vector[actor]) for actor, seq in floor.items() if actor in vector}
         for member in self._members.members.values():
-            for keyspace, ranges in member.late.items():
+            for keyspace, (_, last, _) in member.late.items():
                 known, floor = own.get(keyspace, {}).get(member.actor, 0), floors.setdefault(keyspace, {})
                 if known:
-                    floor[member.actor] = max(min(ranges[-1][1], known), floor.get(member.actor, 0))
+                    floor[member.actor] = max(min(last, known), floor.get(member.actor, 0))
         return floors

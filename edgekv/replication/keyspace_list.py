@@ -4,6 +4,7 @@
                            "draining": {site: revision}    sites that were taken off it, at which revision of meta
                            "left": [actor, ...]            of those sites: all that they had of it is at the leader
                            "hlcs": {site: hlc}             the leader's when a site was added: its nodes stamp above it
+                           "since": {site: revision}       when that was: what its nodes said before is of an earlier copy
 
 A member *counts*, which holds the stable cut, from the revision on that adds its site, though it has said nothing yet: what it has of
 the keyspace is nothing then, and so is the cut, until it speaks. A member whose site was taken off counts until it is in ``left``: it
@@ -31,11 +32,17 @@ class ListedKeyspace:
     draining: Mapping[str, int]
     left: frozenset[Actor]
     hlcs: Mapping[str, int]
+    since: Mapping[str, int]
 
     @property
     def row(self) -> tuple[bytes, bytes]:
         """Its row in meta: key and value."""
-        more = {"draining": dict(self.draining), "left": sorted(self.left), "hlcs": dict(self.hlcs)}
+        more = {
+            "draining": dict(self.draining),
+            "left": sorted(self.left),
+            "hlcs": dict(self.hlcs),
+            "since": dict(self.since),
+        }
         return KEYSPACE_PREFIX + b"%d" % self.policy.id, pack({**entry_of(self.policy), **more})
 
     def counts(self, actor: Actor, site: str, role: str) -> bool:
@@ -49,11 +56,10 @@ class ListedKeyspace:
 
 def listed(policy: KeyspacePolicy) -> ListedKeyspace:
     """A keyspace that no site has joined or left since it was created."""
-    return ListedKeyspace(policy=policy, draining={}, left=frozenset(), hlcs={})
+    return ListedKeyspace(policy=policy, draining={}, left=frozenset(), hlcs={}, since={})
 
 
 def parse_listed(entry: Entry) -> ListedKeyspace:
     """An entry by the value of its row. Raises as `policy_of`."""
-    more: dict[str, Any] = {field: entry.pop(field) for field in ("draining", "left", "hlcs")}
-    left = frozenset(map(Actor, more["left"]))
-    return ListedKeyspace(policy=policy_of(entry), draining=more["draining"], left=left, hlcs=more["hlcs"])
+    more: dict[str, Any] = {field: entry.pop(field) for field in ("draining", "left", "hlcs", "since")}
+    return ListedKeyspace(policy=policy_of(entry), **{**more, "left": frozenset(map(Actor, more["left"]))})

@@ -3,15 +3,16 @@
 A hub that has no cluster yet does it to its own list; the founding writes that into meta.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Final
 
 from edgekv.config import NAME
 from edgekv.engine.engine import Engine
+from edgekv.engine.keyspace_entry import Entry, policy_of
 from edgekv.engine.keyspaces import META_ID, KeyspacePolicy, Keyspaces, successor
 from edgekv.errors import ConfigError, Denied, InvalidRequest, NotFound
-from edgekv.ids import Actor, KeyspaceId, Vector
+from edgekv.ids import Actor, KeyspaceId, Vector, incarnation_of
 from edgekv.limits import KEY_BYTES_MAX
 from edgekv.replication.keyspace_list import ListedKeyspace, listed
 from edgekv.replication.log_source import covers
@@ -51,10 +52,14 @@ class KeyspaceOrders:
         """
         self._check_leads()
         self._check_names(name, prefix, sites)
+        sites = tuple(dict.fromkeys(sites))
         policies = [keyspace.policy for keyspace in self._engine.keyspaces.all]
         if any(policy.name == name for policy in policies):
             raise Denied(f"there is a keyspace {name!r} already. See `edgekv keyspace list`.")
-        number = max(*(policy.id for policy in policies), *self._members.keyspaces, META_ID) + 1
+        base = (
+            min(incarnation_of(self._self.actor) - 1, 0x7FFF) << 16
+        )  # an earlier one may have given ids that are lost
+        number = max(*(policy.id for policy in policies), *self._members.keyspaces, META_ID, base) + 1
         policy = KeyspacePolicy(id=KeyspaceId(number), name=name, prefix=prefix, siblings=siblings, sites=sites)
         try:
             Keyspaces([*policies, policy])
@@ -68,6 +73,11 @@ class KeyspaceOrders:
                 "Export and delete them (edgekv export, edgekv del), create the keyspace, and import them."
             )
         self._put(listed(policy))
+
+    def unknown(self, sites: Iterable[str]) -> list[str]:
+        """Those of the sites at which no member stands, nor one that may come back."""
+        known = {m.site for m in self._members.members.values() if m.state in ("open", "returning") or m.parked}
+        return [site for site in dict.fromkeys(sites) if site not in known | {self._self.site}]
 
     def add_site(self, name: str, site: str) -> bool:
         """Have a site hold a keyspace; False: it does. NotFound: there is none. Denied: it cannot, or this node does not lead."""
@@ -92,9 +102,30 @@ class KeyspaceOrders:
                 draining={other: revision for other, revision in entry.draining.items() if other != site},
                 left=entry.left - {m.actor for m in present},
                 hlcs={**entry.hlcs, site: self._engine.keyspaces.by_id[entry.policy.id].hlc},
+                since={**entry.since, site: self._members.next_revision},
             )
         )
         return True
+
+    def adopt(self, entries: list[Entry]) -> bool:
+        """Take keyspaces into the list that one who returns has, and that were created in entries of meta which are lost.
+
+        Whether any was taken. One whose id, name or prefix is another's by now stays with that node alone.
+        """
+        adopted = False
+        for entry in entries:
+            policies = [keyspace.policy for keyspace in self._engine.keyspaces.all]
+            try:
+                policy = replace(policy_of(entry), draining=())
+                self._check_names(policy.name, policy.prefix, policy.sites)
+                Keyspaces([*policies, policy])
+            except (ConfigError, InvalidRequest, KeyError, TypeError, ValueError):
+                continue
+            if any(policy.id == other.id or policy.name == other.name for other in policies):
+                continue
+            self._put(listed(policy))
+            adopted = True
+        return adopted
 
     def forgotten(self, member: Member) -> str | None:
         """A keyspace that a member would hold again of which it has forgotten what it made: it would count from one again."""

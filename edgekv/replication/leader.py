@@ -7,16 +7,17 @@ A leader that was restored goes on under a new actor. Its meta may lack its own 
 knows of has shown its vectors and it has caught up with all of them; then it admits itself.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Final
 
 from edgekv.crdt.operation import PUT, Operation
 from edgekv.engine.engine import Engine
+from edgekv.engine.intake import seen
 from edgekv.engine.keyspaces import META_ID
 from edgekv.errors import Denied, NotFound, Replaced, Unavailable
 from edgekv.ids import Actor, Vector, actor_text
-from edgekv.limits import RETURN_LEASE_MS, STRANGERS_HEARD_MAX, VALUE_BYTES_MAX
+from edgekv.limits import RESTORED_WAIT_MS, RETURN_LEASE_MS, STRANGERS_HEARD_MAX, VALUE_BYTES_MAX
 from edgekv.replication.keyspace_orders import KeyspaceOrders
 from edgekv.replication.log_source import covers
 from edgekv.replication.members import (
@@ -49,16 +50,25 @@ class Leader:
     """The leader's part of a node; idle in one that does not lead."""
 
     def __init__(
-        self, engine: Engine, members: Members, seen: SeenTable, applicant: Applicant, silence: Silence
+        self,
+        engine: Engine,
+        members: Members,
+        table: SeenTable,
+        applicant: Applicant,
+        silence: Silence,
+        monotonic_ms: Callable[[], int],
     ) -> None:
         """``applicant``: this node itself."""
         self._engine: Final = engine
         self._members: Final = members
-        self._seen: Final = seen
+        self._seen: Final = table
         self._self: Final = applicant
         self._silence: Final = silence
+        self._monotonic_ms: Final = monotonic_ms
+        self._waits_since_ms: int | None = None
+        """When it began to wait for those who may know what it has forgotten."""
         self.keyspaces: Final = KeyspaceOrders(
-            engine=engine, members=members, seen=seen, myself=applicant, write=self._write
+            engine=engine, members=members, seen=table, myself=applicant, write=self._write
         )
         self._announced_at_ms = 0
         self._heard: Final[dict[bytes, Hello]] = {}
@@ -80,16 +90,17 @@ class Leader:
         floors = {keyspace.id: vector_of(self._engine, keyspace.id) for keyspace in self._engine.keyspaces.all}
         self._write(
             [
-                (CLUSTER_KEY, pack_cluster(self._self.node, {k: v for k, v in floors.items() if v and k != META_ID})),
+                self._cluster({k: v for k, v in floors.items() if v and k != META_ID}),
                 self._entry(self._open(self._self)),
                 *self.keyspaces.rows(),
             ]
         )
 
-    def admit(self, applicant: Applicant) -> bool:
+    def admit(self, applicant: Applicant, *, late: bool = False) -> bool:
         """Make a node a member, and close the actors that it had before; whether anything was written.
 
-        Denied: its name is taken, it was removed, or it is a copy of this node.
+        ``late``: it comes with changes that may meet what was forgotten, though meta does not know it: it was a member in entries that
+        are lost. Denied: its name is taken, it was removed, or it is a copy of this node.
         """
         members = self._members
         if applicant.node == self._self.node and applicant.actor != self._self.actor:
@@ -108,14 +119,26 @@ class Leader:
                 raise Denied(f"there is a node {applicant.name!r} already. Start this one with another --node name.")
         if may_return and not is_open:
             return self._take_back(applicant, known, earlier)
+        if late and not is_open:
+            return self._begin_return(applicant, None)
         closed = [m for m in earlier if m.state == "open"]
         self._write(
             [
+                *(self._begun_anew() if applicant == self._self else []),
                 *(self._entry(self._changed(member, "closed", {})) for member in closed),
                 self._entry(self._open(applicant)),
             ]
         )
         return True
+
+    def _begun_anew(self) -> list[tuple[bytes, bytes]]:
+        """This incarnation leads from now on. It may lack what one that returns was to cover: that one begins again."""
+        member = self._members.returning
+        ended = [] if member is None else [self._entry(self._return_ended(member))]
+        return [self._cluster(self._members.floors), *ended]
+
+    def _return_ended(self, member: Member) -> Member:
+        return replace(self._changed(member, "settled", member.heads), need={})
 
     def _take_back(self, applicant: Applicant, known: Member | None, earlier: list[Member]) -> bool:
         """A member that was parked is there (replication/readmission.py); False: it has to wait."""
@@ -125,12 +148,20 @@ class Leader:
         if known is None and not any(m.parked and m.state == "settled" for m in earlier):
             self._write([self._entry(m) for m in [*(replace(m, parked=False) for m in earlier), self._open(applicant)]])
             return True
+        return self._begin_return(applicant, known)
+
+    def _begin_return(self, applicant: Applicant, known: Member | None) -> bool:
+        """False: another one returns just now."""
         others = [k.id for k in self._engine.keyspaces.all if k.id != META_ID]
         own: dict[int, Vector] = {number: vector_of(self._engine, number) for number in others}
         if self._members.returning is not None or not brought(self._members, own):
             return False
         now = self._open(applicant)
-        member = now if known is None else replace(now, heads=known.heads, late=known.late)
+        if known is None:
+            heads = {number: vector[applicant.actor] for number, vector in own.items() if applicant.actor in vector}
+            member = replace(now, heads=heads)
+        else:
+            member = replace(now, heads=known.heads, late=known.late)
         self._write([self._entry(replace(member, state="returning", need=own, parked=True))])
         return True
 
@@ -140,7 +171,7 @@ class Leader:
         if member is None or member.state != "returning" or member.revision != message.revision:
             return False
         self._silence.heard(member.actor)
-        if not message.whole:
+        if self.keyspaces.adopt(message.keyspaces) or not message.whole:
             return False
         self._write([self._entry(m) for m in opened(self._members, member, message.late, self._members.next_revision)])
         return True
@@ -180,8 +211,8 @@ class Leader:
         return bool(closed or away)
 
     def heard_hello(self, hello: Hello) -> None:
-        """A member came: for a leader that has to find out what it has forgotten."""
-        if self.is_leader and not self.leads:
+        """A member came: for a leader that has to find out what it has forgotten, perhaps that there is a cluster."""
+        if (self.is_leader or not self._members.founded) and not self.leads:
             known = {member.node for member in self._members.open_members()}
             if hello.node in known or len(self._heard.keys() - known) < STRANGERS_HEARD_MAX:
                 self._heard[hello.node] = hello
@@ -206,18 +237,28 @@ class Leader:
             self._clear_expired()
 
     def _return(self, own: Mapping[int, Vector]) -> None:
-        """After a restore: everybody is here, and nothing that they have is missing.
+        """After a restore: everybody is here, and nothing that they have is missing, nor what one has who came meanwhile.
 
+        Here is who greeted this node, or whom a hub that did has heard of.
+        Whom it does not know it waits for as long as they take to come who are linked to it whenever they can be.
         Of a member that was restored as well only its meta counts: its changes it sends when it is admitted, which this leader does.
         """
-        others = {member.node for member in self._members.open_members()} - {self._self.node}
+        meta = own.get(META_ID, {})
+        others = {
+            member.node
+            for member in self._members.open_members()
+            if member.node != self._self.node and not self._seen.has_said(member.actor, META_ID, meta)
+        }
         complete = others <= self._heard.keys() and all(
             covers(own.get(keyspace, {}), {actor: seq for actor, (seq, _) in vector.items()})
             for hello in self._heard.values()
             for keyspace, vector in hello.vectors.items()
             if keyspace == META_ID or self._members.is_open(hello.actor)
         )
-        if complete:
+        now_ms = self._monotonic_ms()
+        if self._waits_since_ms is None:
+            self._waits_since_ms = now_ms
+        if complete and now_ms - self._waits_since_ms >= RESTORED_WAIT_MS:
             self._heard.clear()
             self.admit(self._self)
 
@@ -238,7 +279,7 @@ class Leader:
             if self._silence.silent_ms(member.actor) < RETURN_LEASE_MS or member in parked:
                 continue
             if member.state == "returning":
-                changed.append(replace(self._changed(member, "settled", member.heads), need={}))
+                changed.append(self._return_ended(member))
             elif member.state == "open" and member.revision in owing:
                 changed.append(self._changed(member, "closed", {}, parked=True))
         entries = [self._entry(member) for member in changed]
@@ -308,6 +349,12 @@ class Leader:
         """``parked`` None: as it was."""
         revision, parked = self._members.next_revision, member.parked if parked is None else parked
         return replace(member, state=state, revision=revision, heads=heads, parked=parked)
+
+    def _cluster(self, floors: Mapping[int, Vector]) -> tuple[bytes, bytes]:
+        """That this incarnation writes meta from now on, and what it has of those before it."""
+        heads = seen(self._engine.keyspaces.by_id[META_ID], self._self.actor)
+        line: Vector = {Actor(actor): head.seq for actor, head in heads.items() if actor != self._self.actor}
+        return CLUSTER_KEY, pack_cluster(self._self.node, self._self.actor, line, floors)
 
     @staticmethod
     def _entry(member: Member) -> tuple[bytes, bytes]:

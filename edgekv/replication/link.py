@@ -55,6 +55,8 @@ class Link:
         self.sender: Sender | None = None
         self.name, self.node, self.role = "", b"", ""
         """The peer's, as it says in its HELLO, whatever comes of it; empty before that."""
+        self.astray = False
+        """Whether the peer has entries of meta that this node knows to be given up (lines.py)."""
         self.untaken_ms: int | None = None
         """When its HELLO came, if it was not taken and the peer has to say why."""
         self.since_ms: Final = wall_ms
@@ -62,10 +64,8 @@ class Link:
         self.clock: Final = PeerClock()
         self.skew_ms = 0
         """The peer's wall clock less this node's, when it last spoke, the way between them included."""
-        self.unacknowledged = 0
-        """Bytes sent that the peer has not taken in."""
-        self.sent_bytes = 0
-        """Of runs and pieces, as the peer counts them back."""
+        self.sent_bytes = self.unacknowledged = 0
+        """Of runs and pieces, as the peer counts them back; and how many of them it has not taken in."""
         self.inbox: Final[deque[tuple[list[Changes], int]]] = deque()
         """Runs that came and wait for room in the engine, by message, with what each counts."""
         self.inbox_bytes = 0

@@ -4,16 +4,17 @@ Meta is the keyspace ``_meta``, which one node writes, the *leader*: the hub tha
 later: nothing here but `Leader` in replication/leader.py writes.) Its changes are numbered without holes and travel as any other
 keyspace's, so every node knows a prefix of them; the *revision* of a node is the sum of what its durable vector of ``_meta`` covers.
 
-    _meta/cluster          {"leader": node 16 B, "floors": {keyspace: [[actor, seq], ...]}}
-                           floors: what the founder had purged by itself, before there was anybody to tell
+    _meta/cluster          {"leader": node 16 B, "by": actor, "line": [[actor, seq], ...], "floors": {keyspace: [[actor, seq], ...]}}
+                           by: the incarnation of the leader that writes meta; line: what it had of those before it when it began
+                           (replication/lines.py); floors: what the founder had purged by itself, before there was anybody to tell
     _meta/member/<actor>   {"node", "name", "site", "role", "state", "revision", "heads": {keyspace: seq}, "hlcs": {keyspace: hlc},
-                           "ttl_ms", "parked", "need": {keyspace: [[actor, seq], ...]}, "late": {keyspace: [[first, last], ...]}}
+                           "ttl_ms", "parked", "need": {keyspace: [[actor, seq], ...]}, "late": {keyspace: [first, last, changes]}}
                            ``state`` is open, closed (no data is exchanged with it any more), settled (nothing of it is on its way
                            any more) or returning (replication/returning.py); ``parked``: it was closed as its node was silent, or by
                            an operator who wants it back, and may come back; ``revision`` is the one that gave it this state
                            (or, of a settled one, its last late range); ``hlcs`` and ``ttl_ms`` are the leader's when it was
                            admitted: it stamps above them; ``need``: of one that returns, what rows that it takes have to cover;
-                           ``late``: ranges of its changes that travel as rows only
+                           ``late``: how many of its changes came late, which travel as rows only, and in which range they all are
     _meta/keyspace/<id>    replication/keyspace_list.py
     _meta/stable           {"number", "wall_ms", "cuts": {keyspace: [cut, need, [parked actor, ...]]}}
                            the newest STABLE (replication/stability.py)
@@ -58,7 +59,7 @@ class Member:
     ttl_ms: int
     parked: bool
     need: dict[int, Vector] = field(default_factory=dict)
-    late: dict[int, list[list[int]]] = field(default_factory=dict)
+    late: dict[int, list[int]] = field(default_factory=dict)
 
     @property
     def key(self) -> bytes:
@@ -116,6 +117,10 @@ class Members:
         """A row that came last cannot be read: all the rest here is as it was before, and so is `revision`."""
         self.leader = b""
         """The node that writes meta; empty: there is no meta yet."""
+        self.writer: Actor | None = None
+        """The incarnation of it that does."""
+        self.line: Vector = {}
+        """What that had of the entries of those before it when it began. What they made beyond is of another line (lines.py)."""
         self.floors: dict[int, Vector] = {}
         self.members: dict[Actor, Member] = {}
         self.keyspaces: dict[int, ListedKeyspace] = {}
@@ -151,17 +156,25 @@ class Members:
         if seen == self._read_at:
             return False
         self._read_at = seen
-        whole = self.leader, self.floors, self.members, self.keyspaces, self.announced
+        whole = self.leader, self.writer, self.line, self.floors, self.members, self.keyspaces, self.announced
         try:
             self._read()
         except Corruption as error:
             if self._whole_at < 0:
                 raise
-            self.leader, self.floors, self.members, self.keyspaces, self.announced = whole
+            self.leader, self.writer, self.line, self.floors, self.members, self.keyspaces, self.announced = whole
             self.unreadable = error
             return False
         self.unreadable, self._whole_at = None, seen
         return True
+
+    def forget(self) -> None:
+        """The copy of meta goes: from here on there is none, until another one comes."""
+        self._read_at = self._whole_at = -1
+        self._parsed.clear()
+        self.unreadable, self.leader, self.writer, self.announced = None, b"", None, None
+        self.line, self.floors, self.members, self.keyspaces = {}, {}, {}, {}
+        self.silences = Silences({}, [])
 
     @property
     def next_revision(self) -> int:
@@ -227,8 +240,8 @@ class Members:
         try:
             entry = unpack(value)
             if key == CLUSTER_KEY:
-                self.leader = entry["leader"]
-                self.floors = _vectors(entry["floors"])
+                self.leader, self.writer = entry["leader"], Actor(entry["by"])
+                self.line, self.floors = _vector(entry["line"]), _vectors(entry["floors"])
             elif key == STABLE_KEY:
                 self.announced = _announced(entry)
             elif key == SILENCE_KEY:
@@ -248,9 +261,10 @@ class Members:
             ) from error
 
 
-def pack_cluster(leader: bytes, floors: Mapping[int, Vector]) -> bytes:
+def pack_cluster(leader: bytes, by: Actor, line: Vector, floors: Mapping[int, Vector]) -> bytes:
     """The row of the cluster."""
-    return pack({"leader": leader, "floors": {k: list(vector.items()) for k, vector in floors.items()}})
+    lists = {keyspace: list(vector.items()) for keyspace, vector in floors.items()}
+    return pack({"leader": leader, "by": by, "line": list(line.items()), "floors": lists})
 
 
 def pack_announced(announced: Announced) -> bytes:

@@ -8,10 +8,12 @@ from collections.abc import Callable
 from typing import Final
 
 from edgekv.engine.engine import Engine
+from edgekv.engine.keyspaces import META_ID
 from edgekv.errors import Copied, Denied, PeerFault, Replaced, Unavailable
 from edgekv.ids import Actor, KeyspaceId, Vector, actor_text
 from edgekv.replication.acks import HUB, Acks
 from edgekv.replication.leader import Leader, refusal_of, vector_of
+from edgekv.replication.lines import Lines
 from edgekv.replication.link import Link
 from edgekv.replication.link_table import LinkTable
 from edgekv.replication.log_source import covers
@@ -39,9 +41,11 @@ class Membership:
         acks: Acks,
         kick: Callable[[], None],
         subscriptions: Subscriptions,
+        lines: Lines,
     ) -> None:
         """``founder``, ``kick``: see `Replication`."""
         self._subscriptions: Final = subscriptions
+        self._lines: Final = lines
         self._engine: Final = engine
         self._members: Final = members
         self._leader: Final = leader
@@ -87,12 +91,14 @@ class Membership:
 
     def apply(self, link: Link, peer: Hello) -> None:
         """The node at the other end becomes a member, unless it may not be one."""
+        if link.astray or (not self._members.founded and peer.vectors.get(META_ID)):
+            return  # it has to learn of the leader's line first; or this node has to take meta from it
         member = self._members.members.get(peer.actor)
         edges = HUB not in (peer.role, self._self.role)
         if edges and self._members.is_open(self._self.actor) and not self._members.is_open(peer.actor):
             self._links.refuse(link, PeerFault(EDGES_ADMIT_NOBODY))
             return
-        if member is not None and (member.site, member.role) != (peer.site, peer.role):
+        if member is not None and member.site and (member.site, member.role) != (peer.site, peer.role):
             # What is stable is computed by what meta says that it holds.
             sentence = (
                 f"it was admitted as {member.role} of site {member.site!r}, and comes as {peer.role} of {peer.site!r}. "
@@ -100,11 +106,29 @@ class Membership:
             self._links.refuse(link, PeerFault(f"{sentence}Start it as it was, or anew with an empty --data-dir."))
             return
         try:
-            self.admit(Applicant(peer.node, peer.actor, peer.name, peer.site, peer.role))
+            self.admit(
+                Applicant(peer.node, peer.actor, peer.name, peer.site, peer.role),
+                late=member is None and self._brings_late(peer),
+            )
         except Replaced as error:
             self._links.refuse(link, Copied(str(error)))
         except Denied as error:
             self._links.refuse(link, PeerFault(str(error)))
+
+    def _brings_late(self, peer: Hello) -> bool:
+        """Whether one that meta does not know was a member in entries that are lost: it has written, or has what such ones made."""
+        for number, vector in peer.vectors.items():
+            keyspace = self._engine.keyspaces.by_id.get(KeyspaceId(number))
+            if number == META_ID:
+                continue
+            if peer.actor in vector or (keyspace is None and vector):
+                return True
+            if keyspace is None:
+                continue
+            own: Vector = vector_of(self._engine, number)
+            if any(seq > own.get(a, 0) and not self._members.is_open(a) for a, (seq, _) in vector.items()):
+                return True
+        return False
 
     def apply_all(self) -> None:
         """Those at the other ends who are no members yet."""
@@ -112,8 +136,8 @@ class Membership:
             if link.peer is not None and not self._members.is_open(link.peer.actor):
                 self.apply(link, link.peer)
 
-    def admit(self, applicant: Applicant) -> None:
-        """Make a node a member, or have the leader do it. Denied: it may not be one."""
+    def admit(self, applicant: Applicant, *, late: bool) -> None:
+        """Make a node a member, or have the leader do it. ``late``: see `Leader.admit`. Denied: it may not be one."""
         known = self._members.members.get(applicant.actor)
         nodes_open = any(member.state == "open" for member in self._members.of_node(applicant.node))
         if known is not None and known.state != "open" and nodes_open:
@@ -123,36 +147,30 @@ class Membership:
         if not self._members.founded and self._founder:
             self._leader.found()
         if self._leader.leads:
-            if self._leader.admit(applicant):
+            if self._leader.admit(applicant, late=late):
                 self.follow_meta()
                 self._kick()
         elif not self._leader.is_leader and not self._members.is_open(applicant.actor):
             for other in self._links:
                 if other.peer is not None and other.peer.node == self._members.leader:
-                    self._links.send(other, Admit([applicant]))
+                    self._links.send(other, Admit([applicant], late))
 
     def follow_meta(self) -> None:
         """Meta may have moved: what this node may do, and with whom."""
         self.meta_moved = False
         self._members.refresh()
+        self._lines.follow()
+        self._members.refresh()
         self._subscriptions.follow()
         engine, members = self._engine, self._members
+        self._judge_writes()
         me = members.members.get(self._self.actor)
-        if me is not None and members.goes_on(me.actor) and engine.admission.read_only is None:
-            if me.state in ("open", "returning"):
-                known = engine.keyspaces.by_id
-                engine.fold({KeyspaceId(k): hlc for k, hlc in me.hlcs.items() if k in known}, me.ttl_ms)
-            engine.admission.outsider = None
-        elif members.founded or not self._founder:
-            engine.admission.outsider = Unavailable(
-                "this node is not a member of its cluster yet: it has to reach a hub once. "
-                "Check [[upstream]] and `edgekv cluster status`."
-            )
         if me is not None and me.state != "open":
             for link in self._links:
                 if link.phase == "data":
                     self._links.close(link, "this node is parked: it exchanges no data until it is a member again")
-        engine.checkpoints.lone = self._founder and all(m.node == self._self.node for m in members.members.values())
+        alone = all(m.node == self._self.node for m in members.members.values())
+        engine.checkpoints.lone = self._founder and alone and not self._lines.waits
         self._follow_stable()
         self._forget_acks()
         self._judge_links()
@@ -174,6 +192,27 @@ class Membership:
                 self._links.close(
                     link, f"{actor_text(member.actor)} is closed: it was removed, or goes on as another incarnation"
                 )
+
+    def _judge_writes(self) -> None:
+        """Whether this node takes clients' writes, and what they are stamped above."""
+        engine, members = self._engine, self._members
+        me = members.members.get(self._self.actor)
+        if me is not None and members.goes_on(me.actor) and engine.admission.read_only is None:
+            if me.state in ("open", "returning"):
+                known = engine.keyspaces.by_id
+                engine.fold({KeyspaceId(k): hlc for k, hlc in me.hlcs.items() if k in known}, me.ttl_ms)
+            engine.admission.outsider = None
+        elif me is None and self._has_written():
+            engine.admission.outsider = None  # it was a member, and comes back with what it writes (lines.py)
+        elif members.founded or not self._founder:
+            engine.admission.outsider = Unavailable(
+                "this node is not a member of its cluster yet: it has to reach a hub once. "
+                "Check [[upstream]] and `edgekv cluster status`."
+            )
+
+    def _has_written(self) -> bool:
+        """Whether this incarnation has made changes, which none does before it is a member."""
+        return any(keyspace.seq for keyspace in self._engine.keyspaces.all if keyspace.id != META_ID)
 
     def _follow_stable(self) -> None:
         """What may be forgotten: as soon as expiries are judged by its time here, too.

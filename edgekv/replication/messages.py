@@ -14,8 +14,8 @@
                 how long ago that came (replication/hub_time.py)
     SEEN        [6, [[actor, number, ttl_ms, revision, {keyspace: [[actor, seq], ...]}], ...]]
                 see replication/stability.py; of the vectors what moved since the last one on this link
-    ADMIT       [7, [[node, actor, name, site, role], ...]]
-                a hub asks the leader to make these members
+    ADMIT       [7, [[node, actor, name, site, role], ...], late]
+                a hub asks the leader to make these members; late: they come with changes that are, though meta does not know them
     SYNC_OFFER  [8, keyspace, spool 8 B, bytes, crc32c, [[actor, seq, chain], ...], hlc]
                 the log does not reach back to what the receiver has: it is to take these rows
     SYNC_WANT   [9, keyspace, spool, offset]
@@ -24,9 +24,10 @@
                 the rows are in; the log from this vector on is wanted
     SYNC_GONE   [14, keyspace, spool]
                 this spool is not there any more; if the receiver still needs rows, another one is offered
-    RETURN      [17, actor, revision, whole, {keyspace: [[actor, seq], ...]}]
+    RETURN      [17, actor, revision, whole, {keyspace: [[actor, seq], ...]}, [keyspace, ...]]
                 a parked member comes back (replication/returning.py): it wants rows, or has them all and says how far what is late
-                reaches. Hubs pass it on to the leader
+                reaches. Hubs pass it on to the leader. The keyspaces, as in keyspaces.json, are those with changes that it has and
+                the cluster's list has not
     SYNC_ASK    [16, keyspace]
                 a repair (replication/repairs.py): offer rows although the receiver has all changes. SYNC_GONE with a spool of zeros
                 says that the rows here are damaged
@@ -155,6 +156,7 @@ class Admit(NamedTuple):
     """ADMIT."""
 
     applicants: list[Applicant]
+    late: bool = False
 
 
 class SyncOffer(NamedTuple):
@@ -209,6 +211,8 @@ class Return(NamedTuple):
     """Whether it has all rows; False: it wants some."""
     late: dict[int, Vector]
     """By keyspace the last of the late changes that it has, by actor."""
+    keyspaces: list[dict[str, Any]]
+    """That the cluster's list lacks."""
 
 
 class SyncAsk(NamedTuple):
@@ -287,8 +291,8 @@ def pack_message(message: Message) -> bytes:  # noqa: PLR0912 - one arm for each
             return pack([HEARTBEAT, *message])
         case SeenList(members):
             return pack([SEEN, [[*seen[:4], _vector_lists(seen.vectors)] for seen in members]])
-        case Admit(applicants):
-            return pack([ADMIT, applicants])
+        case Admit(applicants, late):
+            return pack([ADMIT, applicants, late])
         case SyncOffer():
             return pack([SYNC_OFFER, *message[:4], _chained_list(message.vector), message.hlc])
         case SyncWant():
@@ -300,7 +304,7 @@ def pack_message(message: Message) -> bytes:  # noqa: PLR0912 - one arm for each
         case SyncGone():
             return pack([SYNC_GONE, *message])
         case Return():
-            return pack([RETURN, *message[:3], _vector_lists(message.late)])
+            return pack([RETURN, *message[:3], _vector_lists(message.late), message.keyspaces])
         case SyncAsk():
             return pack([SYNC_ASK, *message])
         case Holds(vectors):
@@ -348,8 +352,8 @@ def _parse(fields: Any) -> Message | None:  # noqa: PLR0912 - one arm for each r
             )
         case [2, str(code), str(sentence)]:
             return Refused(code[:64], sentence[:1000])
-        case [7, list(applicants)]:
-            return Admit([_applicant(applicant) for applicant in applicants])
+        case [7, list(applicants), bool(late)]:
+            return Admit([_applicant(applicant) for applicant in applicants], late)
         case [8, int(keyspace), bytes(spool), int(size), int(crc), list(vector), int(hlc)]:
             return SyncOffer(
                 *(_number(keyspace), _spool(spool), _number(size), _number(crc), _chained(vector), _number(hlc))
@@ -362,8 +366,10 @@ def _parse(fields: Any) -> Message | None:  # noqa: PLR0912 - one arm for each r
             return SyncDone(_number(keyspace), _chained(vector))
         case [14, int(keyspace), bytes(spool)]:
             return SyncGone(_number(keyspace), _spool(spool))
-        case [17, bytes(actor), int(revision), bool(whole), dict(late)]:
-            return Return(_actor(actor), _number(revision), whole, _vectors(late))
+        case [17, bytes(actor), int(revision), bool(whole), dict(late), list(keyspaces)] if all(
+            isinstance(entry, dict) for entry in keyspaces
+        ):
+            return Return(_actor(actor), _number(revision), whole, _vectors(late), keyspaces)
         case [16, int(keyspace)]:
             return SyncAsk(_number(keyspace))
         case [15, dict(vectors)]:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Final
 
-from edgekv.ids import Actor, Vector
+from edgekv.ids import Actor, Vector, node_of
 from edgekv.replication.log_source import covers
 from edgekv.replication.members import Member, Members
 
@@ -24,9 +24,9 @@ def brought(members: Members, own: Mapping[int, Vector]) -> bool:
 
 def has_brought(member: Member, own: Mapping[int, Vector]) -> bool:
     """Whether the leader has what came late of an actor; of one that is settled, what there is of it."""
-    for keyspace, ranges in member.late.items():
+    for keyspace, (_, last, _) in member.late.items():
         head = member.heads.get(keyspace, 0) if member.state == "settled" else _NEVER
-        if not covers(own.get(keyspace, {}), {member.actor: min(ranges[-1][1], head)}):
+        if not covers(own.get(keyspace, {}), {member.actor: min(last, head)}):
             return False
     return True
 
@@ -47,6 +47,32 @@ def undelivered(members: Members, own: Mapping[int, Vector]) -> list[Member]:
     ]
 
 
+def _joined(before: list[int] | None, first: int, last: int) -> list[int]:
+    """One range for all returns of an actor: who lacks its end needs rows, who has some of it may not have seen the rest."""
+    if before is None:
+        return [first, last, last - first + 1]
+    begin, end, changes = before
+    return [min(begin, first), max(end, last), changes + max(0, last - max(end, first - 1))]
+
+
+def stranger(actor: Actor, heads: dict[int, int], *, parked: bool) -> Member:
+    """The entry of an actor that meta knows by late changes only: it was a member in entries that are lost. Its site is not known."""
+    node = node_of(actor)
+    return Member(
+        actor=actor,
+        node=node,
+        name=node.hex()[:8],
+        site="",
+        role="edge",
+        state="settled",
+        revision=0,
+        heads=heads,
+        hlcs={},
+        ttl_ms=0,
+        parked=parked,
+    )
+
+
 def opened(members: Members, member: Member, late: Mapping[int, Vector], revision: int) -> list[Member]:
     """What becomes of a returning member that has taken the rows in, and of others whose late changes it brings.
 
@@ -58,13 +84,16 @@ def opened(members: Members, member: Member, late: Mapping[int, Vector], revisio
     for keyspace, vector in late.items():
         for actor, seq in vector.items():
             known = changed.get(actor) or members.members.get(actor)
-            if known is None or (known.state != "settled" and actor != member.actor):
+            if known is None:
+                heads = {number: need[actor] for number, need in member.need.items() if actor in need}
+                known = stranger(actor, heads, parked=node_of(actor) != member.node)
+            if known.state != "settled" and actor != member.actor:
                 continue
             first = known.heads.get(keyspace, 0) + 1
             if seq >= first:
-                ranges = [*known.late.get(keyspace, []), [first, seq]]
                 heads = {**known.heads, keyspace: seq}
-                changed[actor] = replace(known, revision=revision, heads=heads, late={**known.late, keyspace: ranges})
+                all_late = {**known.late, keyspace: _joined(known.late.get(keyspace), first, seq)}
+                changed[actor] = replace(known, revision=revision, heads=heads, late=all_late)
     known = changed.get(member.actor, member)
     changed[member.actor] = replace(known, state="open", revision=revision, heads={}, need={}, parked=False)
     return list(changed.values())

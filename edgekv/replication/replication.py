@@ -34,6 +34,7 @@ from edgekv.replication.hearsay import Hearsay
 from edgekv.replication.holdings import Holdings
 from edgekv.replication.keyspace_orders import KeyspaceOrders
 from edgekv.replication.leader import Leader
+from edgekv.replication.lines import Lines
 from edgekv.replication.link import Link
 from edgekv.replication.link_table import LinkTable, Transport
 from edgekv.replication.log_source import LogSource
@@ -114,7 +115,7 @@ class Replication:
         self.silence: Final = Silence(
             self.members, self.seen.spoken, self.links, max_offline_ms=max_offline_ms, monotonic_ms=monotonic_ms
         )
-        self.leader: Final = Leader(engine, self.members, self.seen, myself, self.silence)
+        self.leader: Final = Leader(engine, self.members, self.seen, myself, self.silence, monotonic_ms)
         self.figures: Final = Figures(
             engine=engine,
             cluster=cluster,
@@ -162,6 +163,14 @@ class Replication:
             remember=remember,
         )
         self.leader.keyspaces.install = self._subscriptions.install
+        self._lines: Final = Lines(
+            engine=engine,
+            members=self.members,
+            table=self.seen,
+            links=table,
+            give_up_rows=self.row_sync.intake.give_up,
+            node=myself.node,
+        )
         self.membership: Final = Membership(
             engine=engine,
             members=self.members,
@@ -172,6 +181,7 @@ class Replication:
             acks=acks,
             kick=kick,
             subscriptions=self._subscriptions,
+            lines=self._lines,
         )
         self._greeting: Final = Greeting(
             engine=engine,
@@ -202,6 +212,7 @@ class Replication:
             membership=self.membership,
             holdings=self._holdings,
             row_source=self.row_sync.source,
+            lines=self._lines,
             links=table,
             acks=acks,
             hearsay=self._hearsay,
@@ -238,7 +249,10 @@ class Replication:
 
     def connected(self, link: int, *, outgoing: bool) -> None:
         """A connection is there; ``outgoing``: this node made it."""
-        opened, hello = self._table.open(link, outgoing=outgoing), self._greeting.hello()
+        opened = self._table.open(link, outgoing=outgoing)
+        if self._lines.is_going:
+            return  # it ends at the next tick
+        hello = self._greeting.hello()
         opened.told.update(hello.vectors)
         self._table.send(opened, hello)
 
@@ -249,8 +263,8 @@ class Replication:
     def received(self, link: int, message: bytes) -> None:
         """What a peer sent, any bytes at all. What must not be ends that link."""
         from_link = self.links.get(link)
-        if from_link is None:
-            return  # it was closed a moment ago
+        if from_link is None or self._lines.is_going:
+            return  # it was closed a moment ago, or is about to be
         from_link.heard_ms = self._monotonic_ms()
         from_link.received_bytes += len(message)
         try:
@@ -281,6 +295,8 @@ class Replication:
         now, monotonic = self._now_ms(), self._monotonic_ms()
         self.work()
         self.repairs.look()
+        if self._lines.is_going:
+            self._lines.close_all()
         self._hearsay.tick()
         for link in self._table:
             if monotonic - link.heard_ms > PEER_DEAD_MS:
@@ -337,6 +353,7 @@ class Replication:
         """What is said of a revision is said by a node that follows it: it makes no change any more where its site was taken off."""
         try:
             self.membership.follow_meta()
+            self._hearing.begin_again()
             self._telling.tell()
         except OWN_TROUBLE as error:
             self._table.say(f"what this node has seen is not said: {error}")
@@ -371,6 +388,7 @@ class Replication:
             for link in self._table:
                 if link.is_up:
                     self._hearing.take(link)
+            self._hearing.begin_again()
             self._hearing.forget_settled()
             self.seen.prove(self._holdings.vectors())
             if self._engine.admission.read_only is None:
@@ -399,6 +417,8 @@ class Replication:
             if not link.node:
                 raise PeerFault("it did not say HELLO first.")
             # What it said was not taken, and why is what it has to tell (`Greeting.accepts`).
+        elif link.astray and isinstance(message, Runs | SeenList | Admit | Return | SyncOffer | SyncPiece):
+            pass  # it takes meta anew when it has seen that of this node, and comes again
         elif isinstance(message, Runs):
             self._streams.came(link, message.runs)
         elif isinstance(message, Ack):
@@ -433,6 +453,7 @@ class Replication:
             link.untaken_ms = self._monotonic_ms()
             return
         link.peer, link.skew_ms = hello, hello.wall_ms - self._now_ms()
+        link.astray = self._lines.strays(hello.vectors.get(META_ID, {}))
         self._read_clock(link, hello.wall_ms, None)
         self.wrong_clock.look(link)
         self._streams.begin(link, hello)
@@ -453,7 +474,7 @@ class Replication:
             return  # it asks for a leader that was restored, which admits itself, or has no business here
         for applicant in message.applicants:
             with suppress(Denied):  # the hub that asks hears nothing, and its peer waits
-                self.membership.admit(applicant)
+                self.membership.admit(applicant, late=message.late)
 
     def _asked_to_return(self, link: Link, message: Return) -> None:
         assert link.peer is not None

@@ -1,7 +1,8 @@
 """The return of a parked member: how what it wrote while it was away comes to all, and nothing that was deleted comes back.
 
 Its actor was settled: what others have of it ends at a *head*, and deletions have been forgotten since that it has not seen. What it
-has beyond heads is *late*: its own changes, and those of other settled actors that it holds. A late value may be older than a
+has beyond heads is *late*: its own changes, and those of other settled actors that it holds, and of actors that meta does not know,
+which a leader that was restored has forgotten (lines.py). A late value may be older than a
 deletion which some nodes have forgotten and others have not: as a change it would stay here and go there. Therefore **late changes
 travel as rows only** (row_sync.py): rows come with a vector, and what the other side's vector covers and its rows do not show was
 deleted there, whether anybody remembers it or not. Dots stay what they are, so nothing is counted or added twice, whoever else holds
@@ -19,11 +20,12 @@ A crash or a cut at any place leaves everybody with what was theirs before, and 
 parked again. Two copies of its directory cannot both return: the second finds its actor open, with another history under its dots.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 from edgekv.engine.engine import Engine
 from edgekv.engine.intake import seen
+from edgekv.engine.keyspace_entry import Entry, entry_of
 from edgekv.engine.keyspaces import META_ID
 from edgekv.ids import Actor, KeyspaceId, Vector
 from edgekv.replication.holdings import Holdings
@@ -43,8 +45,8 @@ class Returning:
         self._holdings: Final = holdings
         self._links: Final = links
         self._actor: Final = actor
-        self._revision = -1
-        """That began the return under way."""
+        self._began: tuple[int, frozenset[int]] = -1, frozenset()
+        """The revision that began the return under way, and the keyspaces that are held."""
         self._joined: Final[set[int]] = set()
         """Keyspaces whose rows have been taken in since."""
         self._late: dict[int, Vector] = {}
@@ -67,18 +69,21 @@ class Returning:
         if self._me() is None:
             return {}
         held = self._held().get(keyspace, {})
-        begins = {m.actor: m.late[keyspace][0][0] - 1 for m in self._members.members.values() if keyspace in m.late}
+        begins = {m.actor: m.late[keyspace][0] - 1 for m in self._members.members.values() if keyspace in m.late}
         return {actor: before for actor, before in begins.items() if held.get(actor, 0) > before}
 
     def dropped(self, keyspace: int) -> list[tuple[Actor, int, int]]:
-        """Where late values are dropped: by actor the first and the last of the late changes that this node may hold."""
+        """Where late values are dropped: by actor the first and the last of the late changes that this node may hold.
+
+        What lies between two late ranges of an actor the hub has, so its version of that stays as well.
+        """
         me = self._me()
         if me is None or not self._engine.keyspaces.by_id[KeyspaceId(keyspace)].policy.late_drop:
             return []
         members = self._members.members.values()
-        heads = {m.actor: m.heads.get(keyspace, 0) for m in members}
-        brought = [(m.actor, first, last) for m in members for first, last in m.late.get(keyspace, [])]
-        return sorted(brought + [(a, heads[a] + 1, last) for a, last in self._late.get(keyspace, {}).items()])
+        heads = me.need.get(keyspace, {}) | {m.actor: m.heads.get(keyspace, 0) for m in members}
+        brought = [(m.actor, m.late[keyspace][0], m.late[keyspace][1]) for m in members if keyspace in m.late]
+        return sorted(brought + [(a, heads.get(a, 0) + 1, last) for a, last in self._late.get(keyspace, {}).items()])
 
     def tell(self) -> None:
         """Say where it stands, about once a second, as messages are lost with their links and a hub has to hear that it is there."""
@@ -91,20 +96,26 @@ class Returning:
         whole = all(covers(durable.get(keyspace, {}), vector) for keyspace, vector in late.items()) and (
             not (late or any(map(self.unseen, keyspaces))) or keyspaces <= self._joined
         )
-        message = Return(self._actor, me.revision, whole, late if whole else {})
+        message = Return(self._actor, me.revision, whole, late if whole else {}, self._unlisted())
         for link in self._links:
             peer = link.peer if link.is_up else None
             if peer is not None and peer.role == "hub" and self._members.is_open(peer.actor):
                 self._links.send(link, message)
 
+    def _unlisted(self) -> list[Entry]:
+        """Keyspaces with changes that the cluster has forgotten."""
+        return [entry_of(keyspace.policy) for keyspace in self._holdings.forgotten()]
+
     def _me(self) -> Member | None:
         me = self._members.members.get(self._actor)
         if me is None or me.state != "returning":
-            self._revision = -1
+            self._began = -1, frozenset()
             return None
-        if me.revision != self._revision:
-            self._revision = me.revision
-            self._joined.clear()
+        began = me.revision, frozenset(keyspace.id for keyspace in self._holdings.all())
+        if began != self._began:
+            if me.revision != self._began[0]:
+                self._joined.clear()
+            self._began = began
             self._late = late_of(self._held(), self._members.members.values(), me)
         return me
 
@@ -119,10 +130,18 @@ class Returning:
 
 def late_of(held: dict[int, Vector], members: Iterable[Member], me: Member) -> dict[int, Vector]:
     """By keyspace how far the late changes reach that a returning member holds."""
-    heads = {member.actor: member.heads for member in members if member.state == "settled"} | {me.actor: me.heads}
+    heads: dict[Actor, Mapping[int, int] | None] = {
+        member.actor: member.heads if member.state == "settled" else None for member in members
+    }
+    heads[me.actor] = me.heads
     found: dict[int, Vector] = {}
     for keyspace, vector in held.items():
-        late = {a: seq for a, seq in vector.items() if a in heads and seq > heads[a].get(keyspace, 0)}
+        need = me.need.get(keyspace, {})
+        late: Vector = {}
+        for actor, seq in vector.items():
+            known = heads.get(actor, {keyspace: need.get(actor, 0)})
+            if known is not None and seq > known.get(keyspace, 0):
+                late[actor] = seq
         if late:
             found[keyspace] = late
     return found

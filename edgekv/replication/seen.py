@@ -134,6 +134,26 @@ class SeenTable:
         for by_actor in (self.spoken, self._ahead, self._fresh):
             by_actor.pop(actor, None)
 
+    def begin_again(self, actor: Actor, keyspace: int) -> None:
+        """What a member said of a keyspace was of a copy that it has deleted."""
+        spoken = self.spoken.get(actor)
+        if spoken is not None:
+            for vectors in (spoken.vectors, spoken.news, *(seen.vectors for seen in spoken.ahead)):
+                vectors.pop(keyspace, None)
+
+    def has_said(self, actor: Actor, keyspace: int, vector: Vector) -> bool:
+        """Whether a member has said what it has of a keyspace, and that is no more than this."""
+        spoken = self.spoken.get(actor)
+        if spoken is None:
+            return False
+        said = [spoken.vectors, *(seen.vectors for seen in spoken.ahead)]
+        return all(covers(vector, vectors.get(keyspace, _NOTHING)) for vectors in said)
+
+    def clear(self) -> None:
+        """Nothing was said."""
+        for by_actor in (self.spoken, self._ahead, self._fresh):
+            by_actor.clear()
+
     def _beyond(self, spoken: Spoken, vectors: Mapping[int, Vector]) -> dict[int, Vector]:
         actors, news = self._actors, {}
         for keyspace, vector in vectors.items():

@@ -3,6 +3,8 @@
 - An edge speaks for itself. A hub passes on what it has heard of others.
 - What is said of a node, or names a node or a keyspace, that this node does not know waits on its link until meta, or the changes that
   are under way, have told of them. Later words of the same member wait behind it: each adds to the one before.
+- What a member said of a keyspace before its site was added again is of a copy that is gone (replication/keyspace_list.py): it does
+  not count, however late it comes.
 - So a table of SEENs has no more than the members, and each no more than the actors that there are. Whether what is named *exists* is
   asked before it counts (replication/seen.py).
 """
@@ -30,6 +32,8 @@ class SeenHearing:
         self._engine: Final = engine
         self._table: Final = table
         self._members: Final = members
+        self._begun: Final[dict[tuple[int, str], int]] = {}
+        """By keyspace and site the revision that added it, of which the table knows."""
         self._heard: Final = heard
 
     def heard(self, link: Link, said: list[Seen]) -> None:
@@ -47,6 +51,7 @@ class SeenHearing:
     def take(self, link: Link) -> None:
         """Take in what this node knows enough for by now."""
         assert link.peer is not None
+        self.begin_again()
         if not link.seens.waiting or not self._members.is_open(link.peer.actor):
             return
         waiting: list[Seen] = []
@@ -59,10 +64,32 @@ class SeenHearing:
                 behind.add(seen.actor)
                 waiting.append(seen)
             else:
-                self._table.hear(seen)
-                for keyspace, vector in seen.vectors.items():
+                now = self._of_now(seen, member)
+                self._table.hear(now)
+                for keyspace, vector in now.vectors.items():
                     self._heard(seen.actor, keyspace, vector)
         link.seens.waiting[:] = waiting
+
+    def begin_again(self) -> None:
+        """Forget what was said of keyspaces by those who hold them anew, as soon as meta says so: what they say then is all of it."""
+        members = self._members
+        for number, entry in members.keyspaces.items():
+            for site, revision in entry.since.items():
+                if self._begun.get((number, site)) != revision:
+                    self._begun[number, site] = revision
+                    for member in members.members.values():
+                        if member.site == site:
+                            self._table.begin_again(member.actor, number)
+
+    def _of_now(self, seen: Seen, member: Member) -> Seen:
+        """Without what it says of copies that are gone."""
+        keyspaces = self._members.keyspaces
+        gone = {
+            number
+            for number in seen.vectors.keys() & keyspaces.keys()
+            if keyspaces[number].since.get(member.site, 0) > seen.revision
+        }
+        return seen._replace(vectors={k: v for k, v in seen.vectors.items() if k not in gone}) if gone else seen
 
     def _is_over(self, seen: Seen, member: Member) -> bool:
         """Whether it was said before its member was settled, or opened again: what others told of that time they may tell late."""

@@ -166,6 +166,8 @@ class Sender:
         last_seq, known = run.first_seq + run.changes - 1, vector.get(run.actor, 0)
         if last_seq <= known:
             return False
+        if run.keyspace == META_ID and last_seq > self._durable(META_ID).get(run.actor, 0):
+            return False  # of a copy of meta that was given up (lines.py)
         if run.first_seq <= known:
             raise Forked.of(
                 node_of(run.actor),

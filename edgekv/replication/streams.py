@@ -22,6 +22,7 @@ from edgekv.limits import (
 from edgekv.replication.acks import Acks, Peer
 from edgekv.replication.hearsay import Hearsay
 from edgekv.replication.holdings import Holdings
+from edgekv.replication.lines import Lines
 from edgekv.replication.link import Link
 from edgekv.replication.link_table import LinkTable
 from edgekv.replication.log_source import LogSource
@@ -50,6 +51,7 @@ class Streams:
         membership: Membership,
         holdings: Holdings,
         row_source: RowSource,
+        lines: Lines,
         links: LinkTable,
         acks: Acks,
         hearsay: Hearsay,
@@ -63,6 +65,7 @@ class Streams:
         self._membership: Final = membership
         self._holdings: Final = holdings
         self._row_source: Final = row_source
+        self._lines: Final = lines
         self._links: Final = links
         self._acks: Final = acks
         self._hearsay: Final = hearsay
@@ -191,7 +194,7 @@ class Streams:
         if not link.inbox:
             return
         try:
-            while link.inbox and not (admission.blocked or admission.disk_full or admission.read_only):
+            while link.inbox and link.is_up and not (admission.blocked or admission.disk_full or admission.read_only):
                 if flips.holds(link.inbox[0][0]):
                     break
                 runs, size = link.inbox.popleft()
@@ -209,7 +212,8 @@ class Streams:
             return
         finally:
             self._kick()
-        self.acknowledge(link)
+        if link.is_up:
+            self.acknowledge(link)
 
     def acknowledge(self, link: Link) -> None:
         """Tell the peer what has become durable, and what it may send again."""
@@ -227,6 +231,12 @@ class Streams:
         assert link.peer is not None and link.sender is not None
         if self._membership.meta_moved and run.keyspace != META_ID:
             self._membership.follow_meta()
+        if not link.is_up:
+            return
+        last_seq = run.first_seq + run.changes - 1
+        if run.keyspace == META_ID and self._lines.is_astray(run.actor, last_seq):
+            link.astray = True
+            return
         keyspace = self._engine.keyspaces.by_id.get(KeyspaceId(run.keyspace))
         if keyspace is not None and (keyspace.id in link.passed_by or self._holdings.left(keyspace)):
             link.passed_by.add(keyspace.id)
@@ -234,7 +244,6 @@ class Streams:
         self._check(link.peer.actor, run)
         if self._engine.receive(run):
             link.received_changes += run.changes
-        last_seq = run.first_seq + run.changes - 1
         link.sender.peer_has(run.keyspace, run.actor, last_seq)
         link.undurable[run.keyspace, run.actor] = last_seq
         self._membership.meta_moved |= run.keyspace == META_ID

@@ -17,10 +17,11 @@ from typing import Final
 
 from edgekv.engine.engine import Engine
 from edgekv.engine.keyspace_entry import Entry, entry_of
-from edgekv.engine.keyspaces import Keyspace
+from edgekv.engine.keyspaces import Keyspace, Keyspaces
+from edgekv.errors import ConfigError
 from edgekv.ids import KeyspaceId
 from edgekv.replication.acks import Acks, Peer
-from edgekv.replication.holdings import Holdings
+from edgekv.replication.holdings import Holdings, is_same
 from edgekv.replication.keyspace_list import ListedKeyspace
 from edgekv.replication.keyspace_orders import still_draining
 from edgekv.replication.link import Link
@@ -68,10 +69,11 @@ class Subscriptions:
         """Meta may have moved. OSError: the file cannot be written; nothing else happened then."""
         if self._engine.admission.read_only is not None:
             return
-        changed = [entry for entry in map(self._shown, self._members.keyspaces.values()) if self._is_news(entry)]
+        entries = [entry for entry in self._members.keyspaces.values() if self._is_possible(entry)]
+        changed = [entry for entry in map(self._shown, entries) if self._is_news(entry)]
         if changed:
             self.install(*changed)
-        for entry in self._members.keyspaces.values():
+        for entry in entries:
             self._hold(entry)
         for link in self._links:
             self._renew(link)
@@ -112,6 +114,25 @@ class Subscriptions:
                 news[keyspace.id] = {actor: (head.seq, head.chain) for actor, head in keyspace.vector.items()}
         if news:
             self._links.send(link, Holds(news))
+
+    def _is_possible(self, entry: ListedKeyspace) -> bool:
+        """Whether this node has no other keyspace in its place, which the cluster has forgotten (lines.py)."""
+        keyspaces, policy = self._engine.keyspaces, entry.policy
+        known = keyspaces.by_id.get(policy.id)
+        if known is not None:
+            possible = is_same(known.policy, policy)
+        else:
+            try:
+                Keyspaces([*(keyspace.policy for keyspace in keyspaces.all), policy])
+                possible = True
+            except ConfigError:
+                possible = False
+        if not possible:
+            self._links.say(
+                f"keyspace {policy.name!r} of the cluster is not held here: this node has another one in its place, which the cluster "
+                "does not know any more. Export what is needed of that, and start the node anew with an empty --data-dir."
+            )
+        return possible
 
     def _shown(self, entry: ListedKeyspace) -> ListedKeyspace:
         draining = still_draining(entry, self._members.members)

@@ -31,7 +31,7 @@ from tests.sim.machine import Machine
 from tests.sim.moves import Moves
 from tests.sim.network import Network
 from tests.sim.oracle import Change
-from tests.sim.plan import RETURN, ROW_SYNC, Plan, draw, steady
+from tests.sim.plan import ANEW, RETURN, ROW_SYNC, Plan, draw, steady
 from tests.sim.sessions import Sessions
 from tests.sim.sim_node import fast_directory
 from tests.sim.witness import Violation, Witness, garbage
@@ -107,6 +107,7 @@ class Cluster:
         self.calls = 0
         self.row_syncs = 0
         self.returns = 0
+        self.anew = 0
         self.calling = True
         self._keys = keys_of(0, plan.keys)
         self._moved: list[bytes] = []
@@ -248,6 +249,7 @@ def run(
         **cluster.faults.happened,
         ROW_SYNC: cluster.row_syncs,
         RETURN: cluster.returns,
+        ANEW: cluster.anew,
         **cluster.moves.happened,
     }
     return Outcome(seed, broken, cluster.digest, cluster.now_us / 1e6, cluster.witness.checks, made, happened)

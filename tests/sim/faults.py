@@ -5,10 +5,11 @@ from random import Random
 from typing import TYPE_CHECKING, Final
 
 from tests.sim.network import Direction
-from tests.sim.plan import CLOCK_STEPS_MS
+from tests.sim.plan import CLOCK_STEPS_MS, FORGET
 
 if TYPE_CHECKING:
     from tests.sim.cluster import Cluster
+    from tests.sim.machine import Machine
 
 _WHILE_US: Final = (50_000, 400_000, 1_500_000, 6_000_000)
 
@@ -21,6 +22,8 @@ class Faults:
         self._rng: Final = rng
         self.happened: Final[Counter[str]] = Counter()
         self._peace = False
+        self._restored: Machine | None = None
+        """The machine that was set back last."""
 
     def begin(self) -> None:
         """From now on."""
@@ -43,7 +46,7 @@ class Faults:
         if self._peace:
             return
         kinds = self._cluster.plan.faults
-        rare = [kind for kind in kinds if kind == "restore"]  # it needs a backup first
+        rare = [kind for kind in kinds if kind in ("restore", FORGET)]  # it needs a backup first
         kind = self._rng.choice([*kinds, *rare, *rare])
         if getattr(self, f"_{kind.replace(' ', '_')}")():
             self.happened[kind] += 1
@@ -149,22 +152,35 @@ class Faults:
     def _restore(self) -> bool:
         """A node is set back to an earlier backup; else backups are taken of all.
 
-        One at a time, as an operator would: while all others are members. The leader only where it is the one hub, which all edges
-        greet: beside another one it would wait for ever to hear of the edges of that. And to no backup that has a member as parked:
-        a restored leader does not wait for that one, and leads without the entries that nobody else has (decision 0014).
+        One at a time, as an operator would: the last one is a member again. Others may be away, parked, or unknown to a leader that is
+        set back to before they came: it does not wait for those (decision 0023).
         """
         machines = self._cluster.machines
         up = [machine for machine in machines if machine.life and machine.node.up]
-        leader = machines[0]
-        nobody_parked = leader.is_leading and all(leader.knows(machine) for machine in machines if machine.life)
-        settled = nobody_parked and all(machine.is_member for machine in machines)
-        held = [
-            machine for machine in up if machine.node.has_backup and (machine.number or self._cluster.plan.hubs == 1)
-        ]
+        held = [machine for machine in up if machine.node.has_backup and machine.is_member]
+        settled = machines[0].is_leading and (self._restored is None or self._restored.is_member)
         if settled and held and self._rng.random() < 0.7:
-            self._rng.choice(held).restore()
+            self._restored = self._rng.choice(held)
+            self._restored.restore()
             return True
         for machine in up:
-            if machine.is_member and (machine.number or nobody_parked):
+            if machine.is_member and (machine.number or FORGET not in self._cluster.plan.faults):
                 machine.node.back_up()
+        return False
+
+    def _forget(self) -> bool:
+        """The leader is set back to a time when all others were parked, and hears of nobody for a while; else it is backed up then."""
+        leader, network = self._cluster.machines[0], self._cluster.network
+        if network.blocked or not leader.is_leading or not (self._restored is None or self._restored.is_member):
+            return False
+        others = range(1, len(self._cluster.machines))
+        network.block({way for other in others for way in ((0, other), (other, 0))})
+        self._cluster.at(self._rng.choice((1_500_000, 2_500_000, 4_000_000)), lambda: network.block(set()))
+        if leader.node.has_backup:
+            self._restored = leader
+            leader.restore()
+            return True
+        leader.park([machine.node.name for machine in self._cluster.machines[1:] if leader.knows(machine)])
+        life = leader.life
+        self._cluster.at(1_000_000, lambda: leader.node.back_up() if leader.life == life else None)
         return False

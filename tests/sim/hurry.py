@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import Any, Final
 
 from edgekv.engine import checkpoint, flip, rebase
-from edgekv.replication import leader, replication, row_sync, seen, seen_telling, sender, silence, streams
+from edgekv.replication import leader, replication, row_source, seen, seen_telling, sender, silence, streams
 from edgekv.replication.lowest import Lowest
 from edgekv.store import applier, applier_process, fold, lmdb_store, spool, sweep
 
@@ -22,6 +22,7 @@ _SHORT_MS: Final[list[tuple[Any, str, int]]] = [
     (leader, "STABLE_INTERVAL_MS", 300),
     (leader, "WALL_STEP_MS", 500),
     (leader, "RETURN_LEASE_MS", 4_000),
+    (leader, "RESTORED_WAIT_MS", 200),
     (silence, "STEP_MS", 500),
     (silence, "DAY_MS", 4_000),
 ]
@@ -34,8 +35,8 @@ _SMALL: Final[list[tuple[Any, str, Any]]] = [
     (sweep, "PURGE_ROWS_MAX", 2),
     (flip, "REBASE_AT_ONCE_MAX", 1),
     (rebase, "REBASE_STEP_OPERATIONS", 1),
-    (row_sync, "PEER_MESSAGE_BYTES", 300),
-    (row_sync, "_WRITE_ROWS", 60),
+    (row_source, "PEER_MESSAGE_BYTES", 300),
+    (row_source, "_WRITE_ROWS", 60),
     (streams, "PEER_MESSAGE_BYTES", 400),
     (sender, "READ_BYTES", 8_000),
     (seen, "PROVED_AT_ONCE", 3),

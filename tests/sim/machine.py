@@ -11,6 +11,7 @@ from random import Random
 from typing import TYPE_CHECKING, Final
 
 from edgekv.config import KeyspaceConfig
+from edgekv.engine.keyspaces import META_ID
 from edgekv.errors import EdgeKVError
 from edgekv.node import keyspace_file
 from edgekv.replication.log_source import LogSource
@@ -53,6 +54,7 @@ class Machine:
         self._flushing = False
         self._applying = False
         self._syncs = 0
+        self._anew = False
         self._dialed: dict[int, int] = {}
         """The links of the connections that this machine made, by the other's number."""
         self.node: Final = SimNode(
@@ -103,6 +105,7 @@ class Machine:
         self._flushing = self._applying = False
         self._dialed = {}
         self._syncs = 0
+        self._anew = False
         self._cluster.witness.watch_intake(self.node)
         identity = self.node.node.identity
         self.replication = Replication(
@@ -299,10 +302,15 @@ class Machine:
             cluster.row_syncs += 1
             self._note("has the rows of another node")
             whole = True
+        anew = node.keyspace(META_ID).absent
+        if anew and not self._anew:
+            cluster.anew += 1
+            self._note("takes meta anew")
+        self._anew = anew
         for entry in self.replication.members.keyspaces.values():
             if entry.left:
                 cluster.witness.left.update((entry.policy.id, actor) for actor in entry.left)
-        if self.is_leading and PARK in cluster.plan.faults:
+        if self.is_leading:
             cluster.returns += cluster.witness.see_members(self.replication.members)
         cluster.witness.made(node, system=True)
         cluster.witness.check_durable(node)

@@ -8,10 +8,15 @@ FAULTS: Final = ("partition", "reset", "kill", "power", "power all", "clock", "s
 PARK: Final = "park"
 PARKING: Final = 100_000
 """From this seed on members are parked as well, and come back."""
+FORGET: Final = "forget"
+FORGETTING: Final = 700_000
+"""From this seed on the leader is also set back to a time when it knew no other member, while nobody can tell it of any."""
 TIGHT: Final = 900_000
 """From this seed on sizes are small as well."""
 RETURN: Final = "(return)"
 """Counted with the faults: a parked member brought what it had written meanwhile."""
+ANEW: Final = "(meta anew)"
+"""Counted with the faults: a node took meta anew, as a restored leader went on without entries that it had."""
 ROW_SYNC: Final = "(row sync)"
 """Counted with the faults: it is what some of them lead to."""
 MOVES_SHARE: Final = 0.3
@@ -71,7 +76,15 @@ def draw(seed: int, *, chaos_s: float = 5.0) -> Plan:
         calls_per_s=rng.choice((5.0, 10.0, 20.0, 20.0, 60.0)),
         delay_us=rng.choice((100, 2_000, 20_000, 150_000)),
         sync_us=rng.choice((100, 1_000, 8_000)),
-        faults=tuple(sorted([*rng.sample(FAULTS, count), *([PARK] if seed >= PARKING else [])])),
+        faults=tuple(
+            sorted(
+                [
+                    *rng.sample(FAULTS, count),
+                    *([PARK] if seed >= PARKING else []),
+                    *([FORGET] if seed >= FORGETTING else []),
+                ]
+            )
+        ),
         fault_every_ms=rng.choice((200, 700, 2_000)),
         chaos_s=chaos_s,
         segment_bytes=rng.choice((16 << 10, 32 << 10)),

@@ -15,7 +15,7 @@ import pytest
 from tests.sim.cluster import run
 from tests.sim.cluster_mistakes import MUTANTS
 from tests.sim.cluster_mutants import caught, planted
-from tests.sim.plan import FAULTS, PARK, PARKING, RETURN, ROW_SYNC, draw
+from tests.sim.plan import FAULTS, PARK, PARKING, RETURN, ROW_SYNC, TIGHT, draw
 
 LONG: Final = os.environ.get("EDGEKV_TEST_PROFILE") == "ci"
 SEEDS: Final = range(40 if LONG else 5)
@@ -41,6 +41,12 @@ def test_parked_members_come_back_with_what_they_wrote_and_all_agree() -> None:
     outcomes = [run(seed) for seed in range(PARKING, PARKING + (40 if LONG else 4))]
     assert [outcome.broken for outcome in outcomes if outcome.broken] == []
     assert all(sum(outcome.faults.get(kind, 0) for outcome in outcomes) for kind in (PARK, RETURN))
+
+
+def test_what_is_done_in_parts_keeps_every_promise_amid_them() -> None:
+    outcomes = [run(seed) for seed in range(TIGHT, TIGHT + (20 if LONG else 3))]
+    assert [outcome.broken for outcome in outcomes if outcome.broken] == []
+    assert sum(outcome.faults.get(ROW_SYNC, 0) for outcome in outcomes) > len(outcomes)
 
 
 def test_a_seed_is_one_history_whatever_the_hashes() -> None:

@@ -185,7 +185,7 @@ class Witness:
             for keyspace, cut in (members.announced.stable.cuts or {}).items():
                 vector = self._forgotten.setdefault(keyspace, {})
                 vector.update({actor: max(seq, vector.get(actor, 0)) for actor, seq in cut.cut.items()})
-        late = {(m.actor, ranges[-1][1]) for m in members.members.values() for ranges in m.late.values()}
+        late = {(m.actor, last) for m in members.members.values() for _, last, _ in m.late.values()}
         news = len(late - self._returned)
         self._returned.update(late)
         return news
@@ -298,7 +298,8 @@ class Witness:
         for number in self.histories:
             digests = {}
             for node in nodes:
-                if _holds(node, number):
+                # A leader that was set back may have forgotten one in which there is nothing.
+                if _holds(node, number) and number in node.engine.keyspaces.by_id:
                     digest = Digest(node.operations, node.keyspace(number).name, ttl_ms, b"")
                     while digest.step():
                         pass

@@ -1,6 +1,6 @@
 """``/v1/admin/...``: what the command line asks of a node about itself. Only a digest takes its time."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final, get_args
 
 from aiohttp import web
@@ -14,6 +14,9 @@ from edgekv.config import Conflict
 from edgekv.engine.keyspaces import DEFAULT_NAME
 from edgekv.errors import Denied, InvalidRequest
 from edgekv.node.operations import EXPIRY_MS_MAX
+
+NOTE: Final = "Edgekv-Note"
+"""A header with a sentence for whoever asked."""
 
 
 class AdminCalls:
@@ -38,14 +41,23 @@ class AdminCalls:
         sites = tuple(filter(None, _text(given, "sites").split(",")))
         prefix = bytes_parameter(given, "prefix")
         self._replication().keyspaces.create(_text(given, "keyspace"), prefix, sites, siblings=conflict == "siblings")
-        return Reply(204, b"", b"")
+        return self._noted(sites)
 
     async def add_site(self, request: web.BaseRequest, key: bytes, query: str) -> Reply:  # noqa: ARG002 - a call like the others
         """Have a site hold a keyspace; 204 also when it does."""
         assert not key
         given = parameters(query, ("keyspace", "site"))
-        self._replication().keyspaces.add_site(_text(given, "keyspace"), _text(given, "site"))
-        return Reply(204, b"", b"")
+        site = _text(given, "site")
+        self._replication().keyspaces.add_site(_text(given, "keyspace"), site)
+        return self._noted((site,))
+
+    def _noted(self, sites: Iterable[str]) -> Reply:
+        """That it was done; with a note if a site may be misspelled, or is one whose first node is still to come."""
+        unknown = self._replication().keyspaces.unknown(sites)
+        if not unknown:
+            return Reply(204, b"", b"")
+        note = f"no member stands at {', '.join(unknown)} yet: nodes that join from there will hold it. If misspelled, take it off"
+        return Reply(204, b"%b: %b\r\n" % (NOTE.encode(), note.encode()), b"")
 
     async def remove_site(self, request: web.BaseRequest, key: bytes, query: str) -> Reply:  # noqa: ARG002 - a call like the others
         """Take a site off a keyspace; 204 also when it was."""

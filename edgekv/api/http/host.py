@@ -3,7 +3,7 @@
 server.py of the package gives the real one. Attributes are read-only properties here, so an implementation may be narrower.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
 from edgekv.api.watch import Watches
@@ -180,6 +180,8 @@ class KeyspaceOrders(Protocol):
     def create(self, name: str, prefix: bytes, sites: tuple[str, ...], /, *, siblings: bool) -> None: ...
 
     def add_site(self, name: str, site: str, /) -> bool: ...
+
+    def unknown(self, sites: Iterable[str], /) -> list[str]: ...
 
     def remove_site(self, name: str, site: str, /) -> bool: ...
 

@@ -34,6 +34,7 @@ class FakeNode:
         self.problem: tuple[int, dict[str, object]] | None = None
         self.foreign: tuple[int, bytes] | None = None
         """What it answers to any HTTP request when it is no node at all."""
+        self.foreign_headers: dict[str, str] = {}
         self.hang_up_after_request = False
         self.keyspaces: list[dict[str, object]] = []
         self.documents: dict[str, object] = {}
@@ -143,10 +144,11 @@ def _http_handler(node: FakeNode) -> type[BaseHTTPRequestHandler]:
         def handle_call(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length", "0")))
             if node.foreign:
-                return self.reply(*node.foreign)
+                status, body = node.foreign
+                return self.reply(status, body, **node.foreign_headers)
             if node.problem:
-                status, problem = node.problem
-                return self.reply(status, json.dumps(problem).encode(), Content_Type="application/problem+json")
+                code, problem = node.problem
+                return self.reply(code, json.dumps(problem).encode(), Content_Type="application/problem+json")
             if self.path == "/v1/admin/keyspaces":
                 return self.reply(200, json.dumps({"keyspaces": node.keyspaces}).encode())
             parts = urlsplit(self.path)

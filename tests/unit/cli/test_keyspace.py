@@ -88,6 +88,16 @@ def test_an_order_is_one_request_and_one_line(
     assert node.requests == [request_line]
 
 
+@pytest.mark.parametrize("order", [("add-site", "rooms", "c"), ("create", "rooms", "--prefix", "r/", "--sites", "c")])
+def test_what_a_node_notes_is_said_beside_that_it_is_done(
+    node: FakeNode, edgekv: Program, order: tuple[str, ...]
+) -> None:
+    node.foreign, node.foreign_headers = (204, b""), {"Edgekv_Note": "no member stands at c yet"}
+    ended = edgekv("keyspace", *order)
+    assert ended.exit_code == 0 and "no member stands at c yet" in ended.err
+    assert "note" not in ended.text
+
+
 def test_what_the_node_refuses_is_said(node: FakeNode, edgekv: Program) -> None:
     node.problem = (403, {"code": "denied", "detail": "this node does not lead the cluster. Ask 'hub-1'."})
     ended = edgekv("keyspace", "create", "rooms", "--prefix", "rooms/")

@@ -243,7 +243,7 @@ def test_a_leader_and_a_member_that_were_both_restored_do_not_wait_for_each_othe
         shutil.copytree(tmp_path / f"{peer.name}-backup", peer.config.data_dir)
         peer.open()
     net.connect(edge, hub)
-    run(net, [hub, edge], rounds=100)
+    run(net, [hub, edge], rounds=130)
     assert hub.replication.leader.leads
     assert hub.operations.get(b"after") == edge.operations.get(b"after") == b"2"
     edge.operations.set(b"again", b"3")

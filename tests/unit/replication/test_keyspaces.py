@@ -8,6 +8,7 @@ from edgekv.engine.keyspaces import Keyspace
 from edgekv.errors import Denied, InvalidRequest, NotFound
 from edgekv.replication.holdings import Holdings
 from edgekv.replication.messages import Applicant, Holds, parse
+from edgekv.replication.stability import compute_stable
 from edgekv.store import layout
 from edgekv.wal.record import Changes
 from tests.unit.replication.wires import Make, Net, Peer, Wire, run
@@ -290,6 +291,39 @@ def test_a_site_that_is_taken_off_drains_and_then_deletes_its_copy(net: Net, mak
     assert not first.rolled_back and first.replication.links
 
 
+def test_what_a_member_had_seen_before_it_left_does_not_count_when_its_site_is_added_again(
+    net: Net, make: Make
+) -> None:
+    """It wrote nothing there, so it may hold the keyspace again, of which it has nothing then."""
+    hub, (away, here), _ = cluster(net, make)
+    everybody = [hub, away, here]
+    create(hub, "eu", "site-0", "site-1")
+    number = hub.engine.keyspaces.of(b"eu/").id
+    hub.operations.set(b"eu/k", b"v")
+    run(net, everybody, rounds=60, step_ms=1_000)
+    hub.replication.leader.keyspaces.remove_site("eu", "site-0")
+    run(net, everybody, rounds=60, step_ms=1_000)
+    assert not rows(away, number)
+    away.cut_off()
+    hub.replication.membership.remove("edge-0")
+    hub.replication.membership.readmit("edge-0")
+    net.connect(away, hub)
+    run(net, everybody, rounds=10)
+    away.cut_off()
+    hub.replication.leader.keyspaces.add_site("eu", "site-0")
+    hub.operations.delete([b"eu/k"])
+    run(net, [hub, here], rounds=200, step_ms=1_000)
+    members, own = hub.replication.members, hub.replication._holdings.vectors()
+    stable = compute_stable(members.members.values(), hub.replication.seen, own, members.counts)
+    assert stable is not None and stable.cuts is not None
+    assert stable.cuts[number].cut == {}, "it holds the keyspace, and has seen nothing of it"
+    net.connect(away, hub)
+    run(net, everybody, rounds=200, step_ms=1_000)
+    assert hub.stored_row(b"eu/k", b"\x01") is None
+    spoken = hub.replication.seen.spoken[away.engine.actor]
+    assert spoken.vectors[number] == {hub.engine.actor: 2}
+
+
 def test_what_came_before_a_node_knew_that_its_site_was_added_comes_again_before_what_rests_on_it(
     net: Net, make: Make
 ) -> None:
@@ -408,6 +442,18 @@ def test_sites_that_cannot_be_added_or_taken_off_are_refused(net: Net, make: Mak
     assert orders.remove_site("eu", "site-0") and not orders.remove_site("eu", "site-0")
     with pytest.raises(Denied, match="edge-0 forgot what they had made"):
         orders.add_site("eu", "site-0")
+
+
+def test_sites_are_kept_once_and_those_that_nobody_knows_are_told(net: Net, make: Make) -> None:
+    hub, _, _ = cluster(net, make, edges=1)
+    create(hub, "eu", "site-0", "site-0", "new")
+    assert hub.engine.keyspaces.of(b"eu/").policy.sites == ("site-0", "new")
+    orders = hub.replication.keyspaces
+    assert orders.unknown(("site-0", "new", "cloud", "new")) == ["new"]
+    hub.replication.membership.remove("edge-0")
+    assert orders.unknown(("site-0",)) == ["site-0"]
+    hub.replication.membership.readmit("edge-0")
+    assert orders.unknown(("site-0",)) == []
 
 
 def test_the_last_site_stays(net: Net, make: Make) -> None:

@@ -273,6 +273,26 @@ def test_one_that_breaks_off_its_return_is_parked_again_and_holds_nothing_up(net
     same(hub, away, here)
 
 
+def test_who_returns_again_and_again_takes_no_more_room_in_meta_each_time(net: Net, make: Make) -> None:
+    hub, away, here = parked(net, make)
+    sizes = []
+    for value in (b"1", b"2", b"3"):
+        away.operations.set(b"new", value)
+        come_back(net, away, hub, here)
+        assert state(hub, away) == "open"
+        away.operations.set(b"in time", value)
+        pass_s(net, 20, hub, away, here)
+        away.cut_off()
+        hub.replication.membership.remove(away.name)
+        pass_s(net, 20, hub, here)
+        hub.replication.membership.readmit(away.name)
+        sizes.append(len(hub.replication.members.members[away.engine.actor].pack()))
+    assert sizes[0] == sizes[-1]
+    [written] = hub.replication.figures._late_writes()
+    assert written["changes"] == 3
+    assert here.operations.get(b"new") == b"3"
+
+
 def test_a_newcomer_and_one_that_was_linked_all_the_time_get_what_is_late_as_rows(net: Net, make: Make) -> None:
     hub, away, here = parked(net, make)
     away.operations.set(b"new", b"late")
@@ -281,7 +301,7 @@ def test_a_newcomer_and_one_that_was_linked_all_the_time_get_what_is_late_as_row
         "one that lacks nothing needs no rows"
     )
     late = hub.replication.members.members[away.engine.actor].late
-    assert [ranges[-1][1] for ranges in late.values()] == [away.engine.keyspaces.by_id[DEFAULT_ID].seq]
+    assert [last for _, last, _ in late.values()] == [away.engine.keyspaces.by_id[DEFAULT_ID].seq]
     newcomer = make("newcomer", role="edge")
     net.connect(newcomer, here)
     with pytest.raises(Unavailable):
@@ -466,6 +486,38 @@ def test_one_that_was_not_settled_holds_late_changes_of_nobody_else_when_it_is_s
     same(hub, relay, here)
 
 
+def test_one_that_returns_with_late_changes_of_another_only_and_breaks_off_keeps_nobody_from_returning(
+    net: Net, make: Make
+) -> None:
+    everybody = hub, relay, edge, here = relayed(net, make)
+    for name in ("relay", "edge"):
+        hub.replication.membership.remove(name)
+    pass_s(net, 20, *everybody)
+    edge.operations.increment(b"count", 2)
+    pass_s(net, 4, *everybody)
+    assert hub.replication.membership.readmit("relay")
+    break_off(net, hub, relay, here, {edge.engine.actor: 1})
+    pass_s(net, RETURN_LEASE_MS // 1000 + 60, hub, here)
+    assert state(hub, relay) == state(hub, edge) == "settled"
+    assert hub.replication.membership.readmit("edge")
+    come_back(net, edge, hub, here, seconds=60)
+    assert state(hub, edge) == "open"
+    come_back(net, relay, hub, here, edge, seconds=60)
+    assert state(hub, relay) == "open"
+    assert [peer.operations.get(b"count") for peer in (hub, relay, edge, here)] == [b"2"] * 4
+
+
+def break_off(net: Net, hub: Peer, member: Peer, here: Peer, late: Vector) -> None:
+    """A member is cut off when it has just become one again, and before it gave what it brings."""
+    wire = net.connect(member, hub)
+    while hub.replication.members.returning is None:
+        run(net, [hub, member, here], rounds=1)
+    net.cut(wire)
+    revision = hub.replication.members.members[member.engine.actor].revision
+    hub.replication.membership.returned(Return(member.engine.actor, revision, True, {DEFAULT_ID: late}, []))
+    assert state(hub, member) == "open"
+
+
 @pytest.mark.parametrize("own", [True, False])
 def test_one_that_breaks_off_with_late_changes_of_another_that_is_away_can_return_later(
     net: Net, make: Make, own: bool
@@ -480,14 +532,7 @@ def test_one_that_breaks_off_with_late_changes_of_another_that_is_away_can_retur
         relay.operations.increment(b"count", 3)
     pass_s(net, 4, *everybody)
     assert hub.replication.membership.readmit("relay")
-    wire = net.connect(relay, hub)
-    while hub.replication.members.returning is None:
-        run(net, [hub, relay, here], rounds=1)
-    net.cut(wire)
-    late: dict[int, Vector] = {DEFAULT_ID: {edge.engine.actor: 1, **({relay.engine.actor: 1} if own else {})}}
-    revision = hub.replication.members.members[relay.engine.actor].revision
-    hub.replication.membership.returned(Return(relay.engine.actor, revision, True, late))
-    assert state(hub, relay) == "open"
+    break_off(net, hub, relay, here, {edge.engine.actor: 1, **({relay.engine.actor: 1} if own else {})})
     pass_s(net, RETURN_LEASE_MS // 1000 + 60, hub, here)
     assert state(hub, relay) == state(hub, edge) == "settled"
     come_back(net, relay, hub, here, seconds=60)
@@ -542,7 +587,7 @@ def test_a_return_that_begins_anew_gets_rows_anew_though_its_hub_saw_no_end_of_t
     membership.readmit(away.name)
     hub.settle()
     who = away.node.identity
-    membership.admit(Applicant(who.node, who.actor, away.name, away.site, away.role))
+    membership.admit(Applicant(who.node, who.actor, away.name, away.site, away.role), late=False)
     assert state(hub, away) == "returning"
     pass_s(net, 10, hub, relay, away, here)
     if not away.replication.links:

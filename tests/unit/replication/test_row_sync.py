@@ -158,7 +158,7 @@ def test_a_leader_that_was_set_back_gets_rows_from_a_member_whose_log_is_cut(
     hub.open()
     assert hub.operations.get(b"3/299") is None
     net.connect(edge, hub)
-    run(net, [hub, edge], rounds=100)
+    run(net, [hub, edge], rounds=130)
     assert hub.replication.row_sync.syncs_total
     assert hub.operations.get(b"3/299") == b"v" * 2_000
     assert hub.replication.leader.leads

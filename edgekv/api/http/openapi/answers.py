@@ -24,6 +24,10 @@ HEADERS: Final[Part] = {
         "description": "What the session has seen with this answer; errors have it too. Absent where none was asked for.",
         "schema": ref("schemas", "SessionToken"),
     },
+    "Note": {
+        "description": "A sentence for whoever asked: at a site that was named no member stands. Absent when there is none.",
+        "schema": {"type": "string"},
+    },
     "RetryAfter": {"description": "Seconds.", "schema": {"type": "integer", "minimum": 1}},
 }
 

@@ -19,6 +19,7 @@ _READ_HEADERS: Final = [ref("parameters", name) for name in ("Consistency", "Ses
 _CACHED_HEADERS: Final = [ref("parameters", "IfNoneMatch"), *_READ_HEADERS]
 _WRITE_HEADERS: Final = [ref("parameters", "Ack"), ref("parameters", "AckTimeout"), *_READ_HEADERS]
 _NOT_MODIFIED: Final[Part] = {"description": "The client has it."}
+_NOTED: Final[Part] = {"Edgekv-Note": ref("headers", "Note")}
 _DELETED: Final[Part] = {"204": {"description": "Deleted, durably."}}
 
 
@@ -233,7 +234,7 @@ PATHS: Final[Part] = {
         "put": _operation(
             "putKeyspace",
             "Create a keyspace; asked of the hub that leads",
-            {"204": {"description": "It is created; the other nodes hear of it."}},
+            {"204": {"description": "It is created; the other nodes hear of it.", "headers": _NOTED}},
             (400, 403, *_EVERY),
             parameters=[ref("parameters", "NewKeyspace")],
         ),
@@ -242,7 +243,7 @@ PATHS: Final[Part] = {
         "put": _operation(
             "putSite",
             "Have the edges of a site hold a keyspace; asked of the hub that leads",
-            {"204": {"description": "They fetch it when they hear of it."}},
+            {"204": {"description": "They fetch it when they hear of it.", "headers": _NOTED}},
             (400, 403, 404, *_EVERY),
             parameters=[ref("parameters", "KeyspaceSite")],
         ),

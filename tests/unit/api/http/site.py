@@ -6,7 +6,7 @@ without a disk: `FakeNode.log_stuck` keeps frames from becoming durable, `FakeNo
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -308,6 +308,9 @@ class FakeReplication:
             raise NotFound(f"there is no keyspace {name!r}.")
         self.orders.append((name, "+", site))
         return True
+
+    def unknown(self, sites: Iterable[str], /) -> list[str]:
+        return [site for site in sites if site == "shop-3"]
 
     def remove_site(self, name: str, site: str, /) -> bool:
         if name == "none":

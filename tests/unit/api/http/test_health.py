@@ -108,7 +108,10 @@ async def test_an_operator_creates_keyspaces_and_moves_them_among_sites(site: Si
     ]
     for method, target, status in calls:
         assert (await site.call(method, target)).status == status
-    assert replication.orders == [
+    answer = await site.call("PUT", "/v1/admin/sites?keyspace=rooms&site=shop-3")
+    assert "no member stands at shop-3 yet" in answer.headers["edgekv-note"]
+    assert "edgekv-note" not in (await site.call("PUT", "/v1/admin/sites?keyspace=rooms&site=shop-2")).headers
+    assert replication.orders[:4] == [
         ("rooms", b"r\xff", ("shop-1", "shop-2"), True),
         ("all", b"a/", (), False),
         ("rooms", "+", "shop-3"),

@@ -1,0 +1,216 @@
+"""A leader that was restored has forgotten who came after its backup: what those wrote comes to all, and no deleted key comes back."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from edgekv.limits import RESTORED_WAIT_MS
+from tests.unit.replication.test_links import cluster, vectors
+from tests.unit.replication.test_parking import members, pass_s
+from tests.unit.replication.wires import Make, Net, Peer, run
+
+WAIT_S = RESTORED_WAIT_MS // 1000
+Restore = Callable[[], None]
+
+
+def back_up(peer: Peer, to: Path) -> Restore:
+    """Of a node that is stopped for that; what sets it back to this moment."""
+    peer.cut_off()
+    peer.kill()
+    shutil.copytree(peer.config.data_dir, to)
+    peer.open()
+
+    def restore() -> None:
+        peer.cut_off()
+        peer.kill()
+        shutil.rmtree(peer.config.data_dir)
+        shutil.copytree(to, peer.config.data_dir)
+        peer.open()
+
+    return restore
+
+
+def forgetful(net: Net, make: Make, tmp_path: Path) -> tuple[Peer, Peer, Restore]:
+    """A hub whose backup knows no open member, and an edge that came after it."""
+    hub, (gone,), _ = cluster(net, make, edges=1)
+    hub.replication.membership.remove(gone.name)
+    gone.cut_off()
+    pass_s(net, 10, hub)
+    restore = back_up(hub, tmp_path / "backup")
+    late = make("late", site="late", role="edge")
+    net.connect(late, hub)
+    pass_s(net, 20, hub, late)
+    return hub, late, restore
+
+
+def come_back(net: Net, member: Peer, hub: Peer, *others: Peer) -> None:
+    """It sees that its meta is astray, and comes again when it has deleted that."""
+    net.connect(member, hub)
+    pass_s(net, 10, hub, member, *others)
+    assert member.replication.links == {}
+    net.connect(member, hub)
+    pass_s(net, 60, hub, member, *others)
+
+
+def test_what_a_member_wrote_of_which_a_restored_leader_does_not_know_is_everywhere(
+    net: Net, make: Make, tmp_path: Path
+) -> None:
+    hub, late, restore = forgetful(net, make, tmp_path)
+    late.operations.set(b"sent", b"1")
+    late.operations.increment(b"count", 3)
+    pass_s(net, 20, hub, late)
+    restore()
+    pass_s(net, WAIT_S + 6, hub)
+    assert hub.replication.leader.leads
+    late.operations.set(b"kept", b"2")
+    late.operations.increment(b"count", 4)
+    newcomer = make("new", site="new", role="edge")
+    net.connect(newcomer, hub)
+    pass_s(net, 20, hub, newcomer)
+    hub.operations.increment(b"count", 10)
+    come_back(net, late, hub, newcomer)
+    for peer in (hub, late, newcomer):
+        assert peer.operations.get(b"sent") == b"1"
+        assert peer.operations.get(b"kept") == b"2"
+        assert peer.operations.get(b"count") == b"17"
+    assert vectors(hub) == vectors(late) == vectors(newcomer)
+    assert members(hub)["late"] == "open"
+    late.operations.set(b"after", b"3")
+    pass_s(net, 10, hub, late, newcomer)
+    assert newcomer.operations.get(b"after") == b"3"
+
+
+def test_who_comes_in_time_gives_back_what_the_leader_has_forgotten(net: Net, make: Make, tmp_path: Path) -> None:
+    hub, late, restore = forgetful(net, make, tmp_path)
+    late.operations.set(b"k", b"v")
+    pass_s(net, 10, hub, late)
+    restore()
+    pass_s(net, WAIT_S - 4, hub)
+    net.connect(late, hub)
+    pass_s(net, 20, hub, late)
+    assert hub.replication.leader.leads and members(hub)["late"] == "open"
+    assert hub.operations.get(b"k") == b"v"
+    assert late.replication.row_sync.syncs_total == hub.replication.row_sync.syncs_total == 0, "it never was away"
+
+
+def test_a_deleted_key_does_not_come_back_with_one_whom_the_leader_has_forgotten(
+    net: Net, make: Make, tmp_path: Path
+) -> None:
+    hub, late, restore = forgetful(net, make, tmp_path)
+    hub.operations.set(b"doomed", b"v")
+    late.operations.sets.add(b"set", [b"a", b"b"])
+    pass_s(net, 20, hub, late)
+    restore()
+    net.connect(late, hub)
+    pass_s(net, WAIT_S + 10, hub, late)
+    assert hub.operations.get(b"doomed") == b"v", "it is given back"
+    hub.operations.delete([b"doomed"])
+    late.operations.sets.remove(b"set", [b"a"])
+    pass_s(net, 120, hub, late)
+    assert hub.stored_row(b"doomed", b"\x01") is None
+    assert hub.operations.sets.count(b"set") == late.operations.sets.count(b"set") == 1
+
+
+def test_it_writes_on_while_it_takes_meta_anew_and_a_crash_in_the_middle_loses_nothing(
+    net: Net, make: Make, tmp_path: Path
+) -> None:
+    hub, late, restore = forgetful(net, make, tmp_path)
+    late.operations.set(b"before", b"1")
+    pass_s(net, 4, hub, late)
+    restore()
+    pass_s(net, WAIT_S + 6, hub)
+    net.connect(late, hub)
+    while not late.replication._lines.is_going:
+        run(net, [hub, late], rounds=1)
+    late.operations.set(b"between", b"2")
+    late.settle()
+    late.kill()
+    late.open()
+    run(net, [late], rounds=20)
+    late.operations.set(b"after", b"3")
+    net.connect(late, hub)
+    pass_s(net, 10, hub, late)
+    net.connect(late, hub)
+    pass_s(net, 60, hub, late)
+    assert [hub.operations.get(key) for key in (b"before", b"between", b"after")] == [b"1", b"2", b"3"]
+    assert vectors(hub) == vectors(late)
+
+
+def test_what_a_third_one_had_made_comes_with_whoever_holds_it_and_its_maker_goes_on(
+    net: Net, make: Make, tmp_path: Path
+) -> None:
+    """A relay and its edge, both unknown to the leader."""
+    hub, relay, restore = forgetful(net, make, tmp_path)
+    edge = make("edge", site="far", role="edge")
+    net.connect(edge, hub)
+    pass_s(net, 20, hub, relay, edge)
+    edge.operations.increment(b"count", 2)
+    pass_s(net, 10, hub, relay, edge)
+    restore()
+    pass_s(net, WAIT_S + 6, hub)
+    edge.operations.increment(b"count", 3)
+    come_back(net, relay, hub)
+    assert hub.operations.get(b"count") == b"2"
+    assert [m.state for m in hub.replication.members.of_node(edge.node.identity.node)] == ["settled"]
+    come_back(net, edge, hub, relay)
+    assert [peer.operations.get(b"count") for peer in (hub, relay, edge)] == [b"5"] * 3
+    assert members(hub)["edge"] == "open"
+    assert vectors(hub) == vectors(relay) == vectors(edge)
+
+
+def test_a_member_that_the_leader_knows_goes_on_when_it_was_not_waited_for(
+    net: Net, make: Make, tmp_path: Path
+) -> None:
+    hub, (edge,), _ = cluster(net, make, edges=1)
+    restore = back_up(hub, tmp_path / "backup")
+    net.connect(edge, hub)
+    hub.replication.keyspaces.create("rooms", b"rooms/", (), siblings=False)
+    pass_s(net, 10, hub, edge)
+    edge.operations.set(b"rooms/1", b"late")
+    restore()
+    hub.replication.membership.lead()
+    pass_s(net, 10, hub)
+    come_back(net, edge, hub)
+    assert [m.name for m in hub.replication.members.open_members()] == ["edge-0", "hub"]
+    edge.operations.set(b"k", b"v")
+    pass_s(net, 20, hub, edge)
+    assert hub.operations.get(b"k") == b"v"
+
+
+def test_a_keyspace_that_the_leader_has_forgotten_comes_back_with_what_is_in_it(
+    net: Net, make: Make, tmp_path: Path
+) -> None:
+    hub, late, restore = forgetful(net, make, tmp_path)
+    hub.replication.keyspaces.create("rooms", b"rooms/", (), siblings=False)
+    pass_s(net, 10, hub, late)
+    late.operations.set(b"rooms/1", b"v")
+    restore()
+    pass_s(net, WAIT_S + 6, hub)
+    hub.replication.keyspaces.create("other", b"other/", (), siblings=False)
+    come_back(net, late, hub)
+    assert hub.operations.get(b"rooms/1") == b"v"
+    names = {keyspace.id: keyspace.name for keyspace in hub.engine.keyspaces.all}
+    assert names == {keyspace.id: keyspace.name for keyspace in late.engine.keyspaces.all}
+    late.operations.set(b"other/1", b"w")
+    pass_s(net, 10, hub, late)
+    assert hub.operations.get(b"other/1") == b"w"
+
+
+def test_a_hub_that_was_restored_to_before_its_cluster_takes_the_list_of_those_who_come(
+    net: Net, make: Make, tmp_path: Path
+) -> None:
+    hub = make("hub", founder=True)
+    pass_s(net, 4, hub)
+    restore = back_up(hub, tmp_path / "backup")
+    edge = make("edge", site="far", role="edge")
+    net.connect(edge, hub)
+    pass_s(net, 10, hub, edge)
+    edge.operations.set(b"k", b"v")
+    restore()
+    net.connect(edge, hub)
+    pass_s(net, WAIT_S + 20, hub, edge)
+    assert hub.replication.leader.leads
+    assert hub.operations.get(b"k") == b"v"
+    hub.operations.set(b"k", b"w")
+    pass_s(net, 10, hub, edge)
+    assert edge.operations.get(b"k") == b"w"
