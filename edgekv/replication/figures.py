@@ -49,7 +49,7 @@ class Lag(NamedTuple):
 
 
 class LateRange(NamedTuple):
-    """Of one actor: how many changes came late, and in which range they all are."""
+    """Changes of one actor that came late, so many between ``first`` and ``last``: it may have come back more than once."""
 
     member: Member
     keyspace: str
@@ -205,7 +205,7 @@ class Figures:
         return totals
 
     def is_late(self, keyspace: str, actor: Actor, seq: int) -> bool:
-        """Whether a change is one of those."""
+        """Whether a change lies in their range."""
         member = self._members.members.get(actor)
         if member is None or not member.late:
             return False

@@ -73,15 +73,17 @@ class Returning:
         return {actor: before for actor, before in begins.items() if held.get(actor, 0) > before}
 
     def dropped(self, keyspace: int) -> list[tuple[Actor, int, int]]:
-        """Where late values are dropped: by actor the first and the last of the late changes that this node may hold."""
+        """Where late values are dropped: by actor the first and the last of the late changes that this node may hold.
+
+        What lies between two late ranges of an actor the hub has, so its version of that stays as well.
+        """
         me = self._me()
         if me is None or not self._engine.keyspaces.by_id[KeyspaceId(keyspace)].policy.late_drop:
             return []
         members = self._members.members.values()
-        heads = {m.actor: m.heads.get(keyspace, 0) for m in members}
-        ranges = [(m.actor, m.late[keyspace]) for m in members if keyspace in m.late]
-        brought = [(actor, first, last) for actor, (first, last, _) in ranges]
-        return sorted(brought + [(a, heads[a] + 1, last) for a, last in self._late.get(keyspace, {}).items()])
+        heads = me.need.get(keyspace, {}) | {m.actor: m.heads.get(keyspace, 0) for m in members}
+        brought = [(m.actor, m.late[keyspace][0], m.late[keyspace][1]) for m in members if keyspace in m.late]
+        return sorted(brought + [(a, heads.get(a, 0) + 1, last) for a, last in self._late.get(keyspace, {}).items()])
 
     def tell(self) -> None:
         """Say where it stands, about once a second, as messages are lost with their links and a hub has to hear that it is there."""
