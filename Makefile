@@ -25,7 +25,7 @@ demo: .venv/installed   ## real data at three sites, a link that is cut, a node 
 
 # Those of processes measure time and have the machine to themselves.
 test: .venv/installed   ## the default tests
-	$(BIN)/python -m pytest --ignore=tests/integration --numprocesses=2 --dist=loadfile
+	$(BIN)/python -m pytest --ignore=tests/integration --numprocesses=2 --dist=worksteal
 	$(BIN)/python -m pytest tests/integration
 
 slow: .venv/installed   ## the tests that need minutes, root or other programs

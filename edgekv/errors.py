@@ -172,6 +172,7 @@ class Forked(PeerFault):
 class TooLate(PeerFault):
     """Changes of an actor of which the cluster has settled what there is. ``node``: whose."""
 
+    code = "too-late"
     node = b""
 
 

@@ -388,7 +388,9 @@ class Machine:
             if entry.left:
                 cluster.witness.left.update((entry.policy.id, actor) for actor in entry.left)
         if self.is_leading:
-            cluster.returns += cluster.witness.see_members(self.replication.members)
+            cluster.returns += cluster.witness.see_members(
+                self.replication.members, [machine.node for machine in cluster.machines]
+            )
         cluster.witness.made(node, system=True)
         cluster.witness.check_durable(node)
         node.engine.kick()

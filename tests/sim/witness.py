@@ -181,7 +181,7 @@ class Witness:
         """The keys that changes have touched at the node since it was asked last."""
         return list(self._touched.pop(node.name, ()))
 
-    def see_members(self, members: Members) -> int:
+    def see_members(self, members: Members, nodes: Iterable[SimNode]) -> int:
         """What the leader has written; how many members have brought something late since."""
         for member in members.members.values():
             if member.state in ("settled", "returning"):
@@ -190,6 +190,7 @@ class Witness:
                     known[number] = min(member.heads.get(number, 0), known.get(number, 1 << 60))
         if members.announced is not None and members.announced.number != self._announced:
             self._announced = members.announced.number
+            self._check_wall(members, members.announced.stable.wall_ms, nodes)
             for keyspace, cut in (members.announced.stable.cuts or {}).items():
                 vector = self._forgotten.setdefault(keyspace, {})
                 vector.update({actor: max(seq, vector.get(actor, 0)) for actor, seq in cut.cut.items()})
@@ -197,6 +198,12 @@ class Witness:
         news = len(late - self._returned)
         self._returned.update(late)
         return news
+
+    def _check_wall(self, members: Members, wall_ms: int, nodes: Iterable[SimNode]) -> None:
+        """Keys end for all when they have ended for every member: a clock that is ahead ends none for the others."""
+        for node in nodes:
+            if node.up and members.is_open(node.actor) and node.engine.ttl_now_ms() < wall_ms:
+                raise Violation(f"keys end by a time that {node.name} has not come to yet")
 
     def _is_late(self, number: KeyspaceId, actor: Actor, seq: int) -> bool:
         return seq > self._late_from.get(actor, {}).get(number, 1 << 60)

@@ -39,6 +39,7 @@ from edgekv.errors import (
     Replaced,
     SessionBehind,
     TooLarge,
+    TooLate,
     Unavailable,
     WrongType,
 )
@@ -77,6 +78,7 @@ ANSWERS: Final[dict[type[EdgeKVError], Answer]] = {
     Forked: Answer(502, "Two histories of one node"),
     Diverged: Answer(502, "The cluster has another history of this node"),
     Copied: Answer(502, "This node runs twice"),
+    TooLate: Answer(502, "Changes that come too late"),
     ClockTooFarAhead: Answer(502, "The clock of another node is wrong"),
     DirectoryInUse: Answer(503, "The data directory is in use", 1),
     EdgeKVError: Answer(500, "Error"),
