@@ -193,7 +193,7 @@ def test_keyspaces_that_differ_from_those_of_the_cluster_are_said(tmp_path: Path
         edge_process(tmp_path, str(hub.listeners["peer"]), "--config", str(config)).start()
 
 
-def test_a_node_whose_directory_was_set_back_ends_and_goes_on_as_another_incarnation(tmp_path: Path) -> None:
+def test_an_edge_whose_directory_was_set_back_ends_and_begins_anew_with_what_it_had_set_aside(tmp_path: Path) -> None:
     """Its log and store are older ones, its identity is not a copy: only another node can tell."""
     with hub_process(tmp_path) as hub:
         edge = edge_process(tmp_path, str(hub.listeners["peer"]))
@@ -211,10 +211,11 @@ def test_a_node_whose_directory_was_set_back_ends_and_goes_on_as_another_incarna
             shutil.copytree(tmp_path / "old" / folder, edge.data_dir / folder)
         before = written(edge, "identity.json")
         ended = subprocess.run(edge.command(), capture_output=True, text=True, timeout=WAIT_S, check=False)
-        assert ended.returncode == 5 and "its directory was set back to an older state" in ended.stderr
+        assert ended.returncode == 5 and "it was set back. Start it again: it begins anew" in ended.stderr
         after = written(edge, "identity.json")
         assert (after["node"], after["past"]) == (before["node"], [before["incarnation"]])
         edge.start()
+        assert [folder.name for folder in (edge.data_dir / "forked").iterdir()] == [before["incarnation"]]
         until(lambda: has(edge, b"b", b"2"))
         until(lambda: put(edge, b"c", b"3"))
         until(lambda: has(hub, b"c", b"3"))
