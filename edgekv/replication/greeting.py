@@ -10,7 +10,7 @@ from typing import Final
 from edgekv.engine.engine import Engine
 from edgekv.engine.keyspaces import Head
 from edgekv.errors import EdgeKVError, Forked, PeerFault
-from edgekv.ids import Actor, KeyspaceId, actor_text, node_of
+from edgekv.ids import Actor, KeyspaceId, Vector, actor_text, node_of
 from edgekv.replication.acks import HUB
 from edgekv.replication.holdings import Holdings
 from edgekv.replication.link import Link
@@ -89,11 +89,25 @@ class Greeting:
         if self._self.role != HUB:
             return True
         has = {k: {actor: seq for actor, (seq, _) in vector.items()} for k, vector in hello.vectors.items()}
-        said = self._seen.word_beyond(hello.actor, has)
+        said = self._seen.word_beyond(hello.actor, has) or self._announced_beyond(hello.actor, has)
         if said is not None:
             self._links.send(link, SeenList([said]))
             self._links.close(link, "it comes with less than it has said to have")
         return said is None
+
+    def _announced_beyond(self, actor: Actor, has: dict[int, Vector]) -> Seen | None:
+        """What a member must have said, if that is more than it has: what is stable rests on it. SEENs do not survive a restart."""
+        announced, member = self._members.announced, self._members.members.get(actor)
+        if announced is None or member is None or member.state != "open" or member.revision > announced.said_at:
+            return None
+        beyond: dict[int, Vector] = {}
+        for number, cut in (announced.stable.cuts or {}).items():
+            entry = self._members.keyspaces.get(number)  # of meta there is none: it may be taken anew
+            if number in has and entry is not None and self._members.counts(member, number):
+                is_newer = entry.since.get(member.site, 0) > announced.said_at
+                if not is_newer and not covers(has[number], cut.cut):
+                    beyond[number] = cut.cut
+        return Seen(actor, 0, 0, announced.said_at, beyond) if beyond else None
 
     def compare(self, link: Link, hello: Hello) -> None:
         """Equal numbers mean equal histories, and nobody knows more of this node than itself."""

@@ -297,7 +297,7 @@ class Leader:
 
     def _announce(self, own: Mapping[int, Vector]) -> None:
         members = self._members
-        stable = compute_stable(
+        said = stable = compute_stable(
             members.members.values(),
             self._seen,
             own,
@@ -307,7 +307,8 @@ class Leader:
         if stable is not None and last is not None:
             stable = raised(stable, last.stable)
         if stable is not None and (last is None or _says_more(stable, last.stable)):
-            announced = Announced(number=1 if last is None else last.number + 1, stable=stable)
+            number = 1 if last is None else last.number + 1
+            announced = Announced(number=number, stable=stable, said_at=members.revision if stable == said else -1)
             row = pack_announced(announced)
             if len(row) > VALUE_BYTES_MAX:
                 raise Unavailable(

@@ -16,7 +16,7 @@ keyspace's, so every node knows a prefix of them; the *revision* of a node is th
                            admitted: it stamps above them; ``need``: of one that returns, what rows that it takes have to cover;
                            ``late``: how many of its changes came late, which travel as rows only, and in which range they all are
     _meta/keyspace/<id>    replication/keyspace_list.py
-    _meta/stable           {"number", "wall_ms", "cuts": {keyspace: [cut, need, [parked actor, ...]]}}
+    _meta/stable           {"number", "wall_ms", "cuts": {keyspace: [cut, need, [parked actor, ...]]}, "said_at"}
                            the newest STABLE (replication/stability.py)
     _meta/silence          {"silent": {actor: [ms, number]}, "parked_ago_ms": [ms, ...]}
                            who has been silent for long (replication/silence.py)
@@ -92,6 +92,8 @@ class Announced:
 
     number: int
     stable: Stable
+    said_at: int = -1
+    """Of meta: all who were members at this revision had said that they have what the cuts cover; -1: not all had."""
 
 
 class Silences(NamedTuple):
@@ -274,7 +276,8 @@ def pack_announced(announced: Announced) -> bytes:
         keyspace: [list(cut.cut.items()), list(cut.need.items()), sorted(cut.parked)]
         for keyspace, cut in announced.stable.cuts.items()
     }
-    return pack({"number": announced.number, "wall_ms": announced.stable.wall_ms, "cuts": cuts})
+    number, wall_ms = announced.number, announced.stable.wall_ms
+    return pack({"number": number, "wall_ms": wall_ms, "cuts": cuts, "said_at": announced.said_at})
 
 
 def pack_silences(silences: Silences) -> bytes:
@@ -288,7 +291,8 @@ def _announced(entry: dict[str, Any]) -> Announced:
         keyspace: Cut(_vector(cut), _vector(need), frozenset(map(Actor, parked)))
         for keyspace, (cut, need, parked) in entry["cuts"].items()
     }
-    return Announced(number=entry["number"], stable=Stable(entry["wall_ms"], cuts))
+    said_at = entry.get("said_at", -1)
+    return Announced(number=entry["number"], stable=Stable(entry["wall_ms"], cuts), said_at=said_at)
 
 
 def _vectors(entries: dict[int, list[list[Any]]]) -> dict[int, Vector]:

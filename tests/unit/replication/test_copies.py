@@ -117,6 +117,53 @@ def test_a_node_that_was_set_back_and_went_on_stays_the_same_node(
     assert heard[:1] == [False]
 
 
+def test_who_lacks_what_was_forgotten_by_the_word_of_its_copy_is_told_so_by_a_hub_that_started_since(
+    net: Net, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The copy saw a reset, and the counter was forgotten: what the other adds goes on from a total that is nowhere any more."""
+    hub, edge = make("hub", founder=True), make("edge", site="s", role="edge")
+    net.connect(edge, hub)
+    run(net, [hub, edge])
+    edge.operations.increment(b"n", 1000)
+    run(net, [hub, edge], rounds=5)
+    twin = cloned(make, edge, monkeypatch)
+    edge.cut_off()
+    net.connect(twin, hub)
+    hub.operations.delete([b"n"])
+    run(net, [hub, twin], rounds=60, step_ms=4_000)
+    edge.now_ms = hub.now_ms
+    edge.operations.increment(b"n", 2)
+    edge.settle()
+    twin.cut_off()
+    hub.cut_off()
+    hub.kill()
+    monkeypatch.undo()  # the hub was not copied
+    hub.open()
+    net.connect(edge, hub)
+    run(net, [hub, edge], rounds=5)
+    assert edge.rolled_back
+    assert hub.operations.get(b"n") is None
+
+
+def test_a_member_that_has_not_got_yet_what_was_forgotten_before_it_came_is_not_told_to_go(
+    net: Net, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub, edge, _ = trio(net, make, monkeypatch)
+    run(net, [hub, edge], rounds=60)
+    newcomer = make("newcomer", site="s", role="edge")
+    wire = net.connect(newcomer, hub)
+    while newcomer.engine.actor not in hub.replication.members.members:
+        run(net, [hub, edge], rounds=1)
+        newcomer.replication.tick()
+    net.cut(wire)
+    hub.operations.set(b"k", b"1")
+    run(net, [hub, edge], rounds=60)
+    net.connect(newcomer, hub)
+    run(net, [hub, edge, newcomer], rounds=60)
+    assert not newcomer.rolled_back
+    assert newcomer.operations.get(b"k") == b"1"
+
+
 def test_the_copy_whose_place_was_taken_is_told_so(net: Net, make: Make, tmp_path: Path) -> None:
     """A plain copy takes another incarnation at its start: the one that runs is not a member any more."""
     hub, edge = make("hub", founder=True), make("edge", site="s", role="edge")
