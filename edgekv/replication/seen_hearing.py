@@ -34,6 +34,8 @@ class SeenHearing:
         self._members: Final = members
         self._begun: Final[dict[tuple[int, str], int]] = {}
         """By keyspace and site the revision that added it, of which the table knows."""
+        self._left: set[tuple[int, Actor]] = set()
+        """Keyspaces and who has left them, of which it knows."""
         self._heard: Final = heard
 
     def heard(self, link: Link, said: list[Seen]) -> None:
@@ -71,7 +73,10 @@ class SeenHearing:
         link.seens.waiting[:] = waiting
 
     def begin_again(self) -> None:
-        """Forget what was said of keyspaces by those who hold them anew, as soon as meta says so: what they say then is all of it."""
+        """Forget what was said of keyspaces by those who hold them anew, as soon as meta says so: what they say then is all of it.
+
+        And by those who have left: a leader that was set back since can never prove what was in their copies, nor anything said later.
+        """
         members = self._members
         for number, entry in members.keyspaces.items():
             for site, revision in entry.since.items():
@@ -80,6 +85,10 @@ class SeenHearing:
                     for member in members.members.values():
                         if member.site == site:
                             self._table.begin_again(member.actor, number)
+        left = {(number, actor) for number, entry in members.keyspaces.items() for actor in entry.left}
+        for number, actor in left - self._left:
+            self._table.begin_again(actor, number)
+        self._left = left
 
     def _of_now(self, seen: Seen, member: Member) -> Seen:
         """Without what it says of copies that are gone."""
@@ -87,7 +96,7 @@ class SeenHearing:
         gone = {
             number
             for number in seen.vectors.keys() & keyspaces.keys()
-            if keyspaces[number].since.get(member.site, 0) > seen.revision
+            if keyspaces[number].since.get(member.site, 0) > seen.revision or member.actor in keyspaces[number].left
         }
         return seen._replace(vectors={k: v for k, v in seen.vectors.items() if k not in gone}) if gone else seen
 

@@ -67,6 +67,7 @@ class Witness:
         self._got: Final[dict[tuple[KeyspaceId, Actor], int]] = {}
         """How far anybody else has an actor's changes."""
         self._touched: Final[dict[str, dict[bytes, None]]] = {}
+        self._ever_set_back: Final[set[str]] = set()
         self._set_back: Final[set[tuple[str, str]]] = set()
         """(node, other): the other one was set back, and has not greeted the node since."""
         self._left: Final[dict[tuple[KeyspaceId, Actor], int]] = {}
@@ -405,15 +406,20 @@ class Witness:
                 self._system.pop((number, node.actor, change.seq), None)
         self._touched.pop(node.name, None)
         self._held.forget(node)
+        # It may have forgotten that it has met the others since, and hear of what their lost disks had from those between.
+        self._set_back.update((node.name, name) for name in self._ever_set_back)
         self.check_durable(node)
 
     def set_back(self, node: SimNode, nodes: Sequence[SimNode]) -> None:
         """The node is about to lose its disk, and goes on under another actor: of this one is left what others have."""
+        self._ever_set_back.add(node.name)
         self._set_back.update((other.name, node.name) for other in nodes if other is not node)
         self._checked.pop(node.name, None)
         for number in self.histories:
             self._left[number, node.actor] = 1 << 60
             self._durable.pop((node.name, number), None)
+        for gone in self.left:
+            self._left.setdefault(gone, 1 << 60)  # its copy went since this node, perhaps alone, has what was in it
         for (number, actor), left in self._left.items():
             others = [
                 self._durable.get((other.name, number), {})

@@ -357,6 +357,21 @@ def test_what_came_before_a_node_knew_that_its_site_was_added_comes_again_before
     assert edge.operations.get(b"eu/first") == edge.operations.get(b"eu/second") == b"v"
 
 
+def test_what_a_member_said_of_a_copy_that_it_has_left_is_forgotten(net: Net, make: Make) -> None:
+    """A leader that is set back afterwards lacks what was in it for ever: nothing that the member says could be proved again."""
+    hub, (first, second), _ = cluster(net, make)
+    create(hub, "eu", "site-0", "site-1")
+    run(net, [hub, first, second], rounds=5)
+    first.operations.set(b"eu/k", b"v")
+    run(net, [hub, first, second], rounds=20, step_ms=1_000)
+    number, said = hub.engine.keyspaces.owner(b"eu/k").id, hub.replication.seen.spoken[first.engine.actor]
+    assert said.said(number, first.engine.actor) == 1
+    hub.replication.leader.keyspaces.remove_site("eu", "site-0")
+    run(net, [hub, first, second], rounds=40, step_ms=1_000)
+    assert first.engine.actor in hub.replication.members.keyspaces[number].left
+    assert said.said(number, first.engine.actor) == 0
+
+
 def test_a_site_that_was_taken_off_does_not_hold_the_cut_any_longer(net: Net, make: Make) -> None:
     hub, (first, second), wires = cluster(net, make)
     create(hub, "eu", "site-0", "site-1")
