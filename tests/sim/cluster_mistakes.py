@@ -307,7 +307,8 @@ MUTANTS: Final[dict[str, Mutant]] = {
                 "pass",
             ),
         ),
-        seeds_max=400,
+        seeds_max=2_000,
+        rare=True,
     ),
     # members
     "skip_by_node_id": Mutant(
@@ -357,7 +358,7 @@ MUTANTS: Final[dict[str, Mutant]] = {
             (joins._join_cells, "return None if mine_is_superseded else mine", "return mine"),
         ),
         seeds_max=400,
-        first=10,
+        first=70,
     ),
     "sync_keeps_elements": Mutant(
         "an element that the sender has removed stays",
@@ -464,8 +465,7 @@ MUTANTS: Final[dict[str, Mutant]] = {
     "leaves_without_draining": Mutant(
         "a node deletes its copy as soon as it knows that its site was taken off",
         ((Subscriptions._hold, "and not self._holdings.holds(keyspace)", ""),),
-        seeds_max=400,
-        first=FIRST_MOVES,
+        first=680,
     ),
     "left_before_it_knew": Mutant(
         "the leader takes a SEEN for the last one that its member said before it knew that its site was taken off",
@@ -496,7 +496,7 @@ MUTANTS: Final[dict[str, Mutant]] = {
         "what a parked member wrote goes on from others as changes",
         ((Holdings.floors, "if known:", "if False:"),),
         seeds_max=400,
-        first=PARKING,
+        first=PARKING + 40,
     ),
     "late_values_keep_out_of_the_join": Mutant(
         "a settled member is open again without having taken rows",
