@@ -609,7 +609,9 @@ MUTANTS.update(
         "tripwire_is_off": Mutant(
             "a node does not mind that others have changes of it that it has not",
             ((Greeting.compare, "if own > keyspace.seq:", "if False:"),),
+            seeds_max=2_000,
             first=CLONING,
+            rare=True,
         ),
         "aside_without_rows": Mutant(
             "what is set aside is the log, and the rows stay",
