@@ -77,6 +77,9 @@ def _carry_log(
     applier = Applier(store, disk, sync_path(directory))
     while store.applied().lsn < log.next_lsn and applier.apply(log.next_lsn, None) is not None:
         pass
+    store.renew()
+    if store.applied().lsn < log.next_lsn:  # the log goes next: what it holds must be there
+        raise Corruption("not all of the log can be carried into LMDB.", path=str(wal_path(directory)))
 
 
 def _lower(directory: Path, who: Identity, store: LmdbStore, entropy: Entropy) -> Identity:

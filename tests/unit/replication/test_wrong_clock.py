@@ -7,6 +7,7 @@ from edgekv.crdt.register import Cell
 from edgekv.crdt.rows import SUFFIX_REGISTER
 from edgekv.engine.keyspaces import DEFAULT_ID
 from edgekv.node import clock_restart, identity
+from edgekv.store.applier import Applier
 from edgekv.wal.segment import Segment
 from tests.unit.replication.test_hub_time import DAY_MS, set_clock
 from tests.unit.replication.test_links import cluster, vectors
@@ -255,6 +256,22 @@ def test_a_node_whose_log_is_damaged_is_mended_first_and_loses_nothing_by_its_cl
     path.write_bytes(data)
     edge.open()
     assert edge.engine.admission.read_only is not None
+    assert identity.read(edge.config.data_dir).clock == wrong
+
+
+def test_the_log_stays_as_long_as_anything_in_it_is_not_in_lmdb(
+    net: Net, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub, edge, _ = alone_in_the_future(net, make)
+    edge.operations.set(b"k", b"acknowledged")
+    edge.settle()
+    wrong = identity.WrongClock(stamps_max={DEFAULT_ID: hub.now_ms << 16})
+    identity.clock_was_wrong(edge.config.data_dir, edge.node.identity, wrong)
+    edge.stop()
+    with monkeypatch.context() as patch:
+        patch.setattr(Applier, "apply", lambda *_: None)  # whatever keeps it from going on
+        edge.open()
+    assert edge.operations.get(b"k") == b"acknowledged"
     assert identity.read(edge.config.data_dir).clock == wrong
 
 
