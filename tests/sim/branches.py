@@ -16,6 +16,7 @@ from typing import Final, NamedTuple
 
 from edgekv.engine.keyspaces import Head
 from edgekv.ids import Actor, KeyspaceId
+from edgekv.replication.members import Members
 from edgekv.wal.record import Changes
 from tests.sim.oracle import Change, History, Shown, Vector, changes_of, shown
 from tests.sim.sim_node import SimNode
@@ -122,6 +123,8 @@ class ForkWitness(Witness):
         self._branch_seen: Final[dict[tuple[KeyspaceId, Actor, int], tuple[Branch, int]]] = {}
         """By change of a copy that goes on as another actor: how much of which branch its maker had seen."""
         self._leaving: Final[dict[str, _Leaving]] = {}
+        self._nodes: Final[dict[str, SimNode]] = {}
+        """By name, all that were ever started."""
         self.found = 0
         """How many directories that were set aside have been looked through."""
 
@@ -250,7 +253,15 @@ class ForkWitness(Witness):
     def _may_show(self, number: KeyspaceId, key: bytes, vector: dict[Actor, int], now_ms: int) -> list[Shown]:
         return []  # nobody is parked, and by which changes a copy is judged this does not know
 
+    def _check_wall(self, members: Members, wall_ms: int, nodes: Iterable[SimNode]) -> None:
+        """A copy's time counts for its actor as the other's does, and so does what was said before it was set back."""
+        super()._check_wall(members, wall_ms, [node for node in nodes if not self._is_copy(node, node.actor)])
+
     # -- what is taken in
+
+    def watch_intake(self, node: SimNode) -> None:
+        self._nodes[node.name] = node
+        super().watch_intake(node)
 
     def _judge(self, node: SimNode, run: Changes) -> None:
         self._reunite(node)
@@ -335,6 +346,7 @@ class ForkWitness(Witness):
             super().check_acks(node, number)
 
     def restarted(self, node: SimNode) -> None:
+        self._turn_back()
         copy = self._copies.get(node.name)
         if copy is None:
             super().restarted(node)
@@ -352,6 +364,28 @@ class ForkWitness(Witness):
             self.check_durable(node)
         else:
             super().restarted(node)
+
+    def _turn_back(self) -> None:
+        """A crash took what was not durable: the cluster follows a copy no further than anybody else still has it.
+
+        It may follow another one from there on. Who is down counts with all that it may come back with.
+        """
+        for node in self._nodes.values():
+            self._reunite(node)
+        for actor in dict.fromkeys(copy.actor for copy in self._all_copies):
+            for number, main in self.histories.items():
+                has = (self._may_have(n, number, actor) for n in self._nodes.values() if not self._is_copy(n, actor))
+                for change in main.forget_above(actor, max(has, default=0)):
+                    self._judged.pop((number, actor, change.seq), None)
+
+    def _is_copy(self, node: SimNode, actor: Actor) -> bool:
+        copy = self._copies.get(node.name)
+        return copy is not None and copy.actor == actor
+
+    def _may_have(self, node: SimNode, number: KeyspaceId, actor: Actor) -> int:
+        keyspace = node.keyspace(number)
+        heads = [head.seq for head in (keyspace.vector.get(actor), keyspace.observed.get(actor)) if head is not None]
+        return max([self._durable.get((node.name, number), {}).get(actor, 0), *heads])
 
     def agree(self, nodes: Sequence[SimNode], keys: Iterable[bytes], *, everything_expired: bool) -> None:
         for name, copy in self._copies.items():
