@@ -35,10 +35,14 @@ class Commit(Protocol):
 
 
 class Cuts(NamedTuple):
-    """The newest STABLE that this node knows: its number, and per keyspace what every member has."""
+    """The newest STABLE that this node knows: its number, and per keyspace what every member has.
+
+    ``gaps``: between which numbers there are only STABLEs that a leader forgot when it was restored.
+    """
 
     number: int
     cuts: Mapping[KeyspaceId, Vector]
+    gaps: tuple[tuple[int, int], ...] = ()
 
 
 class Lack(NamedTuple):
@@ -101,7 +105,8 @@ class Sessions:
         announced = self.announced()
         if announced is not None and announced.number != self._stable.number:
             cuts = announced.stable.cuts or {}
-            self._stable = Cuts(announced.number, {KeyspaceId(number): cut.cut for number, cut in cuts.items()})
+            vectors = {KeyspaceId(number): cut.cut for number, cut in cuts.items()}
+            self._stable = Cuts(announced.number, vectors, announced.gaps)
         return self._stable
 
     # -- tokens
@@ -137,6 +142,10 @@ class Sessions:
             return Lack(_LSN, token.lsn)
         if token.stable > self.stable.number:
             return Lack(_STABLE, token.stable)
+        if any(last < token.stable < first for last, first in self.stable.gaps):
+            raise SessionBehind(
+                "the session rests on what the hub that leads forgot when it was restored from a backup. Begin a new session."
+            )
         return self._lacks(token.entries, cuts=token.stable > 0)
 
     def _lacks(self, entries: Entries, *, cuts: bool) -> Lack | None:

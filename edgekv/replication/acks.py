@@ -22,6 +22,7 @@ from typing import Final, Literal, NamedTuple
 
 from edgekv.ids import Actor, KeyspaceId
 from edgekv.limits import ACK_PEERS_MAX, ACK_WAITERS_MAX
+from edgekv.replication.messages import Hello
 
 Level = Literal["local", "site", "hub"]
 LEVELS: Final[tuple[Level, ...]] = ("local", "site", "hub")
@@ -43,6 +44,11 @@ class Peer(NamedTuple):
     role: str
     actor: Actor = Actor(b"")
     """Its incarnation; empty: unknown."""
+
+
+def peer_of(hello: Hello) -> Peer:
+    """Who greets."""
+    return Peer(hello.node, hello.name, hello.site, hello.role, hello.actor)
 
 
 class Want(NamedTuple):
@@ -155,6 +161,10 @@ class Acks:
         """A node is no member any more."""
         self._peers.pop(node, None)
         self._seqs.pop(node, None)
+
+    def left(self, node: bytes, keyspace: KeyspaceId) -> None:
+        """A node has no copy of a keyspace any more."""
+        self._seqs.get(node, {}).pop(keyspace, None)
 
     def covered_by(self, positions: Positions) -> list[Peer]:
         """The other nodes that have all of this durably, as far as this node has heard."""

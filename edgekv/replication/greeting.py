@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Final
 
 from edgekv.engine.engine import Engine
-from edgekv.engine.keyspaces import Head
+from edgekv.engine.keyspaces import META_ID, Head
 from edgekv.errors import EdgeKVError, Forked, PeerFault
 from edgekv.ids import Actor, KeyspaceId, Vector, actor_text, node_of
 from edgekv.replication.acks import HUB
@@ -85,11 +85,17 @@ class Greeting:
         """Whether a peer comes with all that it has said to have; if not, deletions may have been forgotten that it has not.
 
         It is told so, and judges: what it said may have crossed its HELLO, on another link. Its next HELLO has it then.
+        Of meta nothing is asked: it may be taken anew (lines.py). And nothing of one who comes with a newer meta than this node's, by
+        which it may have left a keyspace and hold it anew: it is asked when that meta is here (`Membership.follow_meta`).
         """
         if self._self.role != HUB:
             return True
-        has = {k: {actor: seq for actor, (seq, _) in vector.items()} for k, vector in hello.vectors.items()}
+        vectors = {k: vector for k, vector in hello.vectors.items() if k != META_ID}
+        has = {k: {actor: seq for actor, (seq, _) in vector.items()} for k, vector in vectors.items()}
         said = self._seen.word_beyond(hello.actor, has) or self._announced_beyond(hello.actor, has)
+        if said is not None and hello.revision > self._members.revision:
+            link.owes_word = True
+            return True
         if said is not None:
             self._links.send(link, SeenList([said]))
             self._links.close(link, "it comes with less than it has said to have")
@@ -102,7 +108,7 @@ class Greeting:
             return None
         beyond: dict[int, Vector] = {}
         for number, cut in (announced.stable.cuts or {}).items():
-            entry = self._members.keyspaces.get(number)  # of meta there is none: it may be taken anew
+            entry = self._members.keyspaces.get(number)
             if number in has and entry is not None and self._members.counts(member, number):
                 is_newer = entry.since.get(member.site, 0) > announced.said_at
                 if not is_newer and not covers(has[number], cut.cut):
@@ -132,11 +138,17 @@ class Greeting:
                     )
 
     def compare_word(self, link: Link, said: Seen) -> None:
-        """What a peer heard this node say that it has, it has; or else its directory was set back since."""
+        """What a peer heard this node say that it has, it has; or else its directory was set back since.
+
+        Unless that was of a copy that is gone: of a keyspace that the site has left since, or of meta, which was taken anew.
+        """
         assert link.peer is not None
         for number, vector in said.vectors.items():
             keyspace = self._engine.keyspaces.by_id.get(KeyspaceId(number))
-            if keyspace is None or not self._holdings.holds(keyspace):
+            if keyspace is None or number == META_ID or not self._holdings.holds(keyspace):
+                continue
+            entry = self._members.keyspaces.get(number)
+            if entry is not None and entry.is_gone(self._self.actor, self._self.site, said.revision):
                 continue
             durable = {actor: head.seq for actor, head in keyspace.vector.items()}
             if not covers(durable, vector):

@@ -5,19 +5,19 @@ linked to (WHO_HAS). For HEARSAY_MS a hub then tells what other members have of 
 at once, from its links and from SEENs, and from then on what moves. Nothing is said to those who have not asked.
 
 - Members that are linked to the hub count as soon as their ACK is there; those behind another hub with their SEEN, some seconds later.
-- On each link a message goes out at most every HEARSAY_PAUSE_MS, about HEARSAY_MEMBERS_MAX members. What moves meanwhile is said with
-  the next one, so the cost is bounded whatever is written.
-- Of a member that is linked here only its own word counts, and of others what is said of the incarnation that is open.
+- On each link a message goes out at most every HEARSAY_PAUSE_MS, of about HEARSAY_ENTRIES_MAX numbers. What moves meanwhile is said
+  with the next one, so the cost is bounded whatever is written.
+- Of a member that is linked here only its own word counts, and of others what is said of the incarnation that is open, and of copies
+  that are there.
 """
 
 from collections.abc import Callable, Mapping
-from itertools import islice
 from typing import Final
 
 from edgekv.engine.engine import Engine
 from edgekv.errors import PeerFault
 from edgekv.ids import Actor, KeyspaceId, Vector
-from edgekv.limits import HEARSAY_MEMBERS_MAX, HEARSAY_MS, HEARSAY_PAUSE_MS
+from edgekv.limits import HEARSAY_ENTRIES_MAX, HEARSAY_MS, HEARSAY_PAUSE_MS
 from edgekv.replication.acks import HUB, Acks, Peer
 from edgekv.replication.holdings import Holdings
 from edgekv.replication.link import Link
@@ -92,6 +92,14 @@ class Hearsay:
             self._heard(member, {keyspace: seq})
         self.has(member, keyspace, vector)
 
+    def gone(self, member: Actor, keyspace: int) -> None:
+        """What a member has said of a keyspace was of a copy that it has deleted."""
+        for link in self._askers.values():
+            link.hearsay.owed.get(member, {}).pop(keyspace, None)
+        known = self._members.members.get(member)
+        if known is not None and not self._is_linked(known.node):
+            self._acks.left(known.node, KeyspaceId(keyspace))
+
     def tick(self) -> None:
         """Ask again while somebody waits; tell what had to wait; forget who has not asked again."""
         self.ask()
@@ -124,8 +132,12 @@ class Hearsay:
         self._tell(link)
 
     def _owe(self, link: Link, member: Actor, keyspace: int, seq: int) -> None:
-        assert link.peer is not None
-        if seq and member not in (link.peer.actor, self._self.actor) and self._members.is_open(member):
+        peer, keyspaces = link.peer, self._engine.keyspaces.by_id
+        assert peer is not None
+        known = keyspaces.get(KeyspaceId(keyspace))
+        if known is None or not known.policy.held_at(peer.site, peer.role):
+            return  # the peer does not wait for it
+        if seq and member not in (peer.actor, self._self.actor) and self._has_copy(member, keyspace):
             owed = link.hearsay.owed.setdefault(member, {})
             owed[keyspace] = max(seq, owed.get(keyspace, 0))
 
@@ -133,8 +145,17 @@ class Hearsay:
         hearsay, now = link.hearsay, self._now_ms()
         if hearsay.owed and link.phase == "data" and now - hearsay.told_ms >= HEARSAY_PAUSE_MS:
             hearsay.told_ms = now
-            told = list(islice(hearsay.owed, HEARSAY_MEMBERS_MAX))
-            self._links.send(link, OthersHave({actor: hearsay.owed.pop(actor) for actor in told}))
+            told: dict[Actor, dict[int, int]] = {}
+            entries = 0
+            while hearsay.owed and entries < HEARSAY_ENTRIES_MAX:
+                actor = next(iter(hearsay.owed))
+                told[actor] = hearsay.owed.pop(actor)
+                entries += 1 + len(told[actor])
+            self._links.send(link, OthersHave(told))
+
+    def _has_copy(self, member: Actor, keyspace: int) -> bool:
+        known = self._members.members.get(member)
+        return known is not None and known.state == "open" and self._members.counts(known, keyspace)
 
     # -- told
 
@@ -146,7 +167,7 @@ class Hearsay:
         peer = Peer(member.node, member.name, member.site, member.role, actor)
         for number, seq in seqs.items():
             keyspace = self._engine.keyspaces.by_id.get(KeyspaceId(number))
-            if keyspace is not None and seq <= keyspace.seq:
+            if keyspace is not None and seq <= keyspace.seq and self._has_copy(actor, number):
                 self._acks.heard_of(peer, keyspace.id, seq)
 
     def _is_linked(self, node: bytes) -> bool:

@@ -49,6 +49,10 @@ class ListedKeyspace:
         """Whether what a member has seen of it holds the stable cut, and what it has made may still be wanted."""
         return self.policy.held_at(site, role) or (site in self.draining and actor not in self.left)
 
+    def is_gone(self, actor: Actor, site: str, revision: int) -> bool:
+        """Whether the copy of which a member spoke at a revision is not there any more: its site has left it since."""
+        return actor in self.left or self.since.get(site, 0) > revision
+
     def with_sites(self, sites: tuple[str, ...]) -> "ListedKeyspace":
         """The same at other sites."""
         return replace(self, policy=replace(self.policy, sites=sites))

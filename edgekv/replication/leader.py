@@ -16,7 +16,7 @@ from edgekv.engine.engine import Engine
 from edgekv.engine.intake import seen
 from edgekv.engine.keyspaces import META_ID
 from edgekv.errors import Denied, NotFound, Replaced, Unavailable
-from edgekv.ids import Actor, Vector, actor_text
+from edgekv.ids import Actor, Vector, actor_text, incarnation_of
 from edgekv.limits import RESTORED_WAIT_MS, RETURN_LEASE_MS, STRANGERS_HEARD_MAX, VALUE_BYTES_MAX
 from edgekv.replication.keyspace_orders import KeyspaceOrders
 from edgekv.replication.log_source import covers
@@ -42,6 +42,8 @@ from edgekv.store.applied import Stable
 STABLE_INTERVAL_MS: Final = 5_000
 EXPIRED_AT_ONCE: Final = 200
 """Entries of the expiry index that are looked at in a second."""
+_LOST_NUMBERS: Final = 1 << 28
+"""Of STABLEs: what a leader announces in forty years."""
 WALL_STEP_MS: Final = 60_000
 """A STABLE that says nothing new but a later wall waits until it is so much later."""
 
@@ -307,15 +309,24 @@ class Leader:
         if stable is not None and last is not None:
             stable = raised(stable, last.stable)
         if stable is not None and (last is None or _says_more(stable, last.stable)):
-            number = 1 if last is None else last.number + 1
-            announced = Announced(number=number, stable=stable, said_at=members.revision if stable == said else -1)
-            row = pack_announced(announced)
+            row = pack_announced(self._numbered(stable, members.revision if stable == said else -1))
             if len(row) > VALUE_BYTES_MAX:
                 raise Unavailable(
                     f"what is stable takes {len(row)} bytes, and an entry of meta {VALUE_BYTES_MAX}: there are too many actors or "
                     "keyspaces, and deletions are not forgotten any more."
                 )
             self._write([(STABLE_KEY, row)])
+
+    def _numbered(self, stable: Stable, said_at: int) -> Announced:
+        """The next STABLE. The first of an incarnation begins far above what those before it can have given, known here or not."""
+        actor, last = self._self.actor, self._members.announced
+        known, gaps = (0, ()) if last is None else (last.number, last.gaps)
+        number = known + 1
+        goes_on = incarnation_of(actor) == 1 if last is None else last.by in (None, actor)
+        if not goes_on:
+            number += (1 + int.from_bytes(actor[-2:], "big")) * _LOST_NUMBERS  # one backup may be restored twice
+            gaps = (*gaps, (known, number))
+        return Announced(number=number, stable=stable, said_at=said_at, by=actor, gaps=gaps)
 
     def _clear_expired(self) -> None:
         """Remove keys whose expiry has passed for everybody (engine/expired_keys.py)."""

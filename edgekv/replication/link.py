@@ -57,6 +57,9 @@ class Link:
         """The peer's, as it says in its HELLO, whatever comes of it; empty before that."""
         self.astray = False
         """Whether the peer has entries of meta that this node knows to be given up (lines.py)."""
+        # Whether the peer came with less than it has said to have, and with a newer meta than this node's, which may say why; and
+        # whether what it acknowledges counts: it is a member.
+        self.owes_word = self.counts = False
         self.untaken_ms: int | None = None
         """When its HELLO came, if it was not taken and the peer has to say why."""
         self.since_ms: Final = wall_ms

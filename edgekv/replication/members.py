@@ -16,8 +16,10 @@ keyspace's, so every node knows a prefix of them; the *revision* of a node is th
                            admitted: it stamps above them; ``need``: of one that returns, what rows that it takes have to cover;
                            ``late``: how many of its changes came late, which travel as rows only, and in which range they all are
     _meta/keyspace/<id>    replication/keyspace_list.py
-    _meta/stable           {"number", "wall_ms", "cuts": {keyspace: [cut, need, [parked actor, ...]]}, "said_at"}
-                           the newest STABLE (replication/stability.py)
+    _meta/stable           {"number", "wall_ms", "cuts": {keyspace: [cut, need, [parked actor, ...]]}, "said_at", "by": actor,
+                           "gaps": [[number, number], ...]}
+                           the newest STABLE (replication/stability.py); by: the incarnation of the leader that announced it; gaps:
+                           between which numbers there are only STABLEs that a leader forgot when it was restored
     _meta/silence          {"silent": {actor: [ms, number]}, "parked_ago_ms": [ms, ...]}
                            who has been silent for long (replication/silence.py)
 """
@@ -94,6 +96,10 @@ class Announced:
     stable: Stable
     said_at: int = -1
     """Of meta: all who were members at this revision had said that they have what the cuts cover; -1: not all had."""
+    by: Actor | None = None
+    """The incarnation of the leader that announced it; None: of before that was written down."""
+    gaps: tuple[tuple[int, int], ...] = ()
+    """Each the last number that a restored leader knew of, and the first that it gave: those between are of a time that is lost."""
 
 
 class Silences(NamedTuple):
@@ -276,8 +282,16 @@ def pack_announced(announced: Announced) -> bytes:
         keyspace: [list(cut.cut.items()), list(cut.need.items()), sorted(cut.parked)]
         for keyspace, cut in announced.stable.cuts.items()
     }
-    number, wall_ms = announced.number, announced.stable.wall_ms
-    return pack({"number": number, "wall_ms": wall_ms, "cuts": cuts, "said_at": announced.said_at})
+    return pack(
+        {
+            "number": announced.number,
+            "wall_ms": announced.stable.wall_ms,
+            "cuts": cuts,
+            "said_at": announced.said_at,
+            "by": announced.by,
+            "gaps": announced.gaps,
+        }
+    )
 
 
 def pack_silences(silences: Silences) -> bytes:
@@ -291,8 +305,14 @@ def _announced(entry: dict[str, Any]) -> Announced:
         keyspace: Cut(_vector(cut), _vector(need), frozenset(map(Actor, parked)))
         for keyspace, (cut, need, parked) in entry["cuts"].items()
     }
-    said_at = entry.get("said_at", -1)
-    return Announced(number=entry["number"], stable=Stable(entry["wall_ms"], cuts), said_at=said_at)
+    by = entry.get("by")
+    return Announced(
+        number=entry["number"],
+        stable=Stable(entry["wall_ms"], cuts),
+        said_at=entry.get("said_at", -1),
+        by=None if by is None else Actor(by),
+        gaps=tuple((last, first) for last, first in entry.get("gaps", [])),
+    )
 
 
 def _vectors(entries: dict[int, list[list[Any]]]) -> dict[int, Vector]:

@@ -11,7 +11,7 @@ from edgekv.engine.engine import Engine
 from edgekv.engine.keyspaces import META_ID
 from edgekv.errors import Copied, Denied, PeerFault, Replaced, TooLate, Unavailable
 from edgekv.ids import Actor, KeyspaceId, Vector, actor_text, node_of
-from edgekv.replication.acks import HUB, Acks
+from edgekv.replication.acks import HUB, Acks, peer_of
 from edgekv.replication.leader import Leader, refusal_of, vector_of
 from edgekv.replication.lines import Lines
 from edgekv.replication.link import Link
@@ -173,12 +173,27 @@ class Membership:
         engine.checkpoints.lone = self._founder and alone and not self._lines.waits
         self._follow_stable()
         self._forget_acks()
+        for link in self._links:
+            self.count(link)
         self._judge_links()
+
+    def count(self, link: Link) -> None:
+        """What the peer has durably counts from the moment on that it is a member: what strangers say does not."""
+        peer = link.peer
+        is_member = peer is not None and self._members.is_open(peer.actor)
+        if peer is not None and is_member and not link.counts:
+            self._acks.met(peer_of(peer), {KeyspaceId(k): vector for k, vector in link.acknowledged.items()})
+        link.counts = is_member
 
     def _judge_links(self) -> None:
         """Whether those at the other ends may still be there, by what they are now."""
         members = self._members
         for link in self._links:
+            if link.owes_word and link.peer is not None and link.peer.revision <= members.revision:
+                self._links.close(
+                    link, "it came with less than it has said to have, and with a newer meta, which is here now"
+                )
+                continue
             actor = link.peer.actor if link.peer is not None else None
             member = members.members.get(actor) if actor is not None else None
             if member is not None and link.peer is not None and member.state == "open" and link.phase == "meta":
@@ -227,13 +242,17 @@ class Membership:
             checkpoints.follow(announced.stable)
 
     def _forget_acks(self) -> None:
-        """Of nodes that are no members any more, linked or not."""
+        """Of nodes that are no members any more, linked or not, and of copies that are gone."""
         members = self._members.members.values()
         for node in {m.node for m in members if m.state != "open"} - {m.node for m in members if m.state == "open"}:
             self._acks.forget(node)
         for member in members:
             if member.state == "open":
                 self._acks.renewed(member.node, member.actor)
+        for entry in self._members.keyspaces.values():
+            for actor in entry.left:
+                if self._members.is_open(actor):
+                    self._acks.left(self._members.members[actor].node, entry.policy.id)
 
     def returned(self, message: Return) -> None:
         """A parked member says how its return stands: for the leader."""

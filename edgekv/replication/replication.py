@@ -229,7 +229,12 @@ class Replication:
             actor=myself.actor,
         )
         self._hearing: Final = SeenHearing(
-            engine=engine, table=self.seen, members=self.members, heard=self._hearsay.heard_of
+            engine=engine,
+            table=self.seen,
+            members=self.members,
+            heard=self._hearsay.heard_of,
+            gone=self._hearsay.gone,
+            is_astray=self._lines.is_astray,
         )
         self._seen_at_ms = 0
         self._looked_at_ms = 0
@@ -459,6 +464,7 @@ class Replication:
 
     def _heard(self, link: Link, message: SeenList | Holds) -> None:
         if isinstance(message, SeenList):
+            self._hearing.check(link, message.members)
             for seen in message.members:
                 if seen.actor == self._actor:
                     self._greeting.compare_word(link, seen)
@@ -469,6 +475,7 @@ class Replication:
         self._subscriptions.heard(link, message)
 
     def _greeted(self, link: Link, hello: Hello) -> None:
+        self._hearing.begin_again()
         if not self._greeting.accepts(link, hello):
             link.untaken_ms = self._monotonic_ms()
             return

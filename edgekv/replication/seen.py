@@ -7,11 +7,15 @@ hear. It says something about the past only, so it may be late, be lost and come
 A SEEN *counts* when this node has everything that it names. Until then the one before it counts: who names changes that nobody has
 made holds up what is stable as one does who is silent, and spoils nothing of what the others say. Of SEENs that do not count yet the
 oldest is kept, and all later ones together: a node that follows a busy member at a distance always has one that it covers soon.
+
+A revision is said with the vector of meta that it sums up. When a restored leader goes on without the last entries of meta (lines.py),
+those are left out of what was said, and no revision counts that is above what is left: the numbers are used a second time.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 
+from edgekv.engine.keyspaces import META_ID
 from edgekv.ids import Actor, Vector
 from edgekv.replication.log_source import covers
 from edgekv.replication.lowest import Lowest
@@ -53,6 +57,11 @@ class Spoken:
             for keyspace, vector in seen.vectors.items():
                 vectors.setdefault(keyspace, {}).update(vector)
         return self.newest()._replace(vectors=vectors)
+
+    def bounded(self, revision: int) -> int:
+        """A revision as far as what was said of meta goes with it."""
+        meta = self.vectors.get(META_ID)
+        return revision if meta is None else min(revision, sum(meta.values()))
 
     def said(self, keyspace: int, actor: Actor) -> int:
         """How much of an actor it said it has."""
@@ -154,6 +163,14 @@ class SeenTable:
             for vectors in (spoken.vectors, spoken.news, *(seen.vectors for seen in spoken.ahead)):
                 vectors.pop(keyspace, None)
 
+    def keep_meta(self, is_astray: Callable[[Actor, int], bool]) -> None:
+        """Another incarnation leads: forget what was said of entries of meta that are given up."""
+        for spoken in self.spoken.values():
+            for vectors in (spoken.vectors, spoken.news, *(seen.vectors for seen in spoken.ahead)):
+                if META_ID in vectors:
+                    vectors[META_ID] = {a: seq for a, seq in vectors[META_ID].items() if not is_astray(a, seq)}
+            spoken.revision = spoken.bounded(spoken.revision)
+
     def has_said(self, actor: Actor, keyspace: int, vector: Vector) -> bool:
         """Whether a member has said what it has of a keyspace, and that is no more than this."""
         spoken = self.spoken.get(actor)
@@ -176,10 +193,10 @@ class SeenTable:
         return news
 
     def _count(self, spoken: Spoken, seen: Seen) -> None:
-        spoken.number, spoken.ttl_ms, spoken.revision = seen.number, seen.ttl_ms, seen.revision
         for keyspace, vector in seen.vectors.items():
             spoken.vectors.setdefault(keyspace, {}).update(vector)
             self.lowest.rose(keyspace, spoken.actor, vector)
+        spoken.number, spoken.ttl_ms, spoken.revision = seen.number, seen.ttl_ms, spoken.bounded(seen.revision)
 
 
 def _covers_all(own: Mapping[int, Vector], seen: Seen) -> bool:

@@ -4,7 +4,7 @@
 - What is said of a node, or names a node or a keyspace, that this node does not know waits on its link until meta, or the changes that
   are under way, have told of them. Later words of the same member wait behind it: each adds to the one before.
 - What a member said of a keyspace before its site was added again is of a copy that is gone (replication/keyspace_list.py): it does
-  not count, however late it comes.
+  not count, however late it comes. As little counts what it said of entries of meta that are given up (lines.py).
 - So a table of SEENs has no more than the members, and each no more than the actors that there are. Whether what is named *exists* is
   asked before it counts (replication/seen.py).
 """
@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Final
 
 from edgekv.engine.engine import Engine
+from edgekv.engine.keyspaces import META_ID
 from edgekv.errors import PeerFault
 from edgekv.ids import Actor, KeyspaceId, Vector, actor_text
 from edgekv.limits import SEEN_WAITING_ENTRIES_MAX
@@ -26,9 +27,19 @@ class SeenHearing:
     """Of one node."""
 
     def __init__(
-        self, *, engine: Engine, table: SeenTable, members: Members, heard: Callable[[Actor, int, Vector], None]
+        self,
+        *,
+        engine: Engine,
+        table: SeenTable,
+        members: Members,
+        heard: Callable[[Actor, int, Vector], None],
+        gone: Callable[[Actor, int], None],
+        is_astray: Callable[[Actor, int], bool],
     ) -> None:
-        """``heard``: a member has this of a keyspace."""
+        """``heard``: a member has this of a keyspace. ``gone``: it has deleted the copy of which it spoke.
+
+        ``is_astray``: see `Lines`.
+        """
         self._engine: Final = engine
         self._table: Final = table
         self._members: Final = members
@@ -37,13 +48,21 @@ class SeenHearing:
         self._left: set[tuple[int, Actor]] = set()
         """Keyspaces and who has left them, of which it knows."""
         self._heard: Final = heard
+        self._gone: Final = gone
+        self._is_astray: Final = is_astray
+        self._writer: Actor | None = None
+        """Of meta, of which it knows."""
 
-    def heard(self, link: Link, said: list[Seen]) -> None:
-        """A peer says what members have seen. PeerFault: it has no business to, or says too much that nobody can make sense of."""
+    @staticmethod
+    def check(link: Link, said: list[Seen]) -> None:
+        """PeerFault: a peer says what members have seen, and has no business to."""
         assert link.peer is not None
         for seen in said:
             if link.peer.role != "hub" and seen.actor != link.peer.actor:
                 raise PeerFault(f"it is an edge, and says what {actor_text(seen.actor)} has seen.")
+
+    def heard(self, link: Link, said: list[Seen]) -> None:
+        """A peer says what members have seen. PeerFault: too much of it is what nobody can make sense of."""
         link.seens.waiting.extend(said)
         self.take(link)
         waiting = sum(1 + sum(map(len, seen.vectors.values())) for seen in link.seens.waiting)
@@ -62,11 +81,11 @@ class SeenHearing:
             member = self._members.members.get(seen.actor)
             if member is not None and self._is_over(seen, member):
                 continue
-            if member is None or member.state == "settled" or seen.actor in behind or not self._knows_all(seen):
+            now = seen if member is None else self._of_now(seen, member)
+            if member is None or member.state == "settled" or seen.actor in behind or not self._knows_all(now):
                 behind.add(seen.actor)
                 waiting.append(seen)
             else:
-                now = self._of_now(seen, member)
                 self._table.hear(now)
                 for keyspace, vector in now.vectors.items():
                     self._heard(seen.actor, keyspace, vector)
@@ -78,25 +97,35 @@ class SeenHearing:
         And by those who have left: a leader that was set back since can never prove what was in their copies, nor anything said later.
         """
         members = self._members
+        if members.writer != self._writer:
+            self._writer = members.writer
+            self._table.keep_meta(self._is_astray)
         for number, entry in members.keyspaces.items():
             for site, revision in entry.since.items():
                 if self._begun.get((number, site)) != revision:
                     self._begun[number, site] = revision
                     for member in members.members.values():
                         if member.site == site:
-                            self._table.begin_again(member.actor, number)
+                            self._forget_copy(member.actor, number)
         left = {(number, actor) for number, entry in members.keyspaces.items() for actor in entry.left}
         for number, actor in left - self._left:
-            self._table.begin_again(actor, number)
+            self._forget_copy(actor, number)
         self._left = left
 
+    def _forget_copy(self, actor: Actor, number: int) -> None:
+        self._table.begin_again(actor, number)
+        self._gone(actor, number)
+
     def _of_now(self, seen: Seen, member: Member) -> Seen:
-        """Without what it says of copies that are gone."""
+        """Without what it says of copies that are gone, and of entries of meta that are given up."""
+        if any(self._is_astray(a, seq) for a, seq in seen.vectors.get(META_ID, {}).items()):
+            meta = {a: seq for a, seq in seen.vectors[META_ID].items() if not self._is_astray(a, seq)}
+            seen = seen._replace(vectors={**seen.vectors, META_ID: meta})
         keyspaces = self._members.keyspaces
         gone = {
             number
             for number in seen.vectors.keys() & keyspaces.keys()
-            if keyspaces[number].since.get(member.site, 0) > seen.revision or member.actor in keyspaces[number].left
+            if keyspaces[number].is_gone(member.actor, member.site, seen.revision)
         }
         return seen._replace(vectors={k: v for k, v in seen.vectors.items() if k not in gone}) if gone else seen
 

@@ -19,7 +19,7 @@ from edgekv.limits import (
     PEER_WINDOW_BYTES,
     VECTOR_ENTRIES_MAX,
 )
-from edgekv.replication.acks import Acks, Peer
+from edgekv.replication.acks import Acks, peer_of
 from edgekv.replication.hearsay import Hearsay
 from edgekv.replication.holdings import Holdings
 from edgekv.replication.lines import Lines
@@ -81,7 +81,7 @@ class Streams:
         link.acknowledged.update(has)
         link.sender = Sender(self._engine, self._source, has, self._holdings.floors)
         link.phase = "meta"
-        self._acks.met(_peer(hello), {KeyspaceId(k): vector for k, vector in has.items()})
+        self._membership.count(link)
         for keyspace, vector in has.items():
             self._hearsay.has(hello.actor, keyspace, vector)
         link.sender.begin({META_ID})
@@ -174,7 +174,8 @@ class Streams:
         acknowledged.update(vector)
         if len(acknowledged) > VECTOR_ENTRIES_MAX:
             raise PeerFault(f"it acknowledges changes of more than {VECTOR_ENTRIES_MAX} actors.")
-        self._acks.heard(_peer(peer), KeyspaceId(keyspace), vector)
+        if link.counts:
+            self._acks.heard(peer_of(peer), KeyspaceId(keyspace), vector)
         self._hearsay.has(peer.actor, keyspace, vector)
 
     # -- and come in
@@ -201,6 +202,10 @@ class Streams:
                 link.inbox_bytes -= size
                 for run in runs:
                     self._receive(link, run)
+                if link.astray:
+                    link.inbox.clear()
+                    link.inbox_bytes = 0  # as what comes from now on: it is sent meta, and nothing else
+                    break
                 link.taken_bytes += size
                 if self._membership.meta_moved:
                     self._membership.follow_meta()
@@ -231,7 +236,7 @@ class Streams:
         assert link.peer is not None and link.sender is not None
         if self._membership.meta_moved and run.keyspace != META_ID:
             self._membership.follow_meta()
-        if not link.is_up:
+        if not link.is_up or link.astray:
             return
         last_seq = run.first_seq + run.changes - 1
         if run.keyspace == META_ID and self._lines.is_astray(run.actor, last_seq):
@@ -262,7 +267,3 @@ class Streams:
 
 def _size(runs: list[Changes]) -> int:
     return sum(len(run.body) + RUN_OVERHEAD_BYTES for run in runs)
-
-
-def _peer(hello: Hello) -> Peer:
-    return Peer(hello.node, hello.name, hello.site, hello.role, hello.actor)

@@ -20,7 +20,7 @@ from edgekv.engine.keyspace_entry import Entry, entry_of
 from edgekv.engine.keyspaces import Keyspace, Keyspaces
 from edgekv.errors import ConfigError
 from edgekv.ids import KeyspaceId
-from edgekv.replication.acks import Acks, Peer
+from edgekv.replication.acks import Acks, peer_of
 from edgekv.replication.holdings import Holdings, is_same
 from edgekv.replication.keyspace_list import ListedKeyspace
 from edgekv.replication.keyspace_orders import still_draining
@@ -101,7 +101,8 @@ class Subscriptions:
             link.acknowledged[number] = dict(seqs)
             link.sender.has[number] = dict(seqs)
             self._row_sync.source.withdraw(link, number)
-            self._acks.holds(Peer(peer.node, peer.name, peer.site, peer.role, peer.actor), KeyspaceId(number), seqs)
+            if link.counts:
+                self._acks.holds(peer_of(peer), KeyspaceId(number), seqs)
         if link.phase == "data":
             link.sender.begin(self._holdings.shared(peer))
 

@@ -117,6 +117,17 @@ class Machine:
             self.replication.membership.readmit(name)
         self._turn()
 
+    def lead(self) -> bool:
+        """As the hub that leads, restored, and waiting for members behind one that is parked: an operator ends the wait."""
+        replication = self.replication
+        away = any(member.parked for member in replication.members.members.values())
+        if not (away and replication.leader.is_leader and not replication.leader.leads):
+            return False
+        self._cluster.note(f"{self.node.name} leads at once")
+        replication.membership.lead()
+        self._turn()
+        return True
+
     def now_ms(self) -> int:
         """The wall clock, right or wrong."""
         return START_MS + self._cluster.now_us // 1000 + self.skew_ms

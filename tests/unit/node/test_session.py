@@ -5,6 +5,7 @@ had made, by moving its vector as a received and synced change would.
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from edgekv.errors import InvalidRequest, SessionBehind
 from edgekv.ids import Actor, KeyspaceId, Vector, node_actor
 from edgekv.limits import SESSION_TOKEN_CHARS_MAX
 from edgekv.node import session as session_module
+from edgekv.node.session import Cuts
 from edgekv.node.token import NAME_BYTES, Token, name_of, token_of, token_text
 from edgekv.replication.members import Announced
 from edgekv.store.applied import Cut, Stable, sync_path
@@ -326,6 +328,21 @@ def test_a_token_of_more_nodes_than_fit_is_good_on_its_maker_only(here: InlineNo
     assert wait(here, text).answers == [None]
     (error,) = wait(there, text).answers
     assert "only the node that made it" in str(error)
+
+
+def test_a_token_that_rests_on_a_stable_which_a_restored_leader_forgot_is_refused_for_good(
+    here: InlineNode, there: InlineNode
+) -> None:
+    put(here, b"a")
+    here.node.sessions.announced = lambda: announced(7, {here.engine.actor: 1})
+    text = token(here, b"a")
+    later = announced(999, {})
+    for gaps, lost in ((((4, 900),), True), (((7, 900), (950, 990)), False), (((0, 7), (8, 900)), False)):
+        there.node.sessions._stable = Cuts(0, {})
+        known = replace(later, gaps=gaps)
+        there.node.sessions.announced = lambda known=known: known  # type: ignore[misc]
+        answers = str(wait(there, text).answers)
+        assert ("restored from a backup. Begin a new session." in answers) == lost
 
 
 def test_a_thousand_nodes_fit_when_a_stable_cut_covers_most(here: InlineNode, there: InlineNode) -> None:

@@ -4,7 +4,11 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
+from edgekv.errors import SessionBehind
 from edgekv.limits import RESTORED_WAIT_MS
+from edgekv.node.token import token_of
 from tests.unit.replication.test_links import cluster, vectors
 from tests.unit.replication.test_parking import members, pass_s
 from tests.unit.replication.wires import Make, Net, Peer, run
@@ -214,3 +218,38 @@ def test_a_hub_that_was_restored_to_before_its_cluster_takes_the_list_of_those_w
     hub.operations.set(b"k", b"w")
     pass_s(net, 10, hub, edge)
     assert edge.operations.get(b"k") == b"w"
+
+
+def token(peer: Peer) -> str:
+    """Of a session that has looked at everything there."""
+    peer.node.sessions.announced = lambda: peer.replication.members.announced
+    return peer.node.sessions.token(peer.node.sessions.all_keyspaces)
+
+
+def test_a_session_that_rests_on_what_the_leader_forgot_is_let_in_nowhere(net: Net, make: Make, tmp_path: Path) -> None:
+    hub, (edge,), _ = cluster(net, make, edges=1)
+    pass_s(net, 20, hub, edge)
+    restore = back_up(hub, tmp_path / "backup")
+    net.connect(edge, hub)
+    before = hub.replication.members.announced
+    hub.operations.set(b"k", b"v")
+    pass_s(net, 20, hub, edge)
+    lost = hub.replication.members.announced
+    assert before is not None and lost is not None and lost.number > before.number
+    tokens = [token(hub)]
+    restore()
+    hub.replication.membership.lead()
+    pass_s(net, 30, hub)
+    come_back(net, edge, hub)
+    first = hub.replication.members.announced
+    assert first is not None and first.by == hub.engine.actor
+    assert first.gaps == ((before.number, first.gaps[0][1]),) and first.gaps[0][1] > lost.number << 20
+    tokens.append(token(hub))
+    edge.node.sessions.announced = lambda: edge.replication.members.announced
+    for peer in (hub, edge):
+        with pytest.raises(SessionBehind, match="Begin a new session"):
+            peer.node.sessions.lacks(token_of(tokens[0]))
+        assert peer.node.sessions.lacks(token_of(tokens[1])) is None
+    pass_s(net, 20, hub, edge)
+    again = hub.replication.members.announced
+    assert again is not None and again.gaps == first.gaps, "the same incarnation counts on by one"
