@@ -93,13 +93,25 @@ class Greeting:
         vectors = {k: vector for k, vector in hello.vectors.items() if k != META_ID}
         has = {k: {actor: seq for actor, (seq, _) in vector.items()} for k, vector in vectors.items()}
         said = self._seen.word_beyond(hello.actor, has) or self._announced_beyond(hello.actor, has)
-        if said is not None and hello.revision > self._members.revision:
+        knows_less = hello.revision > self._members.revision
+        self._note(link, hello, taken=said is None or knows_less, anew=knows_less)
+        if said is not None and knows_less:
             link.owes_word = True
             return True
         if said is not None:
             self._links.send(link, SeenList([said]))
             self._links.close(link, "it comes with less than it has said to have")
         return said is None
+
+    def _note(self, link: Link, hello: Hello, *, taken: bool, anew: bool) -> None:
+        """Take down what a member came with. Who is linked as the same one may be a copy: it is told, and judges."""
+        if self._members.is_open(hello.actor):
+            word = self._seen.arrivals.note(hello, self._seen.said, taken=taken, anew=anew)
+            if word is None or taken:
+                return
+            for other in self._links:
+                if other is not link and other.is_up and other.peer is not None and other.peer.actor == hello.actor:
+                    self._links.send(other, SeenList([word]))
 
     def _announced_beyond(self, actor: Actor, has: dict[int, Vector]) -> Seen | None:
         """What a member must have said, if that is more than it has: what is stable rests on it. SEENs do not survive a restart."""

@@ -326,6 +326,7 @@ class Replication:
         self.seen.lowest.turn()
         if not 0 <= now - self._looked_at_ms < LINKS_LOOK_MS:
             self._looked_at_ms = now
+            self.seen.arrivals.forget_said(self.seen.said, self.members.is_open)
             self._look(now)
         else:
             self._catch_up(now)

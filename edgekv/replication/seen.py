@@ -17,6 +17,7 @@ from typing import Final
 
 from edgekv.engine.keyspaces import META_ID
 from edgekv.ids import Actor, Vector
+from edgekv.replication.arrivals import Arrivals
 from edgekv.replication.log_source import covers
 from edgekv.replication.lowest import Lowest
 from edgekv.replication.messages import Seen
@@ -77,6 +78,8 @@ class SeenTable:
 
     def __init__(self) -> None:
         self.spoken: Final[dict[Actor, Spoken]] = {}
+        self.arrivals: Final = Arrivals()
+        """What they came with, and have not said yet."""
         self.lowest: Final = Lowest()
         """Of the vectors that count."""
         self.unproved = False
@@ -135,13 +138,19 @@ class SeenTable:
                 self._ahead[spoken.actor] = spoken  # behind those that had no turn
 
     def word_beyond(self, actor: Actor, vectors: Mapping[int, Vector]) -> Seen | None:
-        """What a member has said to have, if that is more than these vectors, of keyspaces that they name."""
+        """What a member has said to have, or came with, if that is more than these vectors, of keyspaces that they name."""
         spoken = self.spoken.get(actor)
-        if spoken is None:
-            return None
-        said = spoken.whole()
-        beyond = {k: v for k, v in said.vectors.items() if k in vectors and not covers(vectors[k], v)}
-        return said._replace(vectors=beyond) if beyond else None
+        if spoken is not None:
+            said = spoken.whole()
+            beyond = {k: v for k, v in said.vectors.items() if k in vectors and not covers(vectors[k], v)}
+            if beyond:
+                return said._replace(vectors=beyond)
+        return self.arrivals.word_beyond(actor, vectors)
+
+    def said(self, member: Actor, keyspace: int, actor: Actor) -> int:
+        """How much of an actor a member has said it has."""
+        spoken = self.spoken.get(member)
+        return 0 if spoken is None else spoken.said(keyspace, actor)
 
     def take_news(self) -> Iterator[Seen]:
         """What was heard since the last time, once."""
@@ -155,9 +164,11 @@ class SeenTable:
         """Its words do not matter any more."""
         for by_actor in (self.spoken, self._ahead, self._fresh):
             by_actor.pop(actor, None)
+        self.arrivals.forget(actor)
 
     def begin_again(self, actor: Actor, keyspace: int) -> None:
         """What a member said of a keyspace was of a copy that it has deleted."""
+        self.arrivals.begin_again(actor, keyspace)
         spoken = self.spoken.get(actor)
         if spoken is not None:
             for vectors in (spoken.vectors, spoken.news, *(seen.vectors for seen in spoken.ahead)):
@@ -183,6 +194,7 @@ class SeenTable:
         """Nothing was said."""
         for by_actor in (self.spoken, self._ahead, self._fresh):
             by_actor.clear()
+        self.arrivals.clear()
 
     def _beyond(self, spoken: Spoken, vectors: Mapping[int, Vector]) -> dict[int, Vector]:
         actors, news = self._actors, {}

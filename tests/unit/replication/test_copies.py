@@ -390,3 +390,74 @@ def test_a_leader_and_a_member_that_were_both_restored_do_not_wait_for_each_othe
     edge.operations.set(b"again", b"3")
     run(net, [hub, edge], rounds=5)
     assert hub.operations.get(b"again") == b"3"
+
+
+def started_again(net: Net, hub: Peer, *edges: Peer) -> None:
+    """It has forgotten what members said."""
+    for peer in (hub, *edges):
+        peer.cut_off()
+    hub.kill()
+    hub.open()
+    hub.now_ms = max(hub.now_ms, *(edge.now_ms for edge in edges))
+
+
+def greet_only(net: Net, edge: Peer, hub: Peer) -> None:
+    """The two say HELLO, and what comes of that at once."""
+    net.connect(edge, hub)
+    for _ in range(4):
+        net.deliver()
+
+
+def test_what_a_member_came_with_is_its_word_before_it_has_said_what_it_has_seen(
+    net: Net, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub, edge, twin = trio(net, make, monkeypatch)
+    hub.operations.set(b"k", b"of the hub")
+    run(net, [hub, edge, twin], rounds=5)
+    started_again(net, hub, edge, twin)
+    greet_only(net, edge, hub)
+    edge.cut_off()
+    greet_only(net, twin, hub)
+    assert twin.rolled_back and not edge.rolled_back
+
+
+def test_of_two_copies_that_have_each_what_the_other_has_not_both_are_told(
+    net: Net, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A hub that was started since knows of neither history that it is the one which it took in before."""
+    hub, edge, twin = trio(net, make, monkeypatch)
+    hub.operations.set(b"k", b"of the hub")
+    twin.operations.set(b"k", b"of the twin")
+    run(net, [hub, edge, twin], rounds=5)
+    started_again(net, hub, edge, twin)
+    greet_only(net, twin, hub)
+    assert not twin.rolled_back
+    greet_only(net, edge, hub)
+    assert edge.rolled_back and twin.rolled_back
+
+
+def test_a_copy_that_made_more_and_has_seen_less_does_not_have_the_linked_one_sent_away(
+    net: Net, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub, edge, twin = trio(net, make, monkeypatch)
+    hub.operations.set(b"k", b"of the hub")
+    twin.operations.set(b"k", b"of the twin")
+    run(net, [hub, edge, twin], rounds=5)
+    started_again(net, hub, edge, twin)
+    greet_only(net, edge, hub)
+    greet_only(net, twin, hub)
+    assert twin.rolled_back and not edge.rolled_back
+
+
+def test_what_a_member_came_with_is_forgotten_when_it_has_said_it(net: Net, make: Make) -> None:
+    hub, edge = make("hub", founder=True), make("edge", site="s", role="edge")
+    net.connect(edge, hub)
+    run(net, [hub, edge])
+    edge.operations.set(b"k", b"1")
+    run(net, [hub, edge])
+    started_again(net, hub, edge)
+    greet_only(net, edge, hub)
+    arrivals = hub.replication.seen.arrivals
+    assert arrivals.word_beyond(edge.engine.actor, {DEFAULT_ID: {}}) is not None
+    run(net, [hub, edge], rounds=100)
+    assert arrivals.word_beyond(edge.engine.actor, {DEFAULT_ID: {}}) is None
