@@ -4,7 +4,8 @@ A *copy* is a node that has, or had, changes of an actor which another one made 
 that actor's history, everybody else by what the cluster took in: the first branch of which a node that is no copy gets a run, or rows.
 Beside what `Witness` says, these must be so:
 
-- nobody takes in two branches: no run of the one on top of the other, no rows of the one joined with the other;
+- nobody takes in two branches: no run of the one on top of the other, no rows of the one joined with the other, unless nothing can
+  tell (`unproved.py`);
 - nothing is taken in that was made by somebody who had seen another branch than the cluster has;
 - what a copy sets aside is whole: started, it has every change that was acknowledged there and every one that was durable, and shows
   what they say;
@@ -17,9 +18,11 @@ from typing import Final, NamedTuple
 from edgekv.engine.keyspaces import Head
 from edgekv.ids import Actor, KeyspaceId
 from edgekv.replication.members import Members
+from edgekv.replication.replication import Replication
 from edgekv.wal.record import Changes
 from tests.sim.oracle import Change, History, Shown, Vector, changes_of, shown
 from tests.sim.sim_node import SimNode
+from tests.sim.unproved import Joined, Unproved
 from tests.sim.witness import Violation, Witness
 
 
@@ -117,14 +120,15 @@ class ForkWitness(Witness):
         self._copies: Final[dict[str, Copy]] = {}
         """By the name of the machine, those that run."""
         self._all_copies: Final[list[Copy]] = []
-        self._heads: Final[dict[tuple[KeyspaceId, Actor, Head], str]] = {}
-        """Who was seen to have made an actor's changes up to this head."""
+        self._heads: Final[dict[tuple[KeyspaceId, Actor, Head], Copy]] = {}
+        """Which copy was seen to have made its actor's changes up to this head."""
         self._looked: Final[dict[tuple[str, KeyspaceId], dict[Actor, Head]]] = {}
         self._branch_seen: Final[dict[tuple[KeyspaceId, Actor, int], tuple[Branch, int]]] = {}
         """By change of a copy that goes on as another actor: how much of which branch its maker had seen."""
         self._leaving: Final[dict[str, _Leaving]] = {}
         self._nodes: Final[dict[str, SimNode]] = {}
         """By name, all that were ever started."""
+        self._unproved: Final = Unproved(self._running_as)
         self.found = 0
         """How many directories that were set aside have been looked through."""
 
@@ -263,6 +267,12 @@ class ForkWitness(Witness):
         self._nodes[node.name] = node
         super().watch_intake(node)
 
+    def watch_links(self, node: SimNode, replication: Replication) -> None:
+        self._unproved.watch(node, replication)
+
+    def _running_as(self, actor: Actor) -> list[SimNode]:
+        return [n for n in self._nodes.values() if n.up and n.actor == actor and self._is_copy(n, actor)]
+
     def _judge(self, node: SimNode, run: Changes) -> None:
         self._reunite(node)
         number, last = KeyspaceId(run.keyspace), run.first_seq + run.changes - 1
@@ -322,8 +332,8 @@ class ForkWitness(Witness):
             if self._looked.get((node.name, number)) == vector:
                 continue
             self._looked[node.name, number] = dict(vector)
-            if node.actor in vector:
-                self._heads[number, node.actor, vector[node.actor]] = node.name
+            if node.actor in vector and self._is_copy(node, node.actor):
+                self._heads[number, node.actor, vector[node.actor]] = self._copies[node.name]
             for actor in {copy.actor for copy in self._all_copies} & vector.keys():
                 self._follow_rows(node, number, actor, vector[actor])
         super().check_durable(node)
@@ -333,13 +343,14 @@ class ForkWitness(Witness):
         if head.seq <= len(self.history_of(node, number).made_by(actor)):
             return
         self._go_on(node, number, actor, head.seq)
-        maker = self._heads.get((number, actor, head), "")
-        copies = [self._copies[maker]] if maker in self._copies else []
-        for copy in [*copies, *self._all_copies]:
+        maker = self._heads.get((number, actor, head))
+        for copy in self._all_copies if maker is None else [maker]:
             branch = copy.branches[number]
             if copy.actor == actor and branch.is_one() and len(branch.own) >= head.seq:
                 self._follow(copy, number, head.seq)
                 return
+        if not self._is_copy(node, actor) and self._unproved.may_join(node, number, actor, head):
+            raise Joined(f"{node.name} joins the rows of one copy with what it has of another one")
 
     def check_acks(self, node: SimNode, number: KeyspaceId) -> None:
         if not self._all_copies:  # they are known by names, which two may have

@@ -33,9 +33,10 @@ from tests.sim.machine import Machine
 from tests.sim.moves import Moves
 from tests.sim.network import Network
 from tests.sim.oracle import Change
-from tests.sim.plan import ANEW, RETURN, ROW_SYNC, Plan, draw, steady
+from tests.sim.plan import ANEW, JOINED, RETURN, ROW_SYNC, Plan, draw, steady
 from tests.sim.sessions import Sessions
 from tests.sim.sim_node import fast_directory
+from tests.sim.unproved import Joined
 from tests.sim.witness import Violation, Witness, garbage
 
 KEYSPACES: Final = (
@@ -235,12 +236,14 @@ def run(
     """One seed, from an empty directory to its end."""
     logging.disable(logging.ERROR)
     directory = fast_directory(f"edgekv-cluster-{seed}-")
-    broken, cluster = "", None
+    broken, joined, cluster = "", 0, None
     try:
         plan = plan or draw(seed)
         with hurried(plan.hurry), tight(plan.tight), unburdened():
             cluster = Cluster(seed, plan, directory, trace=trace, check_ms=check_ms)
             cluster.live()
+    except Joined:
+        joined = 1
     except Violation as violation:
         broken = f"{violation}\n{replay_line(seed)}"
     except Exception as error:  # a node that falls over is a finding as any other
@@ -260,6 +263,7 @@ def run(
         ROW_SYNC: cluster.row_syncs,
         RETURN: cluster.returns,
         ANEW: cluster.anew,
+        JOINED: joined,
         **cluster.moves.happened,
         **cluster.forks.happened,
     }

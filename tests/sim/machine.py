@@ -160,6 +160,7 @@ class Machine:
             entropy=self.node.rng.randbytes,
             max_offline_ms=OFFLINE_MS if PARK in self._cluster.plan.faults else 0,
         )
+        self._cluster.witness.watch_links(self.node, self.replication)
         if self._cluster.plan.forks:
             self.replication.copies.copied = self._copied
         self.node.node.sessions.announced = lambda: self.replication.members.announced

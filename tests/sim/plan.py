@@ -17,6 +17,8 @@ CLONING: Final = 1_000_000
 """From this seed on there is one hub, and these two befall its edges, beside what does not move keyspaces or park members."""
 ASIDE: Final = "(set aside)"
 """Counted with the faults: a node began anew beside what it had."""
+JOINED: Final = "(joined)"
+"""Counted with the faults: two histories of one node became one. The life ended there (tests/sim/unproved.py)."""
 TIGHT: Final = 900_000
 """From this seed on sizes are small as well."""
 RETURN: Final = "(return)"

@@ -24,6 +24,7 @@ from edgekv.ids import Actor, KeyspaceId
 from edgekv.node.digest import Digest
 from edgekv.replication.acks import Acks, Peer
 from edgekv.replication.members import Members
+from edgekv.replication.replication import Replication
 from edgekv.store import layout
 from edgekv.wal.record import Changes
 from tests.sim.held import Held
@@ -149,6 +150,9 @@ class Witness:
                 self.check_acks(node, keyspace)
 
         acks.met, acks.heard = judged_met, judged_heard  # type: ignore[method-assign] # spies
+
+    def watch_links(self, node: SimNode, replication: Replication) -> None:
+        """The same of what comes on the node's links."""
 
     def _judge(self, node: SimNode, run: Changes) -> None:
         keyspace = KeyspaceId(run.keyspace)
