@@ -128,7 +128,7 @@ class ForkWitness(Witness):
         self._leaving: Final[dict[str, _Leaving]] = {}
         self._nodes: Final[dict[str, SimNode]] = {}
         """By name, all that were ever started."""
-        self._unproved: Final = Unproved(self._running_as)
+        self._unproved: Final = Unproved(self._givers)
         self.found = 0
         """How many directories that were set aside have been looked through."""
 
@@ -270,8 +270,11 @@ class ForkWitness(Witness):
     def watch_links(self, node: SimNode, replication: Replication) -> None:
         self._unproved.watch(node, replication)
 
-    def _running_as(self, actor: Actor) -> list[SimNode]:
-        return [n for n in self._nodes.values() if n.up and n.actor == actor and self._is_copy(n, actor)]
+    def _givers(self, number: KeyspaceId, actor: Actor, head: Head) -> list[SimNode]:
+        """Of the copies that are up, whose rows have this head."""
+        running = [n for n in self._nodes.values() if n.up and n.actor == actor and self._is_copy(n, actor)]
+        maker = self._heads.get((number, actor, head))
+        return [n for n in running if maker is None or self._copies[n.name] is maker]
 
     def _judge(self, node: SimNode, run: Changes) -> None:
         self._reunite(node)

@@ -2,19 +2,29 @@
 
 import shutil
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from random import Random
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
 from edgekv.ids import Actor, KeyspaceId
 from edgekv.replication.log_source import LogSource
+from edgekv.replication.messages import SyncOffer
+from edgekv.replication.replication import Replication
 from edgekv.replication.sender import Sender
+from edgekv.store.applied import sync_path
+from edgekv.store.spool import SpoolWriter
+from edgekv.store.spool_transfer import SpoolFolder
 from tests.sim.branches import ForkWitness
 from tests.sim.sim_node import Image, SimNode, fast_directory
+from tests.sim.unproved import Joined
 from tests.sim.witness import Violation
 
 DEFAULT = KeyspaceId(0)
+SPOOL = b"rows" * 2
 
 
 class Trio:
@@ -61,6 +71,31 @@ class Trio:
             self.hub.engine.receive(run)
         sender.close()
 
+    def carry(self, node: SimNode) -> None:
+        """LMDB has all, and the log what is kept of it."""
+        node.request(node.engine.commit.durable_lsn, None)
+        while node.apply():
+            node.settle()
+
+    def give_rows(self, node: SimNode) -> None:
+        """The hub joins its rows, which are offered to it as on a link."""
+        self.carry(node)
+        writer = SpoolWriter(node.store, DEFAULT, SpoolFolder(sync_path(self.hub.config.data_dir)).path_of(SPOOL))
+        with closing(writer):
+            while writer.step(1_000):
+                pass
+            head = writer.head
+        intake = SimpleNamespace(offered=lambda link, offer: None)
+        greeting, seen = SimpleNamespace(accepts=None), SimpleNamespace(hear=None)
+        links = SimpleNamespace(row_sync=SimpleNamespace(intake=intake), seen=seen, _greeting=greeting)
+        self.witness.watch_links(self.hub, cast(Replication, links))
+        intake.offered(None, SyncOffer(DEFAULT, SPOOL, 0, 0, head.vector, head.hlc))
+        self.hub.engine.flip(DEFAULT, SPOOL, head.vector, head.hlc, lambda: None)
+        for _ in range(20):
+            self.flush(self.hub)
+            self.carry(self.hub)
+            self.hub.tick()
+
     def lose_power(self) -> None:
         """The hub: what is not durable there is gone."""
         self.hub.jobs.clear()
@@ -99,3 +134,17 @@ def test_what_is_durable_of_one_copy_the_cluster_has_not_of_the_other(trio: Trio
     trio.write(trio.two, b"two")
     with pytest.raises(Violation, match="another history"):
         trio.witness.agree(trio.nodes, [b"key"], everything_expired=True)
+
+
+@pytest.mark.parametrize("changes", [1, 30])
+def test_rows_of_one_copy_may_join_what_is_there_of_the_other_only_when_its_log_is_gone(
+    trio: Trio, changes: int
+) -> None:
+    trio.write(trio.one, b"one")
+    trio.tell(trio.one)
+    trio.flush(trio.hub)
+    for i in range(changes + 1):
+        trio.write(trio.two, b"%d" % i + bytes(4000))
+        trio.carry(trio.two)
+    with pytest.raises(Joined if changes > 1 else Violation):
+        trio.give_rows(trio.two)

@@ -33,9 +33,9 @@ class Joined(Exception):
 class Unproved:
     """Of one cluster."""
 
-    def __init__(self, running_as: Callable[[Actor], Iterable[SimNode]]) -> None:
-        """``running_as``: the copies that are up as an actor."""
-        self._running_as: Final = running_as
+    def __init__(self, givers: Callable[[KeyspaceId, Actor, Head], Iterable[SimNode]]) -> None:
+        """``givers``: the copies whose rows have a head."""
+        self._givers: Final = givers
         self._offered: Final[set[tuple[str, KeyspaceId, Actor, Head]]] = set()
         """Heads with which rows were offered to a node, of whose continuation no log tells."""
 
@@ -59,11 +59,11 @@ class Unproved:
     def _compare(self, node: SimNode, number: KeyspaceId, actor: Actor, head: Head) -> None:
         keyspace, key = node.keyspace(number), (node.name, number, actor, head)
         here = keyspace.observed.get(actor) or keyspace.vector.get(actor)
-        running = list(self._running_as(actor))
+        givers = list(self._givers(number, actor, head))
         self._offered.discard(key)
-        if here is None or here.seq >= head.seq or not running:
+        if here is None or here.seq >= head.seq or not givers:
             return
-        if all(_log_begins(other, number, actor) > here.seq for other in running):
+        if all(_log_begins(giver, number, actor) > here.seq for giver in givers):
             self._offered.add(key)
 
     def _watch_greetings(self, node: SimNode, replication: Replication) -> None:
