@@ -99,19 +99,22 @@ class Greeting:
             link.owes_word = True
             return True
         if said is not None:
-            self._links.send(link, SeenList([said]))
-            self._links.close(link, "it comes with less than it has said to have")
+            self._send_away(link, said)
         return said is None
 
+    def _send_away(self, link: Link, said: Seen) -> None:
+        self._links.send(link, SeenList([said]))
+        self._links.close(link, "it comes with less than it has said to have")
+
     def _note(self, link: Link, hello: Hello, *, taken: bool, anew: bool) -> None:
-        """Take down what a member came with. Who is linked as the same one may be a copy: it is told, and judges."""
+        """Take down what a member came with. Who is linked as the same one and has less may be a copy."""
         if self._members.is_open(hello.actor):
             word = self._seen.arrivals.note(hello, self._seen.said, taken=taken, anew=anew)
             if word is None or taken:
                 return
             for other in self._links:
                 if other is not link and other.is_up and other.peer is not None and other.peer.actor == hello.actor:
-                    self._links.send(other, SeenList([word]))
+                    self._send_away(other, word)
 
     def _announced_beyond(self, actor: Actor, has: dict[int, Vector]) -> Seen | None:
         """What a member must have said, if that is more than it has: what is stable rests on it. SEENs do not survive a restart."""

@@ -613,6 +613,19 @@ MUTANTS.update(
             first=CLONING,
             rare=True,
         ),
+        "arrivals_do_not_count": Mutant(
+            "what a member came with is no word of it",
+            ((Greeting._has_what_it_said, "self._note(", "if False:\n        self._note("),),
+            seeds_max=400,
+            first=CLONING + 370,
+        ),
+        "one_copy_is_sent_away": Mutant(
+            "of two copies that have each what the other has not only the one that comes later is told",
+            ((Greeting._note, "if word is None or taken:", "if True:"),),
+            seeds_max=400,
+            first=CLONING + 370,
+            rare=True,
+        ),
         "aside_without_rows": Mutant(
             "what is set aside is the log, and the rows stay",
             (

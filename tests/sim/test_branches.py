@@ -89,7 +89,9 @@ class Trio:
         greeting, seen = SimpleNamespace(accepts=None), SimpleNamespace(hear=None)
         links = SimpleNamespace(row_sync=SimpleNamespace(intake=intake), seen=seen, _greeting=greeting)
         self.witness.watch_links(self.hub, cast(Replication, links))
-        intake.offered(None, SyncOffer(DEFAULT, SPOOL, 0, 0, head.vector, head.hlc))
+        vectors = {DEFAULT: head.vector}
+        link = SimpleNamespace(peer=SimpleNamespace(actor=node.actor, vectors=vectors))
+        intake.offered(link, SyncOffer(DEFAULT, SPOOL, 0, 0, head.vector, head.hlc))
         self.hub.engine.flip(DEFAULT, SPOOL, head.vector, head.hlc, lambda: None)
         for _ in range(20):
             self.flush(self.hub)
