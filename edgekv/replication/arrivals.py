@@ -1,7 +1,7 @@
 """What members come with is their word, as a SEEN is: who comes later as the same member has it, or is a copy, or was set back.
 
 A SEEN comes some time after the HELLO. Until then this is all that a hub knows of what a member had; what SEENs say is forgotten here.
-Meta is left out: it may be taken anew (lines.py).
+Meta is left out (greeting.py): it may be taken anew.
 
 Of a peer that is sent away what it has of *others* counts as well. Two copies may each have what the other has not: then the one that
 is linked is told too, and nobody goes on as a member whose history nobody can prove. What a peer that is sent away has made itself
@@ -11,7 +11,6 @@ does not count: it may be the copy, and the linked one the member.
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from edgekv.engine.keyspaces import META_ID
 from edgekv.ids import Actor, Vector
 from edgekv.replication.log_source import covers
 from edgekv.replication.messages import Hello, Seen
@@ -53,7 +52,7 @@ class Arrivals:
                 and seq > had.get(actor, 0)
                 and seq > said(hello.actor, keyspace, actor)
             }
-            if more and keyspace != META_ID:
+            if more:
                 news[keyspace] = more
         if not news:
             return None

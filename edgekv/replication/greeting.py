@@ -16,7 +16,7 @@ from edgekv.replication.holdings import Holdings
 from edgekv.replication.link import Link
 from edgekv.replication.link_table import LinkTable
 from edgekv.replication.log_source import covers
-from edgekv.replication.members import Members
+from edgekv.replication.members import Member, Members
 from edgekv.replication.messages import Applicant, ChainedVector, Hello, Seen, SeenList
 from edgekv.replication.seen import SeenTable
 
@@ -108,13 +108,30 @@ class Greeting:
 
     def _note(self, link: Link, hello: Hello, *, taken: bool, anew: bool) -> None:
         """Take down what a member came with. Who is linked as the same one and has less may be a copy."""
-        if self._members.is_open(hello.actor):
-            word = self._seen.arrivals.note(hello, self._seen.said, taken=taken, anew=anew)
-            if word is None or taken:
-                return
-            for other in self._links:
-                if other is not link and other.is_up and other.peer is not None and other.peer.actor == hello.actor:
-                    self._send_away(other, word)
+        member = self._members.members.get(hello.actor)
+        if member is None or member.state != "open":
+            return
+        came = hello._replace(vectors=self._known_of(hello, member))
+        word = self._seen.arrivals.note(came, self._seen.said, taken=taken, anew=anew)
+        if word is None or taken:
+            return
+        for other in self._links:
+            if other is not link and other.is_up and other.peer is not None and other.peer.actor == hello.actor:
+                self._send_away(other, word)
+
+    def _known_of(self, hello: Hello, member: Member) -> dict[int, ChainedVector]:
+        """Of what a member has that which this node knows by name: so nobody has it remember more than there is.
+
+        And not of copies that are gone, though the member may not know it yet.
+        """
+        known: dict[int, ChainedVector] = {}
+        for number, vector in hello.vectors.items():
+            keyspace, entry = self._engine.keyspaces.by_id.get(KeyspaceId(number)), self._members.keyspaces.get(number)
+            is_gone = entry is not None and entry.is_gone(member.actor, member.site, hello.revision)
+            if number != META_ID and keyspace is not None and not is_gone:
+                there = (self._members.members, keyspace.vector, keyspace.observed)
+                known[number] = {a: head for a, head in vector.items() if any(a in actors for actors in there)}
+        return known
 
     def _announced_beyond(self, actor: Actor, has: dict[int, Vector]) -> Seen | None:
         """What a member must have said, if that is more than it has: what is stable rests on it. SEENs do not survive a restart."""

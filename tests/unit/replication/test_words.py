@@ -3,9 +3,9 @@
 from pathlib import Path
 
 from edgekv.engine.keyspaces import DEFAULT_ID, META_ID
-from edgekv.ids import Actor
+from edgekv.ids import Actor, node_actor
 from edgekv.limits import HEARSAY_ENTRIES_MAX
-from edgekv.replication.messages import OthersHave, Seen, WhoHas, pack_message, parse
+from edgekv.replication.messages import ChainedVector, OthersHave, Seen, WhoHas, pack_message, parse
 from edgekv.wal.record import Changes
 from tests.unit.replication.test_keyspaces import create, held
 from tests.unit.replication.test_lies import MORE, greet, hello_of
@@ -202,3 +202,30 @@ def test_nothing_more_is_taken_of_a_link_on_which_an_entry_came_that_is_given_up
     hub.replication._streams.came(link, [astray, unknown])
     assert link.astray and not link.inbox
     assert link.number in hub.replication.links, "it is sent meta, by which it sees what it has to give up"
+
+
+# -- what members came with
+
+
+def test_of_what_a_member_came_with_nothing_is_remembered_that_is_of_a_copy_that_is_gone(net: Net, make: Make) -> None:
+    hub, (edge,), (wire,) = cluster(net, make, edges=1)
+    create(hub, "eu", "site-0", "site-1")
+    run(net, [hub, edge], rounds=10)
+    eu = held(edge, "eu")
+    assert eu is not None
+    there: dict[int, ChainedVector] = {number: {edge.engine.actor: (MORE, 0)} for number in (eu.id, DEFAULT_ID)}
+    under_way = hello_of(edge, vectors=there)
+    hub.replication.leader.keyspaces.remove_site("eu", "site-0")
+    pass_s(net, 30, hub, edge)
+    net.cut(wire)
+    greet(net, edge, hub, under_way)
+    said = hub.replication.seen.arrivals.word_beyond(edge.engine.actor, {eu.id: {}, DEFAULT_ID: {}})
+    assert said is not None and said.vectors.keys() == {DEFAULT_ID}
+
+
+def test_a_member_that_comes_with_what_there_is_not_has_nobody_remember_it(net: Net, make: Make) -> None:
+    hub, (edge,), (wire,) = cluster(net, make, edges=1)
+    net.cut(wire)
+    nobody = node_actor(b"n" * 16, b"12345678")
+    greet(net, edge, hub, hello_of(edge, vectors={DEFAULT_ID: {nobody: (MORE, 0)}, 77: {edge.engine.actor: (MORE, 0)}}))
+    assert hub.replication.seen.arrivals.word_beyond(edge.engine.actor, {DEFAULT_ID: {}, 77: {}}) is None
