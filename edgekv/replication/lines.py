@@ -50,7 +50,6 @@ class Lines:
         self._links: Final = links
         self._give_up_rows: Final = give_up_rows
         self._node: Final = node
-        self._begun = False
 
     @property
     def is_going(self) -> bool:
@@ -59,8 +58,11 @@ class Lines:
 
     @property
     def waits(self) -> bool:
-        """Whether this node has no meta because it takes it anew."""
-        return self.is_going or (self._begun and not self._members.founded)
+        """Whether this node has no meta because it takes it anew, also after a restart: its stamp is left of an earlier copy.
+
+        It founds no cluster then, and is not alone.
+        """
+        return self.is_going or (self._meta.hlc > 0 and not self._members.founded)
 
     def is_astray(self, actor: Actor, seq: int) -> bool:
         """Whether an entry, this one's number ``seq`` of an actor, is of a line that this node knows to be given up."""
@@ -82,7 +84,6 @@ class Lines:
                 self._meta.absent = False
                 self._members.forget()
         elif self._has_strayed() and self._give_up_rows(META_ID):
-            self._begun = True
             self._meta.absent = True
             self._members.forget()
             self._engine.checkpoints.stable = None

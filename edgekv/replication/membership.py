@@ -144,7 +144,7 @@ class Membership:
             raise refusal_of(applicant, True)
         if self._engine.admission.read_only is not None or self._members.unreadable is not None:
             return
-        if not self._members.founded and self._founder:
+        if not self._members.founded and self._founder and not self._lines.waits:
             self._leader.found()
         if self._leader.leads:
             if self._leader.admit(applicant, late=late):
@@ -219,7 +219,7 @@ class Membership:
             engine.admission.outsider = None
         elif me is None and self._has_written():
             engine.admission.outsider = None  # it was a member, and comes back with what it writes (lines.py)
-        elif members.founded or not self._founder:
+        elif members.founded or not self._founder or self._lines.waits:
             engine.admission.outsider = Unavailable(
                 "this node is not a member of its cluster yet: it has to reach a hub once. "
                 "Check [[upstream]] and `edgekv cluster status`."

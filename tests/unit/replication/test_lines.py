@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from edgekv.errors import SessionBehind
+from edgekv.engine.keyspaces import META_ID
+from edgekv.errors import SessionBehind, Unavailable
 from edgekv.limits import RESTORED_WAIT_MS
 from edgekv.node.token import token_of
 from tests.unit.replication.test_links import cluster, vectors
@@ -253,3 +254,75 @@ def test_a_session_that_rests_on_what_the_leader_forgot_is_let_in_nowhere(net: N
     pass_s(net, 20, hub, edge)
     again = hub.replication.members.announced
     assert again is not None and again.gaps == first.gaps, "the same incarnation counts on by one"
+
+
+def has_list(peer: Peer) -> bool:
+    return peer.replication.members.founded
+
+
+def is_going(peer: Peer) -> bool:
+    return peer.replication._lines.is_going
+
+
+def astray_hub(net: Net, make: Make, tmp_path: Path) -> tuple[Peer, Peer]:
+    """A restored leader, and a hub without upstream that came after the backup and has to give its copy of meta up."""
+    hub, _, restore = forgetful(net, make, tmp_path)
+    relay = make("relay", founder=True)
+    hub.now_ms = relay.now_ms = hub.now_ms + 60_000
+    net.connect(hub, relay)
+    pass_s(net, 20, hub, relay)
+    assert relay.replication.members.is_open(relay.engine.actor)
+    hub.operations.set(b"k", b"v")
+    pass_s(net, 20, hub, relay)
+    restore()
+    hub.now_ms = relay.now_ms
+    pass_s(net, WAIT_S + 6, hub)
+    assert hub.replication.leader.leads
+    return hub, relay
+
+
+def test_a_hub_that_starts_before_it_has_the_list_anew_founds_no_cluster_and_is_not_alone(
+    net: Net, make: Make, tmp_path: Path
+) -> None:
+    hub, relay = astray_hub(net, make, tmp_path)
+    net.connect(hub, relay)
+    pass_s(net, 10, hub, relay)
+    assert not has_list(relay) and not is_going(relay), "its copy is gone"
+    relay.kill()
+    relay.open()
+    newcomer = make("new", site="new", role="edge")
+    newcomer.now_ms = relay.now_ms
+    net.connect(newcomer, relay)
+    pass_s(net, 20, relay, newcomer)
+    assert not has_list(relay) and not relay.engine.checkpoints.lone
+    with pytest.raises(Unavailable, match="not a member"):
+        relay.operations.set(b"k", b"w")
+    hub.now_ms = relay.now_ms
+    net.connect(hub, relay)
+    pass_s(net, 60, hub, relay, newcomer)
+    assert members(hub)["relay"] == members(hub)["new"] == "open"
+    newcomer.operations.set(b"after", b"1")
+    pass_s(net, 10, hub, relay, newcomer)
+    assert hub.operations.get(b"after") == b"1" and vectors(hub) == vectors(relay) == vectors(newcomer)
+
+
+def test_of_a_copy_of_the_list_that_is_being_deleted_nothing_is_read_also_after_a_crash(
+    net: Net, make: Make, tmp_path: Path
+) -> None:
+    hub, relay = astray_hub(net, make, tmp_path)
+    net.connect(hub, relay)
+    while not is_going(relay):
+        run(net, [hub, relay], rounds=1)
+    seen: list[int] = []
+    while is_going(relay):
+        run(net, [relay], rounds=1)
+        seen.append(len(relay.replication.members.members))
+        if relay.engine.keyspaces.by_id[META_ID].absent and not relay.engine.keyspaces.by_id[META_ID].vector:
+            relay.kill()
+            relay.open()
+            seen.append(len(relay.replication.members.members))
+    assert len(seen) > 1 and not any(seen)
+    hub.now_ms = relay.now_ms
+    net.connect(hub, relay)
+    pass_s(net, 60, hub, relay)
+    assert members(hub)["relay"] == "open" and vectors(hub) == vectors(relay)

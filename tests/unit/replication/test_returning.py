@@ -12,6 +12,7 @@ from edgekv.ids import Vector
 from edgekv.limits import RETURN_LEASE_MS
 from edgekv.replication.messages import Applicant, Return
 from edgekv.store.spool_transfer import SpoolFolder
+from tests.unit.replication.test_lines import back_up
 from tests.unit.replication.test_links import cluster, vectors
 from tests.unit.replication.test_parking import OFFLINE_MS, members, pass_s
 from tests.unit.replication.wires import Make, Net, Peer, run
@@ -183,6 +184,36 @@ def test_a_crash_of_the_member_or_of_the_hub_in_the_middle_loses_and_doubles_not
         assert peer.operations.get(b"new") == b"late"
         assert peer.operations.get(b"doomed") is None
     same(hub, away, here)
+
+
+def test_one_that_is_restored_amid_its_return_brings_what_it_wrote_as_late_changes_all_the_same(
+    net: Net, make: Make, tmp_path: Path
+) -> None:
+    hub, away, here = parked(net, make)
+    away.operations.increment(b"count", 7)
+    away.operations.set(b"new", b"late")
+    away.settle()
+    restore = back_up(away, tmp_path / "backup")
+    here.operations.delete([b"doomed"])
+    forget(net, hub, here)
+    away.now_ms = hub.now_ms
+    net.connect(away, hub)
+    while state(hub, away) != "returning":
+        run(net, [hub, away, here], rounds=1)
+    first = away.engine.actor
+    restore()
+    away.now_ms = hub.now_ms
+    come_back(net, away, hub, here, seconds=60)
+    for peer in (hub, away, here):
+        assert state(peer, away) == "open"
+        assert peer.replication.members.members[first].late[DEFAULT_ID][2] == 2
+        assert peer.operations.get(b"count") == b"12" and peer.operations.get(b"new") == b"late"
+        assert peer.operations.get(b"doomed") is None
+    newcomer = make("new", site="new", role="edge")
+    newcomer.now_ms = hub.now_ms
+    net.connect(newcomer, hub)
+    pass_s(net, 60, hub, away, here, newcomer)
+    same(hub, away, here, newcomer)
 
 
 def test_one_that_was_removed_by_an_operator_comes_back_when_it_is_readmitted(net: Net, make: Make) -> None:
