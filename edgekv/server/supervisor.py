@@ -57,7 +57,7 @@ class ApplierSupervisor:
         self._fold_failures = 0
         """At the rows that `Flips.joining` speaks of."""
         self._reason = ""
-        """Of the failure under way, as the applier said it."""
+        """Of the failure under way, as the applier said it; none yet, or it was killed."""
         self._lacked_disk = False
         """It was for want of disk."""
         self._resting = False
@@ -160,7 +160,7 @@ class ApplierSupervisor:
         self._loop.remove_reader(ended.fileno())
         ended.close()
         self._effects.applier = None
-        reason, lacked_disk = self._reason or "its process was killed", self._lacked_disk
+        reason, lacked_disk = self._reason, self._lacked_disk
         self._reason, self._lacked_disk = "", False
         if self._closing:
             return
@@ -170,8 +170,8 @@ class ApplierSupervisor:
             self._loop.call_later(APPLIER_RESTART_S[0], ended.poll)  # reap it
 
     def _may_try_again(self, reason: str, *, lacked_disk: bool) -> bool:
-        """Whether another applier is to be started after one has failed; the node is read-only else."""
-        if self._engine.flips.joining is None or lacked_disk:
+        """Whether another applier is to be started after one has failed; the node is read-only else. No ``reason``: it was killed."""
+        if self._engine.flips.joining is None or lacked_disk or not reason:
             return True
         self._fold_failures += 1
         if self._fold_failures < FOLD_TRIES_MAX:

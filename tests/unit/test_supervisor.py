@@ -162,38 +162,55 @@ def test_an_applier_that_fails_for_want_of_disk_is_tried_for_as_long_as_it_takes
     joining.kill()
 
 
-def test_a_process_that_is_killed_at_the_same_rows_each_time_is_not_started_for_ever(joining: InlineNode) -> None:
-    class Killed(ApplierProcess):
-        """Ends as soon as it is looked at; every other time it has said why."""
+class Ending(ApplierProcess):
+    """Ends as soon as it is looked at."""
 
-        said: list[Message]
+    said: list[Message]
 
-        def receive(self) -> list[Message]:
-            return self.said
+    def receive(self) -> list[Message]:
+        return self.said
 
-        def fileno(self) -> int:
-            return -1
+    def fileno(self) -> int:
+        return -1
 
-        def close(self) -> None:
-            pass
+    def close(self) -> None:
+        pass
 
-        def poll(self) -> int:
-            return -9
+    def poll(self) -> int:
+        return -9
 
-    made, timers = watching(joining)
+
+def run_processes(made: ApplierSupervisor, timers: Timers, lasts: Callable[[int], list[Message]]) -> int:
+    """Let processes end, each with what it says last, by its number; how many were started."""
     processes = 0
 
     def respawn(_ended: object) -> None:
         nonlocal processes
+        process = object.__new__(Ending)
+        process.said = lasts(processes)
         processes += 1
-        process = object.__new__(Killed)
-        process.said = [Failed("Corruption: it is damaged.", False), Ended(1)] if processes % 2 else [Ended(-9)]
         made._effects.applier = process
         made._hear()
 
     made._respawn = respawn  # type: ignore[method-assign, assignment] # no process of its own for each
     respawn(None)
     timers.run(made.tick)
-    assert processes == FOLD_TRIES_MAX
-    assert "its process was killed" in str(joining.engine.admission.read_only)
+    return processes
+
+
+def test_a_process_that_is_killed_while_it_joins_rows_is_started_again_for_as_long_as_it_takes(
+    joining: InlineNode,
+) -> None:
+    """It says nothing of the rows: whoever killed it may do so with the next one, and with the one after that not."""
+    made, timers = watching(joining)
+    assert run_processes(made, timers, lambda _: [Ended(-9)]) > 2 * FOLD_TRIES_MAX
+    assert joining.engine.admission.read_only is None
+    joining.kill()
+
+
+def test_only_what_the_rows_did_counts_against_them(joining: InlineNode) -> None:
+    made, timers = watching(joining)
+    failed: list[Message] = [Failed("Corruption: it is damaged.", False), Ended(1)]
+    assert run_processes(made, timers, lambda i: [Ended(-9)] if i % 2 else failed) == 2 * FOLD_TRIES_MAX - 1
+    assert "after 8 tries (Corruption: it is damaged)" in str(joining.engine.admission.read_only)
     joining.kill()
