@@ -234,9 +234,14 @@ class ApplierSupervisor:
 
     def _renew_inline(self, reopen: bool) -> None:
         """What a new process is to the other kind of applier. LMDB does not go on with an environment that has failed; opened again,
-        it does not show any more what a fold has left behind (engine/flip.py).
+        it does not show any more what was pinned while rows are joined (engine/flip.py), but what has come of that so far.
         """
         if self._closing:
+            return
+        if reopen and self._engine.checkpoints.hidden and disk_is_full(self._directory.store):
+            self._loop.call_later(
+                self._back_off_s(), self._renew_inline, reopen
+            )  # what is pinned is shown until there is room
             return
         try:
             if reopen:
@@ -246,3 +251,20 @@ class ApplierSupervisor:
             return
         self._effects.applier = InlineApplier(Applier(self.store, self._disk, self._directory.sync))
         self._engine.checkpoints.repeat_requests()
+        self._join_unpinned(self._effects.applier)
+
+    def _join_unpinned(self, applier: InlineApplier) -> None:
+        """Rows are joined in part, and nothing hides that: nobody reads before all are, as at a start."""
+        try:
+            while (
+                self._engine.checkpoints.hidden and not self.store.pinned and (progress := applier.step()) is not None
+            ):
+                self._came(progress)
+        except Exception as error:  # noqa: BLE001 - as in `_step_inline`
+            failure = Unavailable(
+                f"LMDB failed while the rows of another node were joined, and they cannot be joined now ({type(error).__name__}: "
+                f"{error}). Look after the disk, then start the node again: it joins them before it serves."
+            )
+            self._effects.applier = None
+            self._engine.admission.refuse(failure)
+            self._failed(failure)

@@ -2,6 +2,7 @@
 
 from collections import deque
 from collections.abc import Callable
+from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -11,11 +12,14 @@ import pytest
 from edgekv.errors import ReadOnly
 from edgekv.ids import KeyspaceId
 from edgekv.limits import FOLD_TRIES_MAX
+from edgekv.server import supervisor as supervisor_module
 from edgekv.server.effects import Effects
 from edgekv.server.supervisor import APPLIER_RESTART_S, ApplierSupervisor
-from edgekv.store.applied import Ended, Failed, Message, Progress, sync_path
+from edgekv.store.applied import Applied, Ended, Failed, Message, Progress, sync_path
 from edgekv.store.applier_process import ApplierProcess
 from edgekv.store.fold import Fold
+from edgekv.store.lmdb_store import StoreError
+from edgekv.store.lmdb_transactions import WriteTransaction
 from edgekv.store.spool import spool_file
 from tests.unit.node.inline_node import InlineNode
 
@@ -99,6 +103,10 @@ def watching(node: InlineNode) -> tuple[ApplierSupervisor, Timers]:
 
 @pytest.fixture
 def joining(tmp_path: Path) -> InlineNode:
+    return about_to_join(tmp_path)
+
+
+def about_to_join(tmp_path: Path) -> InlineNode:
     """The applier has to join rows next, in the log of a node that had some of its own."""
     source, target = (InlineNode(tmp_path / name, seed=i, lone=False) for i, name in enumerate(("source", "target")))
     for i in range(200):
@@ -213,4 +221,75 @@ def test_only_what_the_rows_did_counts_against_them(joining: InlineNode) -> None
     failed: list[Message] = [Failed("Corruption: it is damaged.", False), Ended(1)]
     assert run_processes(made, timers, lambda i: [Ended(-9)] if i % 2 else failed) == 2 * FOLD_TRIES_MAX - 1
     assert "after 8 tries (Corruption: it is damaged)" in str(joining.engine.admission.read_only)
+    joining.kill()
+
+
+@pytest.fixture
+def amid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> InlineNode:
+    """The applier joins rows in many commits, and LMDB fails at the third."""
+    monkeypatch.setattr("edgekv.store.fold.SPOOL_SLICE_ROWS", 5)
+    monkeypatch.setattr("edgekv.store.spool.SPOOL_BLOCK_BYTES", 100)
+    monkeypatch.setattr("edgekv.store.applier_process.APPLIER_INLINE_ROWS", 20)
+    node, commits, put_applied = about_to_join(tmp_path), count(), WriteTransaction.put_applied
+
+    def fail(self: WriteTransaction, applied: Applied) -> None:
+        put_applied(self, applied)
+        if next(commits) == 2:
+            raise StoreError("input/output error")
+
+    monkeypatch.setattr(WriteTransaction, "put_applied", fail)
+    return node
+
+
+def joined(node: InlineNode) -> int:
+    """How many of the rows of the other node are shown."""
+    return sum(node.operations.get(b"k%03d" % i) == b"theirs" for i in range(200))
+
+
+def test_what_is_joined_in_part_is_not_shown_when_lmdb_has_failed_amid_it(amid: InlineNode) -> None:
+    """Opened again, it shows what it has: nobody reads before that is all."""
+    made, timers = watching(amid)
+    shown = []
+    for _ in range(100):
+        made.tick()
+        shown.append(joined(amid))
+        if timers.due:
+            timers.due.popleft()()
+            shown.append(joined(amid))
+    assert set(shown) == {0, 200} and shown == sorted(shown)
+    assert amid.operations.get(b"k000/mine") == b"mine" and amid.engine.admission.read_only is None
+    amid.kill()
+
+
+def test_on_a_full_disk_the_rows_of_before_are_shown_until_there_is_room(
+    amid: InlineNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, timers = watching(amid)
+    with monkeypatch.context() as patch:
+        patch.setattr(supervisor_module, "disk_is_full", lambda path: True)
+        timers.run(made.tick)
+        assert joined(amid) == 0 and amid.operations.get(b"k000/mine") == b"mine"
+    timers.run(made.tick)
+    assert joined(amid) == 200 and amid.engine.admission.read_only is None
+    amid.kill()
+
+
+def test_a_node_whose_lmdb_fails_again_amid_rows_ends_and_joins_them_at_its_next_start(
+    joining: InlineNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise StoreError("input/output error")
+
+    made, timers = watching(joining)
+    ended: list[Exception] = []
+    made.__dict__["_failed"] = ended.append
+    with monkeypatch.context() as patch:
+        patch.setattr(WriteTransaction, "put_applied", fail)
+        timers.run(made.tick)
+    assert len(ended) == 1
+    with pytest.raises(ReadOnly, match="start the node again: it joins them before it serves"):
+        joining.operations.set(b"k", b"v")
+    joining.kill()
+    joining.open()
+    assert joined(joining) == 200
     joining.kill()
