@@ -100,8 +100,12 @@ class ApplierSupervisor:
             try:
                 while applier.step() is not None:
                     pass
-            except (StoreError, OSError) as error:
-                raise Unavailable(f"{error}. Look after the disk, then start the node again.") from error
+            except EdgeKVError:
+                raise
+            except Exception as error:
+                raise Unavailable(
+                    f"{type(error).__name__}: {error}. Look after the disk, then start the node again."
+                ) from error
             return
         while True:
             for message in applier.receive():

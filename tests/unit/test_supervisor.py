@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import pytest
 
-from edgekv.errors import ReadOnly
+from edgekv.errors import ReadOnly, Unavailable
 from edgekv.ids import KeyspaceId
 from edgekv.limits import FOLD_TRIES_MAX
 from edgekv.server import supervisor as supervisor_module
@@ -292,4 +292,20 @@ def test_a_node_whose_lmdb_fails_again_amid_rows_ends_and_joins_them_at_its_next
     joining.kill()
     joining.open()
     assert joined(joining) == 200
+    joining.kill()
+
+
+@pytest.mark.parametrize("error", [StoreError("input/output error"), KeyError("nobody thought of this")])
+def test_whatever_stops_the_inline_applier_at_a_start_is_said_as_one_error(
+    joining: InlineNode, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """The start goes on read-only then (`Node.recover`)."""
+
+    def fail(*_: object) -> bool:
+        raise error
+
+    monkeypatch.setattr(Fold, "run", fail)
+    made, _ = watching(joining)
+    with pytest.raises(Unavailable, match="Look after the disk, then start the node again"):
+        made.apply_now(joining.engine.commit.durable_lsn)
     joining.kill()
