@@ -66,7 +66,7 @@ def finish(directory: Path, who: Identity, *, segment_bytes: int, entropy: Entro
                 try:
                     _carry_log(directory, who, disk, store, segment_bytes, entropy)
                     done = restamp(store, who.clock.stamps_max, who.incarnation)
-                except Exception as error:
+                except Exception as error:  # whatever it is, as no start would get past it
                     store.reopen()
                     if is_restamped(store, who.incarnation):
                         raise
