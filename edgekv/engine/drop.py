@@ -87,7 +87,7 @@ class Drops:
             return
         for number in [number for number in self._dropping if self._is_gone(number)]:
             keyspace = self._dropping.pop(number)
-            self._gone[number] = self._checkpoints.applied_lsn
+            self._gone[number] = Lsn(self._store.applied().lsn)  # the reader may show a commit that is not told yet
             self._commit.mark(pack_hlcs([(keyspace.id, keyspace.hlc)]))  # so that there is something to commit
         for number in [number for number, lsn in self._gone.items() if self._checkpoints.applied_lsn > lsn]:
             del self._gone[number]

@@ -9,7 +9,8 @@ the HLC, which never goes back. So the node ends (replication/wrong_clock.py has
 4. begins the log anew where LMDB stands. Whoever lacks what it held gets rows instead, and rows are joined by dots.
 
 As the new incarnation it is admitted like one that was restored, and brings what the hub did not take. `identity.json` says how far it
-has come, so a crash at any place is gone on from: 1 and 2 find nothing left to do the second time, and 4 ends with LMDB's LSN.
+has come, and LMDB whether 2 was done, so a crash at any place is gone on from. After 2 the log is not read any more, whatever has
+become of it, and 4 ends with LMDB's LSN.
 """
 
 import logging
@@ -17,15 +18,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from edgekv.errors import Corruption
+from edgekv.errors import Corruption, Unavailable
 from edgekv.ids import actor_text
 from edgekv.limits import SEGMENT_HEADER_BYTES
 from edgekv.node import identity
 from edgekv.node.identity import Identity
 from edgekv.store.applied import store_path, sync_path, wal_path
 from edgekv.store.applier import Applier
-from edgekv.store.lmdb_store import LmdbStore
-from edgekv.store.restamp import restamp
+from edgekv.store.lmdb_store import LmdbStore, StoreError
+from edgekv.store.restamp import Restamped, is_restamped, restamp
 from edgekv.wal.disk import Disk, RealDisk
 from edgekv.wal.frame import SegmentHeader
 from edgekv.wal.recovery import recover
@@ -34,30 +35,58 @@ from edgekv.wal.segment import SPARE_PREFIX, Segment, segment_number
 _log: Final = logging.getLogger("edgekv.node")
 _HOUR_MS: Final = 3_600_000
 
+ASKED: Final = (
+    "this node's clock had been more than a day ahead while it wrote, and hubs do not take that. The clock is right again. "
+    "Start it again: it puts the stamps right, and comes back as another incarnation with all that it wrote."
+)
+NOT_DONE: Final = (
+    "hubs take no changes of this node, whose clock had been more than a day ahead, and its last start could not put the stamps "
+    "right: it has logged why. Mend that, then start the node again. Nothing is lost meanwhile."
+)
+
 Entropy = Callable[[int], bytes]
 
 
 def finish(directory: Path, who: Identity, *, segment_bytes: int, entropy: Entropy) -> Identity:
     """Do what `identity.json` asks for; who the node is then. Before its log and store are opened, with the directory's lock held.
 
-    A log or store that is damaged is left as it is: the node starts as ever, and says what to do about that first.
+    Whatever stops it before a stamp is lowered, damage or a full disk, leaves all as it is: the node starts as ever, and says what to
+    do about that first. Raises Unavailable when the disk stops it later: dots have other stamps then than the log says, and nothing
+    may be served as what the node was.
     """
     if who.clock is None:
         return who
     disk, store = RealDisk(wal_path(directory)), LmdbStore.open(store_path(directory), readonly=False)
     try:
         if not who.clock.lowered:
-            try:
-                _carry_log(directory, who, disk, store, segment_bytes, entropy)
-                who = _lower(directory, who, store, entropy)
-            except Corruption as error:
-                _log.warning("the stamps of %s stay too far ahead until the node is mended: %s", who.name, error)
-                return who
+            done: list[Restamped] = []
+            if is_restamped(store, who.incarnation):
+                store.sync()
+            else:
+                try:
+                    _carry_log(directory, who, disk, store, segment_bytes, entropy)
+                    done = restamp(store, who.clock.stamps_max, who.incarnation)
+                except Exception as error:  # whatever it is, as no start would get past it
+                    store.reopen()
+                    if is_restamped(store, who.incarnation):
+                        raise
+                    _log.warning(
+                        "the stamps of %s stay too far ahead, and hubs do not take them, until the node is mended and started again: "
+                        "%s: %s",
+                        *(who.name, type(error).__name__, error),
+                    )
+                    return who
+            who = _renewed(directory, who, done, entropy)
         _begin_log(disk, who, store.applied().lsn, entropy)
+        return identity.clock_is_right(directory, who)
+    except (StoreError, OSError) as error:
+        raise Unavailable(
+            f"the stamps of a clock that had been wrong are being put right, and the disk fails: {error}. See that it has room and "
+            "works, then start the node again: it goes on from there."
+        ) from error
     finally:
         store.close()
         disk.close()
-    return identity.clock_is_right(directory, who)
 
 
 def _carry_log(
@@ -82,9 +111,7 @@ def _carry_log(
         raise Corruption("not all of the log can be carried into LMDB.", path=str(wal_path(directory)))
 
 
-def _lower(directory: Path, who: Identity, store: LmdbStore, entropy: Entropy) -> Identity:
-    assert who.clock is not None
-    done = restamp(store, who.clock.stamps_max)
+def _renewed(directory: Path, who: Identity, done: list[Restamped], entropy: Entropy) -> Identity:
     renewed = identity.stamps_are_lowered(directory, who, entropy)
     for each in done:
         _log.warning(

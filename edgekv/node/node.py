@@ -146,13 +146,14 @@ class Node:
                 raise
             refused = DiskFull("the disk has no room for a segment of the log. Free space, then start the node again.")
         if replay.barrier_lsn is not None and log is not None:
+            store.pin()
             try:
                 apply_now(log.next_lsn)
-            except EdgeKVError as error:
+            except EdgeKVError as error:  # what is joined so far is not shown
                 log.close()
                 log, refused = None, error
             else:
-                store.renew()
+                store.unpin()
                 applied = store.applied()
                 keyspaces, memtable = Keyspaces(policies), Memtable(config.memory_bytes)
                 replay = Replay(
@@ -178,6 +179,9 @@ class Node:
         engine.flips.forget = lambda spool_id: spool_file(folder, spool_id).unlink(missing_ok=True)
         if refused is not None:
             engine.admission.read_only = refused
+            engine.checkpoints.paused = (
+                True  # LMDB gets nothing of what was replayed, so that may not leave the read path
+            )
         elif not any(identity.actor in keyspace.vector for keyspace in keyspaces.all):
             engine.commit.mark(pack_incarnation(identity.actor))
         operations = Operations(engine, value_bytes_max=config.limits.value_bytes_max)

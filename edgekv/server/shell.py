@@ -423,13 +423,13 @@ class Server:
         """Hubs take no more of this node's changes, and its clock is right again: what it has stamped is to be put right."""
         if self._failure is not None or not self.config.upstreams:
             return
+        if self.node.identity.clock is not None:
+            self._peers.replication.trouble(clock_restart.NOT_DONE)
+            return
         if identity.renewed_ms(self._directory.path, self.node.identity, now_ms()) < REINCARNATION_PAUSE_MS:
             return
         identity.clock_was_wrong(self._directory.path, self.node.identity, identity.WrongClock(stamps_max=stamps_max))
-        error = Unavailable(
-            "this node's clock had been more than a day ahead while it wrote, and hubs do not take that. The clock is right again. "
-            "Start it again: it puts the stamps right, and comes back as another incarnation with all that it wrote."
-        )
+        error = Unavailable(clock_restart.ASKED)
         self.engine.admission.read_only = error
         self._end(error)
 

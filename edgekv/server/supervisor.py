@@ -57,7 +57,7 @@ class ApplierSupervisor:
         self._fold_failures = 0
         """At the rows that `Flips.joining` speaks of."""
         self._reason = ""
-        """Of the failure under way, as the applier said it."""
+        """Of the failure under way, as the applier said it; none yet, or it was killed."""
         self._lacked_disk = False
         """It was for want of disk."""
         self._resting = False
@@ -100,8 +100,12 @@ class ApplierSupervisor:
             try:
                 while applier.step() is not None:
                     pass
-            except (StoreError, OSError) as error:
-                raise Unavailable(f"{error}. Look after the disk, then start the node again.") from error
+            except EdgeKVError:
+                raise
+            except Exception as error:
+                raise Unavailable(
+                    f"{type(error).__name__}: {error}. Look after the disk, then start the node again."
+                ) from error
             return
         while True:
             for message in applier.receive():
@@ -160,7 +164,7 @@ class ApplierSupervisor:
         self._loop.remove_reader(ended.fileno())
         ended.close()
         self._effects.applier = None
-        reason, lacked_disk = self._reason or "its process was killed", self._lacked_disk
+        reason, lacked_disk = self._reason, self._lacked_disk
         self._reason, self._lacked_disk = "", False
         if self._closing:
             return
@@ -170,8 +174,8 @@ class ApplierSupervisor:
             self._loop.call_later(APPLIER_RESTART_S[0], ended.poll)  # reap it
 
     def _may_try_again(self, reason: str, *, lacked_disk: bool) -> bool:
-        """Whether another applier is to be started after one has failed; the node is read-only else."""
-        if self._engine.flips.joining is None or lacked_disk:
+        """Whether another applier is to be started after one has failed; the node is read-only else. No ``reason``: it was killed."""
+        if self._engine.flips.joining is None or lacked_disk or not reason:
             return True
         self._fold_failures += 1
         if self._fold_failures < FOLD_TRIES_MAX:
@@ -234,9 +238,14 @@ class ApplierSupervisor:
 
     def _renew_inline(self, reopen: bool) -> None:
         """What a new process is to the other kind of applier. LMDB does not go on with an environment that has failed; opened again,
-        it does not show any more what a fold has left behind (engine/flip.py).
+        it does not show any more what was pinned while rows are joined (engine/flip.py), but what has come of that so far.
         """
         if self._closing:
+            return
+        if reopen and self._engine.checkpoints.hidden and disk_is_full(self._directory.store):
+            self._loop.call_later(
+                self._back_off_s(), self._renew_inline, reopen
+            )  # what is pinned is shown until there is room
             return
         try:
             if reopen:
@@ -246,3 +255,20 @@ class ApplierSupervisor:
             return
         self._effects.applier = InlineApplier(Applier(self.store, self._disk, self._directory.sync))
         self._engine.checkpoints.repeat_requests()
+        self._join_unpinned(self._effects.applier)
+
+    def _join_unpinned(self, applier: InlineApplier) -> None:
+        """Rows are joined in part, and nothing hides that: nobody reads before all are, as at a start."""
+        try:
+            while (
+                self._engine.checkpoints.hidden and not self.store.pinned and (progress := applier.step()) is not None
+            ):
+                self._came(progress)
+        except Exception as error:  # noqa: BLE001 - as in `_step_inline`
+            failure = Unavailable(
+                f"LMDB failed while the rows of another node were joined, and they cannot be joined now ({type(error).__name__}: "
+                f"{error}). Look after the disk, then start the node again: it joins them before it serves."
+            )
+            self._effects.applier = None
+            self._engine.admission.refuse(failure)
+            self._failed(failure)

@@ -8,6 +8,9 @@ have no stamps.
 Which: those that the hub would not take, whoever made them. By how much, for each keyspace: the highest becomes *now*, by the hub. A
 clock that was wrong in several ways leaves some stamps lower than they should be. What their writer had seen stays replaced all the
 same, since lowered stamps travel with rows only, and those are joined by dots (crdt/joins.py).
+
+All of a keyspace is checked first: of a damaged row nobody can tell whether its stamp is one of those, and once the log is gone, which
+comes next, nobody would get the keyspace's rows from here.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -27,6 +30,8 @@ from edgekv.store.purge import index_entries
 from edgekv.store.sweep import sweep_keyspace
 
 _WINDOW_ROWS: Final = 1_000
+_NAME: Final = b"restamped"
+"""In DB_META: the incarnation whose stamps were lowered last."""
 
 
 class Restamped(NamedTuple):
@@ -37,16 +42,17 @@ class Restamped(NamedTuple):
     by_ms: int
 
 
-def restamp(store: LmdbStore, stamps_max: Mapping[int, int]) -> list[Restamped]:
+def restamp(store: LmdbStore, stamps_max: Mapping[int, int], incarnation: bytes) -> list[Restamped]:
     """Lower what is above ``stamps_max``, by keyspace what the hub takes, all of it in one durable transaction.
 
     The log below the applied LSN holds the old stamps and is not to be read any more. Raises Corruption for a damaged row: nothing was
-    changed.
+    changed. StoreError: `is_restamped`, of a store that was opened again, tells whether anything was.
     """
     while True:
         try:
             with store.write() as transaction:
                 done = _restamp(transaction, stamps_max)
+                transaction.index_put(layout.DB_META, [(_NAME, incarnation)])
         except MapFull:
             store.grow()
         else:
@@ -55,12 +61,18 @@ def restamp(store: LmdbStore, stamps_max: Mapping[int, int]) -> list[Restamped]:
             return done
 
 
+def is_restamped(store: LmdbStore, incarnation: bytes) -> bool:
+    """Whether that was done with what this incarnation has stamped: nothing may go on as that any more."""
+    return any(found == incarnation for _, found in store.index_range(layout.DB_META, _NAME, _NAME + b"\x00"))
+
+
 def _restamp(transaction: WriteTransaction, stamps_max: Mapping[int, int]) -> list[Restamped]:
     before, done = transaction.applied(), []
     hlcs = dict(before.hlcs)
     for number, hlc in sorted(before.hlcs.items()):
         if hlc > stamps_max.get(number, hlc):
             keyspace = KeyspaceId(number)
+            _check(transaction, keyspace)
             sweep_keyspace(transaction, keyspace, lambda: None)  # a clear that is lowered hides what it hid
             correction = _Correction(transaction, keyspace, hlc, stamps_max[number])
             hlcs[number] = correction.run()
@@ -69,6 +81,20 @@ def _restamp(transaction: WriteTransaction, stamps_max: Mapping[int, int]) -> li
     ttl_ms = before.ttl_ms if before.ttl_ms <= ttl_ms_max else 0  # it is told anew when it is admitted
     transaction.put_applied(before._replace(hlcs=hlcs, ttl_ms=ttl_ms))
     return done
+
+
+def _check(transaction: WriteTransaction, keyspace: KeyspaceId) -> None:
+    for lmdb_key, data in _rows(transaction, keyspace):
+        if not layout.check_row(lmdb_key, data):
+            raise Corruption(
+                f"the row {lmdb_key!r} is damaged. Write it anew if it is a plain value, else restore a backup of the directory.",
+                path="data.mdb",
+            )
+
+
+def _rows(transaction: WriteTransaction, keyspace: KeyspaceId, low: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
+    start, end = (layout.key_start(KeyspaceId(keyspace + i), b"") for i in (0, 1))
+    return transaction.range(low or start, end)
 
 
 class _Correction:
@@ -89,7 +115,8 @@ class _Correction:
         while True:
             puts: list[tuple[bytes, bytes]] = []
             last = b""
-            for (lmdb_key, data), _ in zip(self._rows(low), range(_WINDOW_ROWS), strict=False):
+            rows = _rows(transaction, self._keyspace, low)
+            for (lmdb_key, data), _ in zip(rows, range(_WINDOW_ROWS), strict=False):
                 last = lmdb_key
                 if layout.is_count(data):
                     continue
@@ -97,10 +124,6 @@ class _Correction:
                 lowered = self._lowered(row)
                 hlc = max([hlc, *_stamps(lowered)])
                 if lowered != row:
-                    if not layout.check_row(lmdb_key, data):
-                        raise Corruption(
-                            f"the row {lmdb_key!r} is damaged. Restore a backup of the directory.", path="data.mdb"
-                        )
                     row_key = layout.row_key_of(lmdb_key, data)
                     puts.append((lmdb_key, layout.encode_row(row_key, lowered, transaction.intern)))
                     for index, entry in index_entries(row_key, lowered, transaction.intern):
@@ -110,10 +133,6 @@ class _Correction:
             transaction.put_rows(puts)
             self.rows += len(puts)
             low = last + b"\x00"
-
-    def _rows(self, low: bytes) -> Iterator[tuple[bytes, bytes]]:
-        start, end = (layout.key_start(KeyspaceId(self._keyspace + i), b"") for i in (0, 1))
-        return self._transaction.range(low or start, end)
 
     def _lowered(self, row: Row) -> Row:
         if isinstance(row, Cell) and row.hlc > self._hlc_max:

@@ -2,20 +2,24 @@
 
 from collections import deque
 from collections.abc import Callable
+from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
-from edgekv.errors import ReadOnly
+from edgekv.errors import ReadOnly, Unavailable
 from edgekv.ids import KeyspaceId
 from edgekv.limits import FOLD_TRIES_MAX
+from edgekv.server import supervisor as supervisor_module
 from edgekv.server.effects import Effects
 from edgekv.server.supervisor import APPLIER_RESTART_S, ApplierSupervisor
-from edgekv.store.applied import Ended, Failed, Message, Progress, sync_path
+from edgekv.store.applied import Applied, Ended, Failed, Message, Progress, sync_path
 from edgekv.store.applier_process import ApplierProcess
 from edgekv.store.fold import Fold
+from edgekv.store.lmdb_store import StoreError
+from edgekv.store.lmdb_transactions import WriteTransaction
 from edgekv.store.spool import spool_file
 from tests.unit.node.inline_node import InlineNode
 
@@ -99,6 +103,10 @@ def watching(node: InlineNode) -> tuple[ApplierSupervisor, Timers]:
 
 @pytest.fixture
 def joining(tmp_path: Path) -> InlineNode:
+    return about_to_join(tmp_path)
+
+
+def about_to_join(tmp_path: Path) -> InlineNode:
     """The applier has to join rows next, in the log of a node that had some of its own."""
     source, target = (InlineNode(tmp_path / name, seed=i, lone=False) for i, name in enumerate(("source", "target")))
     for i in range(200):
@@ -162,38 +170,142 @@ def test_an_applier_that_fails_for_want_of_disk_is_tried_for_as_long_as_it_takes
     joining.kill()
 
 
-def test_a_process_that_is_killed_at_the_same_rows_each_time_is_not_started_for_ever(joining: InlineNode) -> None:
-    class Killed(ApplierProcess):
-        """Ends as soon as it is looked at; every other time it has said why."""
+class Ending(ApplierProcess):
+    """Ends as soon as it is looked at."""
 
-        said: list[Message]
+    said: list[Message]
 
-        def receive(self) -> list[Message]:
-            return self.said
+    def receive(self) -> list[Message]:
+        return self.said
 
-        def fileno(self) -> int:
-            return -1
+    def fileno(self) -> int:
+        return -1
 
-        def close(self) -> None:
-            pass
+    def close(self) -> None:
+        pass
 
-        def poll(self) -> int:
-            return -9
+    def poll(self) -> int:
+        return -9
 
-    made, timers = watching(joining)
+
+def run_processes(made: ApplierSupervisor, timers: Timers, lasts: Callable[[int], list[Message]]) -> int:
+    """Let processes end, each with what it says last, by its number; how many were started."""
     processes = 0
 
     def respawn(_ended: object) -> None:
         nonlocal processes
+        process = object.__new__(Ending)
+        process.said = lasts(processes)
         processes += 1
-        process = object.__new__(Killed)
-        process.said = [Failed("Corruption: it is damaged.", False), Ended(1)] if processes % 2 else [Ended(-9)]
         made._effects.applier = process
         made._hear()
 
     made._respawn = respawn  # type: ignore[method-assign, assignment] # no process of its own for each
     respawn(None)
     timers.run(made.tick)
-    assert processes == FOLD_TRIES_MAX
-    assert "its process was killed" in str(joining.engine.admission.read_only)
+    return processes
+
+
+def test_a_process_that_is_killed_while_it_joins_rows_is_started_again_for_as_long_as_it_takes(
+    joining: InlineNode,
+) -> None:
+    """It says nothing of the rows: whoever killed it may do so with the next one, and with the one after that not."""
+    made, timers = watching(joining)
+    assert run_processes(made, timers, lambda _: [Ended(-9)]) > 2 * FOLD_TRIES_MAX
+    assert joining.engine.admission.read_only is None
+    joining.kill()
+
+
+def test_only_what_the_rows_did_counts_against_them(joining: InlineNode) -> None:
+    made, timers = watching(joining)
+    failed: list[Message] = [Failed("Corruption: it is damaged.", False), Ended(1)]
+    assert run_processes(made, timers, lambda i: [Ended(-9)] if i % 2 else failed) == 2 * FOLD_TRIES_MAX - 1
+    assert "after 8 tries (Corruption: it is damaged)" in str(joining.engine.admission.read_only)
+    joining.kill()
+
+
+@pytest.fixture
+def amid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> InlineNode:
+    """The applier joins rows in many commits, and LMDB fails at the third."""
+    monkeypatch.setattr("edgekv.store.fold.SPOOL_SLICE_ROWS", 5)
+    monkeypatch.setattr("edgekv.store.spool.SPOOL_BLOCK_BYTES", 100)
+    monkeypatch.setattr("edgekv.store.applier_process.APPLIER_INLINE_ROWS", 20)
+    node, commits, put_applied = about_to_join(tmp_path), count(), WriteTransaction.put_applied
+
+    def fail(self: WriteTransaction, applied: Applied) -> None:
+        put_applied(self, applied)
+        if next(commits) == 2:
+            raise StoreError("input/output error")
+
+    monkeypatch.setattr(WriteTransaction, "put_applied", fail)
+    return node
+
+
+def joined(node: InlineNode) -> int:
+    """How many of the rows of the other node are shown."""
+    return sum(node.operations.get(b"k%03d" % i) == b"theirs" for i in range(200))
+
+
+def test_what_is_joined_in_part_is_not_shown_when_lmdb_has_failed_amid_it(amid: InlineNode) -> None:
+    """Opened again, it shows what it has: nobody reads before that is all."""
+    made, timers = watching(amid)
+    shown = []
+    for _ in range(100):
+        made.tick()
+        shown.append(joined(amid))
+        if timers.due:
+            timers.due.popleft()()
+            shown.append(joined(amid))
+    assert set(shown) == {0, 200} and shown == sorted(shown)
+    assert amid.operations.get(b"k000/mine") == b"mine" and amid.engine.admission.read_only is None
+    amid.kill()
+
+
+def test_on_a_full_disk_the_rows_of_before_are_shown_until_there_is_room(
+    amid: InlineNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, timers = watching(amid)
+    with monkeypatch.context() as patch:
+        patch.setattr(supervisor_module, "disk_is_full", lambda path: True)
+        timers.run(made.tick)
+        assert joined(amid) == 0 and amid.operations.get(b"k000/mine") == b"mine"
+    timers.run(made.tick)
+    assert joined(amid) == 200 and amid.engine.admission.read_only is None
+    amid.kill()
+
+
+def test_a_node_whose_lmdb_fails_again_amid_rows_ends_and_joins_them_at_its_next_start(
+    joining: InlineNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise StoreError("input/output error")
+
+    made, timers = watching(joining)
+    ended: list[Exception] = []
+    made.__dict__["_failed"] = ended.append
+    with monkeypatch.context() as patch:
+        patch.setattr(WriteTransaction, "put_applied", fail)
+        timers.run(made.tick)
+    assert len(ended) == 1
+    with pytest.raises(ReadOnly, match="start the node again: it joins them before it serves"):
+        joining.operations.set(b"k", b"v")
+    joining.kill()
+    joining.open()
+    assert joined(joining) == 200
+    joining.kill()
+
+
+@pytest.mark.parametrize("error", [StoreError("input/output error"), KeyError("nobody thought of this")])
+def test_whatever_stops_the_inline_applier_at_a_start_is_said_as_one_error(
+    joining: InlineNode, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """The start goes on read-only then (`Node.recover`)."""
+
+    def fail(*_: object) -> bool:
+        raise error
+
+    monkeypatch.setattr(Fold, "run", fail)
+    made, _ = watching(joining)
+    with pytest.raises(Unavailable, match="Look after the disk, then start the node again"):
+        made.apply_now(joining.engine.commit.durable_lsn)
     joining.kill()

@@ -15,7 +15,7 @@ from edgekv.store import layout
 from edgekv.store.applied import Applied, ChainedVector
 from edgekv.store.lmdb_store import LmdbStore
 from edgekv.store.purge import index_entries
-from edgekv.store.restamp import Restamped, restamp
+from edgekv.store.restamp import Restamped, is_restamped, restamp
 from tests.unit.crdt.histories import actor
 from tests.unit.store.node_log import open_store
 from tests.unit.store.test_fold import KEYSPACE
@@ -24,6 +24,7 @@ A, B = actor(1), actor(2)
 NOW_MS = 1_700_000_000_000
 LIMIT = hlc_from_ms(NOW_MS + DAY_MS)
 AHEAD_MS = 1000 * DAY_MS
+INCARNATION = b"\x00\x00\x00\x01abcd"
 FIELD = field_suffix(b"f")
 
 Rows = dict[tuple[bytes, bytes], Row]
@@ -67,7 +68,7 @@ def test_what_is_far_is_lowered_by_as_much_and_all_else_stays(tmp_path: Path) ->
         (b"l" * 600, SUFFIX_REGISTER): Cell(b"last", far(0), A, 6),
     }
     store = store_of(tmp_path, rows)
-    assert restamp(store, {KEYSPACE: LIMIT}) == [Restamped(KEYSPACE, 5, AHEAD_MS)]
+    assert restamp(store, {KEYSPACE: LIMIT}, INCARNATION) == [Restamped(KEYSPACE, 5, AHEAD_MS)]
 
     def then(ms: int) -> int:
         return hlc_from_ms(NOW_MS - ms)
@@ -84,7 +85,7 @@ def test_what_is_far_is_lowered_by_as_much_and_all_else_stays(tmp_path: Path) ->
     assert (applied.lsn, applied.ttl_ms) == (5, 0)
     due = [key for key, _ in store.index_range(layout.DB_EXPIRY, b"", None)]
     assert NOW_MS + 60_000 in map(layout.expiry_of_index_key, due)
-    assert restamp(store, {KEYSPACE: LIMIT}) == [], "the second time there is nothing to do"
+    assert restamp(store, {KEYSPACE: LIMIT}, INCARNATION) == [], "the second time there is nothing to do"
     store.close()
 
 
@@ -92,19 +93,38 @@ def test_a_field_that_a_clear_had_hidden_is_not_shown_by_a_clear_that_is_lowered
     """The clock was wrong twice: the clear is lowered to below a field that it hides, and that was not swept yet."""
     clear = Cell(None, LIMIT + 1, A, 5)
     store = store_of(tmp_path, {(b"m", FIELD): Cell(b"v", hlc_from_ms(NOW_MS), B, 1), (b"m", SUFFIX_MAP_CLEAR): clear})
-    restamp(store, {KEYSPACE: LIMIT})
+    restamp(store, {KEYSPACE: LIMIT}, INCARNATION)
     assert list(stored(store)) == [(b"m", SUFFIX_MAP_CLEAR)]
     store.close()
 
 
-def test_a_row_that_is_damaged_leaves_all_as_it_was(tmp_path: Path) -> None:
-    store = store_of(tmp_path, {(b"k", SUFFIX_REGISTER): Cell(b"v", far(1), A, 1)})
-    ((lmdb_key, data),) = store.range(b"", None)
+@pytest.mark.parametrize("beginning", [b"", b"\xff", b"\x50"])
+@pytest.mark.parametrize("of_clear", [False, True])
+def test_a_row_that_is_damaged_leaves_all_as_it_was(tmp_path: Path, beginning: bytes, of_clear: bool) -> None:
+    """However little of it can be read, and also where a clear hides it."""
+    rows: Rows = {(b"a", SUFFIX_REGISTER): Cell(b"v", far(1), A, 1), (b"m", FIELD): Cell(b"v", far(2), A, 2)}
+    if of_clear:
+        rows[b"m", SUFFIX_MAP_CLEAR] = Cell(None, far(1), A, 3)
+    store = store_of(tmp_path, rows)
+    before = dict(store.range(b"", None))
+    lmdb_key = layout.lmdb_key_of(layout.row_key(KEYSPACE, b"m", FIELD))
+    before[lmdb_key] = beginning + before[lmdb_key][len(beginning) : -1] + b"x"
     with store.write() as transaction:
-        transaction.put_rows([(lmdb_key, data[:-1] + b"x")])
+        transaction.put_rows([(lmdb_key, before[lmdb_key])])
     store.renew()
     with pytest.raises(Corruption, match="damaged"):
-        restamp(store, {KEYSPACE: LIMIT})
+        restamp(store, {KEYSPACE: LIMIT}, INCARNATION)
     store.renew()
     assert store.applied().hlcs == {KEYSPACE: far(0)}
+    assert dict(store.range(b"", None)) == before
+    assert not is_restamped(store, INCARNATION)
+    store.close()
+
+
+def test_the_store_knows_whose_stamps_were_lowered(tmp_path: Path) -> None:
+    store = store_of(tmp_path, {(b"k", SUFFIX_REGISTER): Cell(b"v", far(1), A, 1)})
+    assert not is_restamped(store, INCARNATION)
+    restamp(store, {KEYSPACE: LIMIT}, INCARNATION)
+    assert is_restamped(store, INCARNATION)
+    assert not is_restamped(store, b"\x00\x00\x00\x02abcd"), "it may have a wrong clock of its own later"
     store.close()
