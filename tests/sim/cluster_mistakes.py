@@ -346,7 +346,7 @@ MUTANTS: Final[dict[str, Mutant]] = {
     ),
     "writes_before_admission": Mutant(
         "a node takes writes before it is a member",
-        ((Membership._judge_writes, "elif members.founded or not self._founder:", "elif False:"),),
+        ((Membership._judge_writes, "elif members.founded or not self._founder or self._lines.waits:", "elif False:"),),
         seeds_max=400,
         rare=True,
     ),
