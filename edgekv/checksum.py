@@ -46,6 +46,9 @@ crc32c: Final[Callable[[bytes], int]] = _fast or crcmod_crc32c()
 assert crc32c(b"123456789") == 0xE3069283
 
 
-def chain_next(chain: int, body: bytes) -> int:
-    """The chain value after a run: CRC-32C(previous chain, CRC-32C of the run's body), both u32 little-endian."""
-    return crc32c(chain.to_bytes(4, "little") + crc32c(body).to_bytes(4, "little"))
+def chain_next(chain: int, base_hlc: int, body: bytes) -> int:
+    """The chain value after a run: CRC-32C(previous chain u32, HLC of its first change u64, CRC-32C of its body u32), little-endian.
+
+    The HLC: two copies of a directory may make the same changes, at other times, and stamps decide which value stays.
+    """
+    return crc32c(chain.to_bytes(4, "little") + base_hlc.to_bytes(8, "little") + crc32c(body).to_bytes(4, "little"))

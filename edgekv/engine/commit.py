@@ -398,7 +398,7 @@ class Commit:
         record = pack_changes(
             *(keyspace.id, self._actor, run.first_seq, run.base_hlc, keyspace.chain, run.count, body), run.operation_ids
         )
-        keyspace.chain = chain_next(keyspace.chain, body)
+        keyspace.chain = chain_next(keyspace.chain, run.base_hlc, body)
         frame.hlcs[keyspace] = run.base_hlc + run.count - 1
         frame.heads[keyspace] = Head(run.first_seq + run.count - 1, keyspace.chain)
         return record

@@ -70,7 +70,8 @@ class Intake:
         if keyspace is None:
             raise PeerFault(f"it sent changes of keyspace {run.keyspace}, which this node does not know.")
         keyspace.check_held()
-        if len(run.actor) != ACTOR_BYTES or run.first_seq < 1 or run.changes < 1 or run.base_hlc < 1:
+        possible = run.first_seq > 0 and run.changes > 0 and run.base_hlc > 0 and 0 <= run.chain < 1 << 32
+        if len(run.actor) != ACTOR_BYTES or not possible:
             raise PeerFault("it sent a run of changes with impossible numbers.")
         last_seq = run.first_seq + run.changes - 1
         head = self.head(keyspace, run.actor)
@@ -90,7 +91,7 @@ class Intake:
         body = placed(self._keyspaces, keyspace, _checked(keyspace, self._keyspaces, run))
         self._commit.make_room(len(run.body))
         self._merge(keyspace, run, body)
-        new_head = Head(last_seq, chain_next(run.chain, run.body))
+        new_head = Head(last_seq, chain_next(run.chain, run.base_hlc, run.body))
         record = pack_changes(*run[:7])
         keyspace.hlc = max(keyspace.hlc, hlc)
         keyspace.observed[run.actor] = new_head
@@ -117,7 +118,7 @@ class Intake:
     def _check_same(self, keyspace: Keyspace, run: Changes, last_seq: int) -> None:
         """Of a run that ends where the history here does it can be told whether it is of the same one."""
         head = keyspace.observed.get(run.actor) or keyspace.vector.get(run.actor)
-        if head is not None and head.seq == last_seq and chain_next(run.chain, run.body) != head.chain:
+        if head is not None and head.seq == last_seq and chain_next(run.chain, run.base_hlc, run.body) != head.chain:
             sentence = (
                 f"it has another history of {actor_text(run.actor)} in keyspace {keyspace.name!r} up to {last_seq}."
             )

@@ -94,7 +94,7 @@ class Replay:
         body = unpack_body(run.body)
         count = len(body.keys) if isinstance(body, Columns) else len(body.changes)
         self._merger.merge(keyspace, run, placed(self._keyspaces, keyspace, body), keyspace.vector)
-        keyspace.vector[run.actor] = Head(run.first_seq + count - 1, chain_next(run.chain, run.body))
+        keyspace.vector[run.actor] = Head(run.first_seq + count - 1, chain_next(run.chain, run.base_hlc, run.body))
         keyspace.hlc = max(keyspace.hlc, run.base_hlc + count - 1)
         for _, session, number, reply in run.operation_ids or ():
             self.operation_ids.add(session, number, reply)

@@ -182,7 +182,7 @@ class Generation:
             self._add_operations(rows, run, body, dominates=dominates)
         if changes != run.changes:
             raise self._broken(f"a run of {run.changes} changes holds {changes}")
-        vector[run.actor] = run.first_seq + run.changes - 1, chain_next(run.chain, run.body)
+        vector[run.actor] = run.first_seq + run.changes - 1, chain_next(run.chain, run.base_hlc, run.body)
         self._hlcs[run.keyspace] = max(self._hlcs.get(run.keyspace, 0), run.base_hlc + run.changes - 1)
         self.payload_bytes += len(run.body)
         for _, session, number, reply in run.operation_ids or ():

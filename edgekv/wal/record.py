@@ -5,7 +5,7 @@ record is the frame's `first_lsn` plus its index in the payload.
 
     CHANGES  [1, keyspace_id u32, actor 25 B, first_seq u64, base_hlc u64, chain u32, changes, body, op_ids | nil]
              `changes` consecutive changes of one actor in one keyspace. Change i has dot (actor, first_seq + i) and HLC base_hlc + i.
-             `chain` is the actor's chain value before first_seq; the one after the run is checksum.chain_next(chain, body).
+             `chain` is the actor's chain value before first_seq; the one after the run is checksum.chain_next(chain, base_hlc, body).
              `op_ids` stays in this node's log: [[index, session 16 B, n u64, reply], ...].
     BARRIER  [2, keyspace_id u32, spool_id 8 B, [[actor, seq, chain], ...], hlc, repair | nil, [[actor, seq], ...]]
              the rows of a spool (store.spool) join those of the keyspace here; vector, chain values and HLC are the spool's. Until the

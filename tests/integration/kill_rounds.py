@@ -80,7 +80,7 @@ class LogAudit:
             )
             assert run.base_hlc > hlc, f"LSN {lsn}: the HLC of {run} is not above {hlc}"
             seq = run.first_seq + run.changes
-            expected[actor] = seq, run.base_hlc + run.changes - 1, chain_next(run.chain, record.body)
+            expected[actor] = seq, run.base_hlc + run.changes - 1, chain_next(run.chain, run.base_hlc, record.body)
             self._compare(lsn, actor, run)
 
     def _compare(self, lsn: int, actor: tuple[int, Actor], run: Run) -> None:

@@ -32,6 +32,10 @@ def test_a_chain_tells_histories_apart_that_differ_anywhere() -> None:
     for bodies in histories:
         chain = 0
         for body in bodies:
-            chain = chain_next(chain, body)
+            chain = chain_next(chain, 7, body)
         ends.add(chain)
     assert len(ends) == len(histories)
+
+
+def test_a_chain_tells_the_same_changes_apart_that_were_made_at_other_times() -> None:
+    assert chain_next(0, 7, b"a") != chain_next(0, 8, b"a")

@@ -134,7 +134,7 @@ def test_dots_are_dense_and_runs_continue_the_chain() -> None:
     for run in runs:
         assert run.first_seq == seq + 1 and run.chain == chain and run.base_hlc > hlc
         count = run[5]
-        seq, chain, hlc = seq + count, chain_next(chain, run.body), run.base_hlc + count - 1
+        seq, chain, hlc = seq + count, chain_next(chain, run.base_hlc, run.body), run.base_hlc + count - 1
     assert seq == 9 and bench.fsync.vector[ACTOR] == (9, chain) and bench.fsync.hlc == hlc
 
 

@@ -318,7 +318,7 @@ def test_a_segment_that_begins_between_the_barrier_and_its_commit_says_what_the_
         run = run_of([b"v"], key=b"s/x", keyspace=2, first_seq=seq, chain=chain)
         run = run._replace(body=pack_operations([[[14, b"s/x", bytes(50_000), 0, []]]]))
         target.engine.receive(run)
-        chain = chain_next(chain, run.body)
+        chain = chain_next(chain, run.base_hlc, run.body)
         target.settle()
     records = target.log_records()
     after = records[[isinstance(record, Barrier) for record in records].index(True) :]

@@ -99,7 +99,7 @@ def test_a_run_may_have_keys_on_both_sides_of_another_keyspace(node: InlineNode)
     assert [node.operations.get(key) for key in keys] == [b"1", b"2", b"3"]
     foreign = run_of([b"4", b"5"])._replace(body=pack_columns([b"EWR", b"_meta/x"], [b"4", b"5"]))
     with pytest.raises(PeerFault, match="does not lie in keyspace"):
-        node.engine.receive(foreign._replace(first_seq=4, chain=chain_next(0, run.body)))
+        node.engine.receive(foreign._replace(first_seq=4, chain=chain_next(0, run.base_hlc, run.body)))
 
 
 def test_a_key_that_another_keyspace_took_from_the_default_one_is_taken_in_and_shown_to_nobody(
@@ -110,7 +110,9 @@ def test_a_key_that_another_keyspace_took_from_the_default_one_is_taken_in_and_s
     bodies = pack_columns([b"a", b"s/x"], [b"1", b"2"]), pack_operations([[[6, b"s/j", [b"e"]], [1, b"b", b"3", 0]]])
     first = run_of([b"", b""])._replace(body=bodies[0])
     assert node.engine.receive(first)
-    assert node.engine.receive(first._replace(first_seq=3, changes=1, chain=chain_next(0, bodies[0]), body=bodies[1]))
+    assert node.engine.receive(
+        first._replace(first_seq=3, changes=1, chain=chain_next(0, first.base_hlc, bodies[0]), body=bodies[1])
+    )
     for _ in range(2):
         assert [node.operations.get(key) for key in (b"a", b"b", b"s/x")] == [b"1", b"3", None]
         assert node.operations.siblings.get(b"s/j").values == [b"of the other keyspace"]
@@ -129,12 +131,20 @@ def test_a_run_that_was_taken_in_before_changes_nothing(node: InlineNode) -> Non
     assert not node.engine.receive(run_of([b"1", b"2"]))
 
 
+@pytest.mark.parametrize("chain", [-1, 1 << 32])
+def test_a_chain_that_is_none_is_refused_of_a_run_that_is_known_too(node: InlineNode, chain: int) -> None:
+    assert node.engine.receive(run_of([b"1"]))
+    with pytest.raises(PeerFault, match="impossible"):
+        node.engine.receive(run_of([b"1"], chain=chain))
+
+
 def test_the_later_stamp_wins_whichever_comes_first(node: InlineNode) -> None:
     node.operations.set(b"k", b"mine")
     node.engine.receive(run_of([b"older"], hlc=(START_MS - 1) << 16))
     assert node.operations.get(b"k") == b"mine"
-    body = run_of([b"older"], hlc=(START_MS - 1) << 16).body
-    node.engine.receive(run_of([b"newer"], first_seq=2, chain=chain_next(0, body), hlc=(START_MS + 1) << 16))
+    older = run_of([b"older"], hlc=(START_MS - 1) << 16)
+    chain = chain_next(0, older.base_hlc, older.body)
+    node.engine.receive(run_of([b"newer"], first_seq=2, chain=chain, hlc=(START_MS + 1) << 16))
     assert node.operations.get(b"k") == b"newer"
     node.operations.set(b"k", b"mine again")
     assert node.operations.get(b"k") == b"mine again", "a write beats what it saw whatever the clocks say"

@@ -77,6 +77,22 @@ def test_a_copy_with_a_history_of_its_own_is_told_so_while_the_other_runs(
     assert isinstance(events, list) and any("another history" in event["sentence"] for event in events)
 
 
+def test_a_copy_that_made_the_same_at_another_time_has_another_history(
+    net: Net, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The stamps differ, and by them some nodes would show the one and some the other, or what a third one wrote between."""
+    hub, edge, twin = trio(net, make, monkeypatch)
+    edge.operations.set(b"k", b"v")
+    run(net, [hub, edge], rounds=5)
+    twin.now_ms += 60_000
+    twin.operations.set(b"k", b"v")
+    twin.settle()
+    twin_heard = told(twin)
+    net.connect(twin, hub)
+    run(net, [hub, edge, twin], rounds=20)
+    assert twin_heard == [True]
+
+
 def test_a_hub_that_has_moved_on_and_sees_no_fork_does_not_leave_its_link_hanging(
     net: Net, make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -83,7 +83,7 @@ class NodeLog:
         if base_hlc is None:
             base_hlc = self.hlc + 1
         self.hlc = max(self.hlc, base_hlc + changes - 1)
-        self.heads[keyspace, actor] = seq + changes, chain_next(chain, body)
+        self.heads[keyspace, actor] = seq + changes, chain_next(chain, base_hlc, body)
         return pack_changes(keyspace, actor, seq + 1, base_hlc, chain, changes, body)
 
 

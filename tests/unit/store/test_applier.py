@@ -73,7 +73,7 @@ def test_lsn_vector_chain_hlc_ttl_and_mixed_flag_are_stored_with_the_rows(node: 
     applied = node.store.applied()
     body = pack_columns([b"a", b"b"], [b"1", b"2"])
     assert applied.lsn == node.log.lsn == 4  # with the checkpoint at the start of the segment
-    assert applied.vectors[7] == {OWN: (2, chain_next(0, body))}
+    assert applied.vectors[7] == {OWN: (2, chain_next(0, node.log.hlc - 2, body))}
     assert applied.vectors[9][OWN][0] == 1
     assert applied.hlcs[9] == node.log.hlc
     assert applied.hlcs[7] == node.log.hlc - 1
