@@ -3,7 +3,8 @@
 A *line* is a list of addresses of which one is to be connected. One task per line dials them in order, waits for the end of the link
 that came about, and dials again after a pause of growing length and chance, so that a thousand edges do not come back in the same
 instant. A link that lasted is followed by the first address again; one that ended soon (refused, or answered by nobody behind an open
-port) by the next one. A link that ended because there is another one with the same node (two hubs that dial each other, one node under
+port) by the next one. So is one to a hub that turns out to be no member of the cluster: where there are other addresses, it is ended.
+A link that ended because there is another one with the same node (two hubs that dial each other, one node under
 two names) is not missed: its line waits until that one has ended.
 """
 
@@ -13,8 +14,8 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from edgekv.config import Address
-from edgekv.limits import PEER_BACK_OFF_S_MAX, PEER_BACK_OFF_S_MIN, PEER_LASTING_S
-from edgekv.net.link import Host
+from edgekv.limits import PEER_BACK_OFF_S_MAX, PEER_BACK_OFF_S_MIN, PEER_IDLE_S, PEER_LASTING_S
+from edgekv.net.link import Connection, Host
 from edgekv.net.links import Links
 
 _log: Final = logging.getLogger("edgekv.net")
@@ -69,7 +70,7 @@ class Line:
                 self._links.host.trouble(self.trouble)
                 continue
             self.connected, since_s = address, loop.time()
-            ended = await asyncio.shield(connection.ended)
+            ended = await self._ended(connection)
             other = connection.instead
             while other is not None:
                 await asyncio.shield(other.ended)
@@ -83,6 +84,13 @@ class Line:
             return lasted
         self._next = 0
         return False
+
+    async def _ended(self, connection: Connection) -> str:
+        if len(self._addresses) > 1:
+            await asyncio.wait([connection.ended], timeout=PEER_IDLE_S)
+            if not connection.ended.done() and self._links.host.is_idle(connection.number):
+                connection.close("it is no member of the cluster now, and there are other upstreams")
+        return await asyncio.shield(connection.ended)
 
     def _say(self, address: Address, trouble: str) -> None:
         """Once, while it stays the same."""

@@ -87,6 +87,10 @@ class Newcomer:
     def heard(self, link: int) -> None:
         """See `net.link.Host`. An answer is small: who has not sent it in time is not waited for."""
 
+    def is_idle(self, link: int) -> bool:  # noqa: ARG002 - of `Host`
+        """See `net.link.Host`. Who is asked to join answers, or is given up."""
+        return False
+
     def disconnected(self, link: int) -> None:
         """See `net.link.Host`."""
         self._answers.pop(link).cancel()

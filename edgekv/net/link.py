@@ -46,6 +46,9 @@ class Host(Protocol):
     def disconnected(self, link: int) -> None:
         """It is over. Comes once for each `connected`, never from inside of `send` or `close`."""
 
+    def is_idle(self, link: int) -> bool:
+        """Whether nothing goes over it that is of use to this node, and another upstream may be better."""
+
     def trouble(self, sentence: str) -> None:
         """Something went wrong with a connection: who is at the other end is not a node, or cannot be reached."""
 

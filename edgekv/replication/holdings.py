@@ -37,8 +37,12 @@ class Holdings:
 
     def forgotten(self) -> list[Keyspace]:
         """Keyspaces with changes that the cluster does not know any more."""
+        return [keyspace for keyspace in self.unlisted() if keyspace.vector]
+
+    def unlisted(self) -> list[Keyspace]:
+        """Keyspaces that the cluster does not know any more."""
         listed = self._members.keyspaces
-        return [k for k in self._engine.keyspaces.all if k.vector and k.id not in listed and not self.is_listed(k)]
+        return [k for k in self._engine.keyspaces.all if k.id not in listed and not self.is_listed(k)]
 
     def kept(self) -> list[Keyspace]:
         """Keyspaces with changes that are not at this site as the cluster knows it, and whose copies may not go (lines.py)."""

@@ -110,8 +110,8 @@ class KeyspaceOrders:
     def adopt(self, entries: list[Entry], member: Member) -> bool:
         """Take keyspaces into the list that one who returns has, and that were created in entries of meta which are lost.
 
-        One that its site was added to in such entries it drains. Whether any was taken. One whose id, name or prefix is another's by
-        now stays with that node alone.
+        One that its site was added to in such entries it drains, unless it is open: it never was away. Whether any was taken. One
+        whose id, name or prefix is another's by now stays with that node alone.
         """
         adopted = False
         for entry in entries:
@@ -120,7 +120,7 @@ class KeyspaceOrders:
                 policy = replace(policy_of(entry), draining=())
                 known = self._members.keyspaces.get(policy.id)
                 if known is not None and known.policy.prefix == policy.prefix:
-                    adopted |= self._drain(known, member)
+                    adopted |= member.state == "returning" and self._drain(known, member)
                     continue
                 self._check_names(policy.name, policy.prefix, policy.sites)
                 Keyspaces([*policies, policy])

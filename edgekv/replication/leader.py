@@ -172,9 +172,16 @@ class Leader:
         return True
 
     def returned(self, message: Return) -> bool:
-        """A member says how its return stands; whether it is a member again by that. What it said of an earlier one does not count."""
+        """A member says how its return stands; whether it is a member again by that. What it said of an earlier one does not count.
+
+        One that is open says which keyspaces the list lacks.
+        """
         member = self._members.members.get(message.actor)
-        if member is None or member.state != "returning" or member.revision != message.revision:
+        if member is None or member.revision != message.revision:
+            return False
+        if member.state == "open":
+            return self.keyspaces.adopt(message.keyspaces, member)
+        if member.state != "returning":
             return False
         self._silence.heard(member.actor)
         if self.keyspaces.adopt(message.keyspaces, member) or not message.whole:

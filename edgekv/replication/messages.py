@@ -202,11 +202,11 @@ class SyncGone(NamedTuple):
 
 
 class Return(NamedTuple):
-    """A member that was parked comes back."""
+    """A member that was parked comes back; or an open one knows keyspaces that the list lacks."""
 
     actor: Actor
     revision: int
-    """Of meta, that began this return."""
+    """Of meta, that began this return, or opened it."""
     whole: bool
     """Whether it has all rows; False: it wants some."""
     late: dict[int, Vector]

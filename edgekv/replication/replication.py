@@ -293,6 +293,14 @@ class Replication:
         if from_link is not None:
             from_link.heard_ms = self._monotonic_ms()
 
+    def is_idle(self, link: int) -> bool:
+        """Whether a peer is a hub that is no member, or not yet, while this node is one: no data goes over the link."""
+        known = self.links.get(link)
+        if known is None or known.peer is None or not self.members.is_open(self._actor):
+            return False
+        is_told = self.members.revision >= known.peer.revision
+        return known.phase == "meta" and is_told and not self.members.is_open(known.peer.actor)
+
     def durable(self) -> None:
         """The engine's durable state has moved: acknowledge what came, send what is new."""
         for link in self._table:

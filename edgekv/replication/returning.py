@@ -89,6 +89,7 @@ class Returning:
         """Say where it stands, about once a second, as messages are lost with their links and a hub has to hear that it is there."""
         me = self._me()
         if me is None:
+            self._tell_unlisted()
             return
         late, durable = self._late, self._holdings.vectors()
         # Of a keyspace that its site was taken off meanwhile it is given no rows, and what is late there goes as it is.
@@ -96,7 +97,18 @@ class Returning:
         whole = all(covers(durable.get(keyspace, {}), vector) for keyspace, vector in late.items()) and (
             not (late or any(map(self.unseen, keyspaces))) or keyspaces <= self._joined
         )
-        message = Return(self._actor, me.revision, whole, late if whole else {}, self._unlisted())
+        self._send(Return(self._actor, me.revision, whole, late if whole else {}, self._unlisted()))
+
+    def _tell_unlisted(self) -> None:
+        """As a member that never was away: keyspaces that were created in entries of meta which are lost, whatever is in them.
+
+        Else keys below their prefixes would be hidden here, and shown where nobody knows of them.
+        """
+        me, unlisted = self._members.members.get(self._actor), self._holdings.unlisted()
+        if me is not None and me.state == "open" and unlisted:
+            self._send(Return(self._actor, me.revision, False, {}, [entry_of(k.policy) for k in unlisted]))
+
+    def _send(self, message: Return) -> None:
         for link in self._links:
             peer = link.peer if link.is_up else None
             if peer is not None and peer.role == "hub" and self._members.is_open(peer.actor):

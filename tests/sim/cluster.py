@@ -197,14 +197,8 @@ class Cluster:
 
     def _agree(self, since: str) -> None:
         nodes = [machine.node for machine in self.machines]
-
-        def agreed() -> bool:
-            return all(node.up for node in nodes) and self.witness.agreed(nodes)
-
-        is_over = self.run_until(self.now_us + LIVENESS_S * 1_000_000, agreed)
-        if not is_over and any(machine.lead() for machine in self.machines if machine.node.up):
-            is_over = self.run_until(self.now_us + LIVENESS_S * 1_000_000, agreed)
-        if not is_over:
+        deadline_us = self.now_us + LIVENESS_S * 1_000_000
+        if not self.run_until(deadline_us, lambda: all(n.up for n in nodes) and self.witness.agreed(nodes)):
             lacking = [sorted(node.durable(0).values()) for node in nodes if node.up]
             raise Violation(f"no agreement {LIVENESS_S} s after {since}; vectors of the default keyspace: {lacking}")
         self.witness.agree(nodes, self.all_keys(), everything_expired=since != "the last fault")

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 from edgekv.config import KeyspaceConfig
 from edgekv.engine.keyspaces import META_ID
 from edgekv.errors import EdgeKVError, Unavailable
+from edgekv.limits import PEER_IDLE_S
 from edgekv.node import identity, keyspace_file
 from edgekv.replication.log_source import LogSource
 from edgekv.replication.messages import Applicant
@@ -32,6 +33,7 @@ START_MS: Final = 1_700_000_000_000
 TICK_US: Final = 100_000
 DIAL_US: Final = (100_000, 1_500_000)
 OFFLINE_MS: Final = 3_000
+IDLE_US: Final = int(PEER_IDLE_S * 1e6)
 AGAIN_US: Final = 2_000_000
 """After which a node believes once more that the cluster knows better who it is."""
 CACHE_DROPPED: Final = 0.3
@@ -116,17 +118,6 @@ class Machine:
             self.replication.membership.remove(name)
             self.replication.membership.readmit(name)
         self._turn()
-
-    def lead(self) -> bool:
-        """As the hub that leads, restored, and waiting for members behind one that is parked: an operator ends the wait."""
-        replication = self.replication
-        away = any(member.parked for member in replication.members.members.values())
-        if not (away and replication.leader.is_leader and not replication.leader.leads):
-            return False
-        self._cluster.note(f"{self.node.name} leads at once")
-        replication.membership.lead()
-        self._turn()
-        return True
 
     def now_ms(self) -> int:
         """The wall clock, right or wrong."""
@@ -324,8 +315,17 @@ class Machine:
 
     def _connect(self, other: int) -> None:
         machine = self._cluster.machines[other]
-        self._dialed[other] = self._cluster.network.connect(self.number, self, other, machine)
+        link = self._dialed[other] = self._cluster.network.connect(self.number, self, other, machine)
+        if not self.is_hub and self._cluster.plan.hubs > 1:
+            self._at(IDLE_US, lambda: self._leave_idle(other, link))
         self._turn()
+
+    def _leave_idle(self, other: int, link: int) -> None:
+        """As the dialer: an edge does not stay with a hub that is no member."""
+        if self._dialed.get(other) == link and self.replication.is_idle(link):
+            del self._dialed[other]
+            self._cluster.network.close(link)
+            self._dial((other + 1) % self._cluster.plan.hubs)
 
     # -- clients
 

@@ -24,6 +24,7 @@ class FakeHost:
         self.on_message: Callable[[int, bytes], None] = lambda link, message: None
         self.on_connected: Callable[[int], None] = lambda link: None
         self.parts = 0
+        self.idle: Final[set[int]] = set()
         self.troubles: Final[list[str]] = []
 
     def connected(self, link: int, *, outgoing: bool) -> None:
@@ -41,6 +42,9 @@ class FakeHost:
 
     def disconnected(self, link: int) -> None:
         self.events.append(("disconnected", link))
+
+    def is_idle(self, link: int) -> bool:
+        return link in self.idle
 
     def trouble(self, sentence: str) -> None:
         self.troubles.append(sentence)

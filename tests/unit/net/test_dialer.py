@@ -68,6 +68,37 @@ def test_an_edge_goes_to_the_next_upstream_when_one_ends_soon_and_to_the_first_a
     run(scenario, 3)
 
 
+def test_an_edge_does_not_stay_with_a_hub_that_is_no_member_while_there_is_another(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(dialer, "PEER_IDLE_S", 0.01)
+
+    async def scenario(edge: Site, first: Site, second: Site) -> None:
+        edge.host.idle.add(1)
+        line = edge.dial([first.address, second.address]).lines[0]
+        await until(lambda: second.host.open)
+        assert line.connected == second.address and "no member of the cluster now" in line.trouble
+        for _ in range(20):
+            await asyncio.sleep(0.005)
+        assert second.host.open == [1], "and stays with one that is"
+
+    run(scenario, 3)
+
+
+def test_an_edge_with_one_upstream_stays_with_it_whatever_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dialer, "PEER_IDLE_S", 0.01)
+
+    async def scenario(edge: Site, hub: Site) -> None:
+        edge.host.idle.add(1)
+        edge.dial([hub.address])
+        await until(lambda: hub.host.open)
+        for _ in range(20):
+            await asyncio.sleep(0.005)
+        assert hub.host.open == [1]
+
+    run(scenario)
+
+
 def test_a_hub_dials_each_upstream_for_itself() -> None:
     async def scenario(hub: Site, first: Site, second: Site) -> None:
         hub.dial([first.address], [NOBODY], [second.address])

@@ -180,6 +180,30 @@ def test_a_member_that_the_leader_knows_goes_on_when_it_was_not_waited_for(
     edge.operations.set(b"k", b"v")
     pass_s(net, 20, hub, edge)
     assert hub.operations.get(b"k") == b"v"
+    assert hub.operations.get(b"rooms/1") == b"late", "the keyspace is back as well"
+
+
+def test_a_keyspace_that_the_leader_has_forgotten_is_back_though_nothing_is_in_it(
+    net: Net, make: Make, tmp_path: Path
+) -> None:
+    """Else the members would hide what others write below its prefix, and the leader show it."""
+    hub, (edge,), _ = cluster(net, make, edges=1)
+    restore = back_up(hub, tmp_path / "backup")
+    net.connect(edge, hub)
+    hub.replication.keyspaces.create("rooms", b"rooms/", (), siblings=False)
+    pass_s(net, 10, hub, edge)
+    restore()
+    hub.replication.membership.lead()
+    pass_s(net, 10, hub)
+    hub.operations.set(b"rooms/1", b"before it is back")
+    come_back(net, edge, hub)
+    hub.operations.set(b"rooms/2", b"v")
+    edge.operations.set(b"rooms/3", b"v")
+    pass_s(net, 10, hub, edge)
+    for peer in (hub, edge):
+        assert [peer.operations.get(b"rooms/%d" % i) for i in (1, 2, 3)] == [None, b"v", b"v"]
+        assert "rooms/1" in str(peer.engine.status()["misplaced"])
+    assert vectors(hub) == vectors(edge)
 
 
 def test_a_keyspace_that_the_leader_has_forgotten_comes_back_with_what_is_in_it(
