@@ -116,7 +116,8 @@ class Greeting:
         if word is None or taken:
             return
         for other in self._links:
-            if other is not link and other.is_up and other.peer is not None and other.peer.actor == hello.actor:
+            is_same = other is not link and other.is_up and other.peer is not None and other.peer.actor == hello.actor
+            if is_same and not all(covers(other.acknowledged.get(k, {}), v) for k, v in word.vectors.items()):
                 self._send_away(other, word)
 
     def _known_of(self, hello: Hello, member: Member) -> dict[int, ChainedVector]:

@@ -15,6 +15,7 @@ from edgekv.node import identity
 from edgekv.replication.copies import Copies
 from edgekv.replication.link import Link
 from edgekv.replication.log_source import LogSource
+from edgekv.replication.messages import pack_message
 from edgekv.replication.sender import Sender
 from edgekv.server.shell import Server
 from edgekv.wal.segment import segment_name
@@ -463,6 +464,31 @@ def test_a_copy_that_made_more_and_has_seen_less_does_not_have_the_linked_one_se
     greet_only(net, edge, hub)
     greet_only(net, twin, hub)
     assert twin.rolled_back and not edge.rolled_back
+
+
+def test_who_has_acknowledged_what_a_copy_came_with_keeps_its_link(
+    net: Net, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub, edge, twin = trio(net, make, monkeypatch)
+    edge.operations.set(b"k", b"of the edge")
+    run(net, [hub, edge], rounds=100)
+    hub.operations.set(b"k", b"of the hub")
+    for _ in range(10):  # no time passes: nobody says what has been seen
+        for peer in (hub, edge):
+            peer.engine.kick()
+            while peer.flush():
+                peer.replication.durable()
+        net.deliver()
+    own = hub.engine.keyspaces.by_id[DEFAULT_ID].vector[hub.engine.actor]
+    wire = net.connect(twin, hub)
+    wire.queues[hub].clear()
+    hello = twin.replication._greeting.hello()
+    vectors = {**hello.vectors, DEFAULT_ID: {**hello.vectors[DEFAULT_ID], hub.engine.actor: (own.seq, own.chain)}}
+    wire.queues[hub].append(pack_message(hello._replace(vectors=vectors)))
+    while net.deliver():
+        pass
+    assert twin.rolled_back and not edge.rolled_back
+    assert [link.peer and link.peer.name for link in hub.replication.links.values()] == ["edge"]
 
 
 def test_what_a_member_came_with_is_forgotten_when_it_has_said_it(net: Net, make: Make) -> None:
