@@ -75,6 +75,8 @@ class Leader:
         self._announced_at_ms = 0
         self._heard: Final[dict[bytes, Hello]] = {}
         """By node, what members said when they came, until this node leads again."""
+        self._restored: Final[set[bytes]] = set()
+        """Nodes of members that are at another hub as another incarnation, until then."""
 
     @property
     def is_leader(self) -> bool:
@@ -230,6 +232,13 @@ class Leader:
             if hello.node in known or len(self._heard.keys() - known) < STRANGERS_HEARD_MAX:
                 self._heard[hello.node] = hello
 
+    def heard_of(self, applicant: Applicant) -> None:
+        """A hub asks that another incarnation of a member be admitted: that one was restored as well, and is there."""
+        if self.is_leader and not self.leads:
+            open_actors = [m.actor for m in self._members.of_node(applicant.node) if m.state == "open"]
+            if open_actors and applicant.actor not in open_actors:
+                self._restored.add(applicant.node)
+
     def tick(self, now_ms: int, own: Mapping[int, Vector]) -> None:
         """Settle what can be, announce what is stable. ``own``: this node's durable vectors."""
         if not self._members.all_durable():
@@ -252,7 +261,7 @@ class Leader:
     def _return(self, own: Mapping[int, Vector]) -> None:
         """After a restore: everybody is here, and nothing that they have is missing, nor what one has who came meanwhile.
 
-        Here is who greeted this node, or whom a hub that did has heard of.
+        Here is who greeted this node, or whom a hub that did has heard of, or wants to have admitted under another incarnation.
         Whom it does not know it waits for as long as they take to come who are linked to it whenever they can be.
         Of a member that was restored as well only its meta counts: its changes it sends when it is admitted, which this leader does.
         """
@@ -262,7 +271,7 @@ class Leader:
             for member in self._members.open_members()
             if member.node != self._self.node and not self._seen.has_said(member.actor, META_ID, meta)
         }
-        complete = others <= self._heard.keys() and all(
+        complete = others <= self._heard.keys() | self._restored and all(
             covers(own.get(keyspace, {}), {actor: seq for actor, (seq, _) in vector.items()})
             for hello in self._heard.values()
             for keyspace, vector in hello.vectors.items()
@@ -273,6 +282,7 @@ class Leader:
             self._waits_since_ms = now_ms
         if complete and now_ms - self._waits_since_ms >= RESTORED_WAIT_MS:
             self._heard.clear()
+            self._restored.clear()
             self.admit(self._self)
 
     def force(self) -> bool:
@@ -282,6 +292,7 @@ class Leader:
         if self.leads:
             return False
         self._heard.clear()
+        self._restored.clear()
         return self.admit(self._self)
 
     def _park(self, own: Mapping[int, Vector]) -> None:

@@ -150,7 +150,9 @@ class Membership:
             if self._leader.admit(applicant, late=late):
                 self.follow_meta()
                 self._kick()
-        elif not self._leader.is_leader and not self._members.is_open(applicant.actor):
+        elif self._leader.is_leader:
+            self._leader.heard_of(applicant)
+        elif not self._members.is_open(applicant.actor):
             for other in self._links:
                 if other.peer is not None and other.peer.node == self._members.leader:
                     self._links.send(other, Admit([applicant], late))

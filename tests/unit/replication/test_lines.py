@@ -183,6 +183,28 @@ def test_a_member_that_the_leader_knows_goes_on_when_it_was_not_waited_for(
     assert hub.operations.get(b"rooms/1") == b"late", "the keyspace is back as well"
 
 
+def test_a_restored_leader_does_not_wait_for_the_incarnation_of_a_member_that_was_restored_behind_another_hub(
+    net: Net, make: Make, tmp_path: Path
+) -> None:
+    hub, relay = make("hub", founder=True), make("relay")
+    edge = make("edge", site="far", role="edge")
+    net.connect(relay, hub)
+    net.connect(edge, relay)
+    pass_s(net, 20, hub, relay, edge)
+    relay.kill()
+    relay.open()  # and has forgotten what it was told
+    for restore in [back_up(peer, tmp_path / f"backup of {peer.name}") for peer in (hub, edge)]:
+        restore()
+    net.connect(relay, hub)
+    net.connect(edge, relay)
+    hub.now_ms = edge.now_ms = relay.now_ms
+    pass_s(net, WAIT_S + 10, hub, relay, edge)
+    assert hub.replication.leader.leads and hub.replication.members.is_open(edge.engine.actor)
+    edge.operations.set(b"k", b"v")
+    pass_s(net, 10, hub, relay, edge)
+    assert hub.operations.get(b"k") == b"v"
+
+
 def test_a_keyspace_that_the_leader_has_forgotten_is_back_though_nothing_is_in_it(
     net: Net, make: Make, tmp_path: Path
 ) -> None:
