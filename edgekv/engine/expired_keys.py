@@ -3,7 +3,8 @@
 A key's expiry cell x hides its elements, fields, parts and an older register. It cannot simply go, that would show them again, and no
 node may remove them by its own clock, another may be ahead of it. So when every member has seen x and what it hides, and its time has
 passed for all of them, the leader clears what it observes, as a client's DEL would, with one difference: the clear's stamp is just
-above what it removes (rank 1), and not now. Whatever a member has written since it saw x is above that, whoever wrote it.
+above what it removes (rank 1), and not now. Whatever a member has written since it saw x is above that, whoever wrote it. What a
+member has not seen it may still bring back: its first write to a key that is gone for it removes what it has seen, and x.
 
 A lone node needs none of this: its applier removes such keys itself (store/purge.py).
 """
@@ -13,6 +14,7 @@ from itertools import islice
 from typing import Final
 
 from edgekv.crdt.company import Company, clear_set_operations, observed_parts, reset_fields_operations
+from edgekv.crdt.elements import Dot, Element
 from edgekv.crdt.operation import (
     CLEAR_MAP,
     DELETE,
@@ -21,6 +23,7 @@ from edgekv.crdt.operation import (
     RESET,
     SUFFIX_EXPIRY,
     Operation,
+    element_suffix,
     field_suffix,
 )
 from edgekv.crdt.register import Cell, stamp
@@ -30,11 +33,13 @@ from edgekv.engine.keyspaces import Keyspace, Keyspaces
 from edgekv.engine.reads import Reads
 from edgekv.ids import Actor, KeyspaceId
 from edgekv.store import layout
-from edgekv.store.collection_rows import FIELDS_END
+from edgekv.store.collection_rows import ELEMENTS_END, FIELDS_END
 from edgekv.store.lmdb_store import LmdbStore
 
 FIELDS_MAX: Final = 10_000
 """Of one key. A larger map stays, hidden, until somebody writes to it."""
+_ELEMENTS_MAX: Final = 10_000
+"""Of one key, that are asked for one by one; a larger set goes when all have seen all of its keyspace."""
 
 Covers = Callable[[int, Actor, int], bool]
 """Whether the stable cut of a keyspace covers a dot."""
@@ -87,26 +92,37 @@ class ExpiredKeys:
             return []
         elements, fields = self._collections.counts(keyspace, key)
         cells = self._cells(keyspace, key) if fields else []
-        register = state.register
+        counters = self._collections.counter_fields(keyspace, key) if fields else {}
+        register, parts = state.register, observed_parts(state.parts)
         hidden = register is not None and register.value is not None and stamp(register) < stamp(expiry)
+        siblings = () if state.siblings is None else state.siblings.values
+        dots = [sibling.dot for sibling in siblings if stamp(sibling.cell) < stamp(expiry)]
         company = [expiry, *cells, *([register] if hidden and register is not None else [])]
-        if len(cells) >= FIELDS_MAX or not all(covers(keyspace.id, cell.actor, cell.seq) for cell in company):
+        must_be_seen = [*((cell.actor, cell.seq) for cell in company), *dots]
+        must_be_seen += [(a, seq) for of in (parts, *map(observed_parts, counters.values())) for a, seq, _ in of]
+        if elements:
+            must_be_seen += self._element_dots(keyspace, key)
+        if len(cells) >= FIELDS_MAX or not all(covers(keyspace.id, actor, seq) for actor, seq in must_be_seen):
             return []
         hlc = max(cell.hlc for cell in company)
         operations: list[Operation] = [(EXPIRE, key, 0, hlc)]
-        if hidden:
-            operations.append((DELETE, key, hlc))
-        if state.siblings is not None:
-            dots = [s.dot for s in state.siblings.values if stamp(s.cell) < stamp(expiry)]
-            operations += [(DELETE_SIBLINGS, key, dots)] if dots else []
-        parts = observed_parts(state.parts)
+        operations += [(DELETE, key, hlc)] if hidden else []
+        operations += [(DELETE_SIBLINGS, key, dots)] if dots else []
         operations += [(RESET, key, parts)] if parts else []
         vector = dict(self._collections.observed(keyspace))
         operations += clear_set_operations(Company(elements, 0, {}, vector), key)
         if fields:
-            counters = self._collections.counter_fields(keyspace, key)
             operations += [(CLEAR_MAP, key, hlc), *reset_fields_operations(counters, key)]
         return operations
+
+    def _element_dots(self, keyspace: Keyspace, key: bytes) -> list[Dot]:
+        """Of the elements that the clear removes; of more than one has the time for, of all that there is."""
+        rows = self._collections.rows(keyspace, key)
+        stretch = rows.lowest(element_suffix(b""), ELEMENTS_END, _ELEMENTS_MAX)
+        if len(stretch) == _ELEMENTS_MAX:
+            return list(self._collections.observed(keyspace))
+        visible = [rows.visible(row) for _, row in stretch if isinstance(row, Element)]
+        return [dot for element in visible if element is not None for dot in element.dots]
 
     def _cells(self, keyspace: Keyspace, key: bytes) -> list[Cell]:
         rows = self._collections.rows(keyspace, key).lowest(field_suffix(b""), FIELDS_END, FIELDS_MAX)

@@ -170,6 +170,7 @@ class Leader:
             member = replace(now, heads=heads)
         else:
             member = replace(now, heads=known.heads, late=known.late)
+        self._silence.heard(applicant.actor)  # it has the whole lease, though an earlier return of it has run out
         self._write([self._entry(replace(member, state="returning", need=own, parked=True))])
         return True
 

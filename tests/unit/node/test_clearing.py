@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from edgekv.engine import expired_keys
 from edgekv.limits import GENERATION_AGE_MS
 from edgekv.store.applied import Progress
 from tests.unit.node.inline_node import InlineNode
@@ -131,3 +132,35 @@ def test_a_report_that_was_lost_with_an_error_is_made_by_the_next_inline_applier
     while node.apply():
         pass
     assert not node.engine.memtable.frozen and not node.engine.checkpoints.requests
+
+
+# -- system clears
+
+
+def _write(node: InlineNode, kind: str) -> None:
+    """Change 1, before there is an expiry, or 3: what it hides all the same, as it is lower, or counted or added."""
+    operations = node.operations
+    if kind == "counter":
+        operations.increment(b"k", 1)
+    elif kind == "element":
+        operations.sets.add(b"k", [b"a", b"%d" % operations.sets.count(b"k")])
+    else:
+        operations.maps.increment(b"k", b"f", 1)
+
+
+@pytest.mark.parametrize("elements_max", [1, 100])
+@pytest.mark.parametrize("kind", ["counter", "element", "counter field"])
+def test_nothing_is_cleared_for_all_that_some_have_not_seen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, elements_max: int
+) -> None:
+    """Who has not seen it may bring it back: what it writes first, when the key is gone for it, takes the expiry away."""
+    monkeypatch.setattr(expired_keys, "_ELEMENTS_MAX", elements_max)
+    node = InlineNode(tmp_path / "node", lone=False)
+    _write(node, kind)
+    end_ms = node.now_ms + 100_000
+    assert node.operations.set_expiry(b"k", end_ms)
+    _write(node, kind)
+    node.checkpoint()
+    cleared = [node.engine.expired_keys.clear(lambda _, __, seq, to=to: seq <= to, end_ms, 10) for to in (2, 3)]  # type: ignore[misc]
+    assert cleared == [0, 1]
+    node.kill()

@@ -304,6 +304,28 @@ def test_one_that_breaks_off_its_return_is_parked_again_and_holds_nothing_up(net
     same(hub, away, here)
 
 
+def test_one_whose_return_ran_out_has_the_whole_time_again(net: Net, make: Make) -> None:
+    """Behind another hub, so that the leader hears of it only by what it says."""
+    hub, away, here = parked(net, make)
+    relay = make("relay")
+    relay.now_ms = away.now_ms = hub.now_ms
+    net.connect(relay, hub)
+    pass_s(net, 10, hub, here, relay)
+    wire = net.connect(away, relay)
+    while state(hub, away) != "returning":
+        run(net, [hub, here, relay, away], rounds=1)
+    net.cut(wire)
+    while state(hub, away) == "returning":
+        run(net, [hub, here, relay], rounds=1, step_ms=1_000)
+    away.now_ms = hub.now_ms
+    net.connect(away, relay)
+    while state(hub, away) != "returning":
+        run(net, [hub, here, relay, away], rounds=1)
+    assert hub.replication.silence.silent_ms(away.engine.actor) < RETURN_LEASE_MS
+    pass_s(net, 20, hub, here, relay, away)
+    assert state(hub, away) == "open"
+
+
 def test_who_returns_again_and_again_takes_no_more_room_in_meta_each_time(net: Net, make: Make) -> None:
     hub, away, here = parked(net, make)
     sizes = []
