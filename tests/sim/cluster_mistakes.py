@@ -285,8 +285,20 @@ MUTANTS: Final[dict[str, Mutant]] = {
     ),
     "system_clear_unseen": Mutant(
         "the leader clears what not all have seen",
-        ((ExpiredKeys._operations, "or not all(covers(keyspace.id, cell.actor, cell.seq) for cell in company)", ""),),
+        ((ExpiredKeys._operations, "or not all(covers(keyspace.id, actor, seq) for actor, seq in must_be_seen)", ""),),
         seeds_max=400,
+    ),
+    "system_clear_unseen_counts": Mutant(
+        "the leader clears counts that an expiry hides and not all have seen",
+        (
+            (
+                ExpiredKeys._operations,
+                "must_be_seen += [(a, seq) for of in (parts, *map(observed_parts, counters.values())) for a, seq, _ in of]",
+                "",
+            ),
+        ),
+        seeds_max=400,
+        rare=True,
     ),
     "map_clear_purged_at_once": Mutant(
         "a map's clear is not stored",

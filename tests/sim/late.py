@@ -91,13 +91,13 @@ class _LateKey(Key):
         return choices
 
     def _fields_that_outlived(self, choices: list[Version], late: set[Version]) -> list[Version]:
-        """Late values of a field that a clear of the map hides, unless it was forgotten."""
-        clears = [each.version.stamp for each in self._made.get(_CLEAR, []) if not each.forgotten]
-        left = max(clears, default=choices[0].stamp)
+        """Late values of a field that a clear of the map hides, unless that was forgotten: the newest stands for all."""
+        newest = max(self._made.get(_CLEAR, []), key=_stamp, default=None)
+        left = None if newest is None or newest.forgotten else newest.version.stamp
         return [
             version._replace(stamp=max(version.stamp, self._map_clear))
             for version in choices
-            if version in late and (not clears or version.stamp >= left)
+            if version in late and (left is None or version.stamp >= left)
         ]
 
 

@@ -11,8 +11,9 @@ import pytest
 from edgekv.config import KeyspaceConfig
 from edgekv.crdt import counter, elements
 from edgekv.engine.frame import Run
-from edgekv.ids import KeyspaceId, node_actor
+from edgekv.ids import Actor, KeyspaceId, node_actor
 from tests.sim.clients import Clients
+from tests.sim.late import may_show
 from tests.sim.oracle import NOTHING, Change, History, Shown, changes_of_run, shown
 from tests.sim.sim_node import SimNode, fast_directory
 
@@ -22,7 +23,7 @@ KEYSPACES: Final = (
     KeyspaceConfig(prefix=b"", name="default"),
     KeyspaceConfig(prefix=b"many/", name="many", conflict="siblings"),
 )
-ONE, TWO = (node_actor(bytes([i]) * 16, bytes(8)) for i in (1, 2))
+ONE, TWO, THREE = (node_actor(bytes([i]) * 16, bytes(8)) for i in (1, 2, 3))
 
 
 @pytest.fixture
@@ -144,3 +145,20 @@ def test_a_system_clear_hides_what_is_below_its_own_stamp_only() -> None:
     assert truth(expiry, late, now_ms=100) == NOTHING
     assert truth(expiry, late, clear, now_ms=100).members == (b"e",)
     assert truth(expiry, late, renewed, clear, now_ms=200) == NOTHING
+
+
+@pytest.mark.parametrize(("forgotten", "outlives"), [(TWO, False), (THREE, True)])
+def test_a_late_field_may_outlive_the_clears_of_its_map_if_the_newest_was_forgotten(
+    forgotten: Actor, outlives: bool
+) -> None:
+    """A node remembers the newest clear only."""
+    late = Change(ONE, 1, 5, [[9, b"k", [[b"f", b"1"]]]])
+    clears = [Change(actor, 1, hlc, [[13, b"k"]]) for actor, hlc in ((TWO, 6), (THREE, 7))]
+    found = may_show(
+        b"k",
+        [late, *clears],
+        0,
+        is_late=lambda actor, _: actor == ONE,
+        is_forgotten=lambda actor, _: actor == forgotten,
+    )
+    assert any(each.fields for each in found) == outlives
