@@ -356,13 +356,8 @@ class Leader:
         announced = self._members.announced
         if announced is None or announced.stable.cuts is None or self._engine.admission.disk_full:
             return
-        cuts = announced.stable.cuts
-
-        def covers(keyspace: int, actor: Actor, seq: int) -> bool:
-            cut = cuts.get(keyspace)
-            return cut is not None and seq <= cut.cut.get(actor, 0)
-
-        self._engine.expired_keys.clear(covers, announced.stable.wall_ms, EXPIRED_AT_ONCE)
+        cuts = {keyspace: cut.cut for keyspace, cut in announced.stable.cuts.items()}
+        self._engine.expired_keys.clear(cuts, announced.stable.wall_ms, EXPIRED_AT_ONCE)
 
     def _open(self, applicant: Applicant) -> Member:
         keyspaces = self._engine.keyspaces.all

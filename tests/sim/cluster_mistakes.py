@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from edgekv.crdt import counter, joins, maps, strings
-from edgekv.engine import recovery
+from edgekv.engine import expired_keys, recovery
 from edgekv.engine.checkpoint import Checkpoints
 from edgekv.engine.collections import Collections
 from edgekv.engine.commit import Commit
@@ -285,18 +285,12 @@ MUTANTS: Final[dict[str, Mutant]] = {
     ),
     "system_clear_unseen": Mutant(
         "the leader clears what not all have seen",
-        ((ExpiredKeys._operations, "or not all(covers(keyspace.id, actor, seq) for actor, seq in must_be_seen)", ""),),
+        ((expired_keys._covered, "all(seq <= cut.get(actor, 0) for actor, seq in dots)", "True"),),
         seeds_max=400,
     ),
     "system_clear_unseen_counts": Mutant(
         "the leader clears counts that an expiry hides and not all have seen",
-        (
-            (
-                ExpiredKeys._operations,
-                "must_be_seen += [(a, seq) for of in (parts, *map(observed_parts, counters.values())) for a, seq, _ in of]",
-                "",
-            ),
-        ),
+        ((ExpiredKeys._operations, ", *_dots_of(parts)", ""),),
         seeds_max=400,
         rare=True,
     ),

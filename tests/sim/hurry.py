@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
-from edgekv.engine import checkpoint, flip, rebase
+from edgekv.engine import checkpoint, expired_keys, flip, rebase
 from edgekv.replication import leader, replication, row_source, seen, seen_telling, sender, silence, streams
 from edgekv.replication.lowest import Lowest
 from edgekv.store import applier, applier_process, fold, lmdb_store, spool, sweep
@@ -33,6 +33,8 @@ _SMALL: Final[list[tuple[Any, str, Any]]] = [
     (fold, "SPOOL_SLICE_ROWS", 2),
     (spool, "SPOOL_BLOCK_BYTES", 3_000),
     (sweep, "PURGE_ROWS_MAX", 2),
+    (expired_keys, "_ELEMENTS_MAX", 2),
+    (expired_keys, "_ROWS_AT_ONCE", 3),
     (flip, "REBASE_AT_ONCE_MAX", 1),
     (rebase, "REBASE_STEP_OPERATIONS", 1),
     (row_source, "PEER_MESSAGE_BYTES", 300),

@@ -226,7 +226,7 @@ class Actors:
         self._stables[self._revision] = stable
         self._sweep(number)
         cut = stable.cuts[DATA].cut
-        node.engine.expired_keys.clear(lambda _, actor, seq: seq <= cut.get(actor, 0), stable.wall_ms, _CLEAR_ENTRIES)
+        node.engine.expired_keys.clear({DATA: cut}, stable.wall_ms, _CLEAR_ENTRIES)
         self.witness.made(node, system=True)
         node.settle()
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from edgekv.engine import expired_keys
+from edgekv.engine.keyspaces import DEFAULT_ID
 from edgekv.limits import GENERATION_AGE_MS
 from edgekv.store.applied import Progress
 from tests.unit.node.inline_node import InlineNode
@@ -144,23 +145,73 @@ def _write(node: InlineNode, kind: str) -> None:
         operations.increment(b"k", 1)
     elif kind == "element":
         operations.sets.add(b"k", [b"a", b"%d" % operations.sets.count(b"k")])
-    else:
+    elif kind == "counter field":
         operations.maps.increment(b"k", b"f", 1)
+    else:
+        operations.maps.put(b"k", [(b"f", b"%d" % operations.maps.count(b"k"))])
 
 
-@pytest.mark.parametrize("elements_max", [1, 100])
-@pytest.mark.parametrize("kind", ["counter", "element", "counter field"])
-def test_nothing_is_cleared_for_all_that_some_have_not_seen(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, elements_max: int
-) -> None:
+def _cleared(node: InlineNode, up_to: int, end_ms: int) -> int:
+    return node.engine.expired_keys.clear({DEFAULT_ID: {node.engine.actor: up_to}}, end_ms, 10)
+
+
+@pytest.mark.parametrize("kind", ["counter", "element", "counter field", "field"])
+def test_nothing_is_cleared_for_all_that_some_have_not_seen(tmp_path: Path, kind: str) -> None:
     """Who has not seen it may bring it back: what it writes first, when the key is gone for it, takes the expiry away."""
-    monkeypatch.setattr(expired_keys, "_ELEMENTS_MAX", elements_max)
     node = InlineNode(tmp_path / "node", lone=False)
     _write(node, kind)
     end_ms = node.now_ms + 100_000
     assert node.operations.set_expiry(b"k", end_ms)
     _write(node, kind)
     node.checkpoint()
-    cleared = [node.engine.expired_keys.clear(lambda _, __, seq, to=to: seq <= to, end_ms, 10) for to in (2, 3)]  # type: ignore[misc]
-    assert cleared == [0, 1]
+    assert [_cleared(node, up_to, end_ms) for up_to in (1, 2, 3)] == [0, 0, 1]
+    node.kill()
+
+
+def test_a_large_set_is_cleared_when_all_have_seen_what_was_there_when_it_was_met_whatever_is_written_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(expired_keys, "_ELEMENTS_MAX", 3)
+    node = InlineNode(tmp_path / "node", lone=False)
+    node.operations.sets.add(b"k", [b"%d" % i for i in range(6)])
+    end_ms = node.now_ms + 100_000
+    assert node.operations.set_expiry(b"k", end_ms)
+    node.operations.sets.add(b"k", [b"last"])
+    node.checkpoint()
+    node.now_ms = end_ms + 1
+    assert _cleared(node, 1, end_ms) == 0, "not all have seen the expiry"
+    for up_to in (2, 2, 3):  # it is met, and waits for 3
+        assert _cleared(node, up_to, end_ms) == (up_to == 3)
+        node.operations.set(b"other", b"v")
+    assert node.engine.collections.counts(node.engine.keyspaces.of(b"k"), b"k")[0] == 0
+    node.kill()
+
+
+def test_a_large_set_waits_anew_when_rows_were_joined(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They may bring elements of one who was away."""
+    monkeypatch.setattr(expired_keys, "_ELEMENTS_MAX", 3)
+    node = InlineNode(tmp_path / "node", lone=False)
+    node.operations.sets.add(b"k", [b"%d" % i for i in range(6)])
+    end_ms = node.now_ms + 100_000
+    assert node.operations.set_expiry(b"k", end_ms)
+    node.checkpoint()
+    keyspace = node.engine.keyspaces.of(b"k")
+    assert _cleared(node, 2, end_ms) == 0, "it is met"
+    keyspace.flips += 1
+    node.operations.set(b"other", b"v")
+    assert [_cleared(node, up_to, end_ms) for up_to in (2, 2, 3)] == [0, 0, 1]
+    node.kill()
+
+
+def test_a_call_ends_when_it_has_looked_at_so_many_rows_and_the_next_one_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(expired_keys, "_ROWS_AT_ONCE", 25)
+    node = InlineNode(tmp_path / "node", lone=False)
+    end_ms = node.now_ms + 100_000
+    for key in range(6):
+        node.operations.sets.add(b"%d" % key, [b"%d" % i for i in range(10)])
+        assert node.operations.set_expiry(b"%d" % key, end_ms + key)
+    node.checkpoint()
+    assert [_cleared(node, 100, end_ms + 10) for _ in range(3)] == [3, 3, 0]
     node.kill()
