@@ -25,7 +25,7 @@ from edgekv.engine.keyspaces import META_ID, Keyspace
 from edgekv.ids import Actor, node_of
 from edgekv.replication.link_table import LinkTable
 from edgekv.replication.members import Members
-from edgekv.replication.messages import ChainedVector
+from edgekv.replication.messages import ChainedVector, Hello
 from edgekv.replication.seen import SeenTable
 
 
@@ -75,6 +75,12 @@ class Lines:
     def strays(self, vector: ChainedVector) -> bool:
         """Whether a peer has any such entries."""
         return any(self.is_astray(actor, seq) for actor, (seq, _) in vector.items())
+
+    def without_astray(self, hello: Hello) -> Hello:
+        """What a peer says that it has, as far as this node will ever take it: of meta nothing, if it has any such entries."""
+        if not self.strays(hello.vectors.get(META_ID, {})):
+            return hello
+        return hello._replace(vectors={k: vector for k, vector in hello.vectors.items() if k != META_ID})
 
     def follow(self) -> None:
         """Meta may have moved, or the old copy be gone. The members are read anew after this."""

@@ -494,7 +494,7 @@ class Replication:
         self.wrong_clock.look(link)
         self._streams.begin(link, hello)
         self._subscriptions.tell(link)
-        self.leader.heard_hello(hello)
+        self.leader.heard_hello(self._lines.without_astray(hello))
         self.membership.apply(link, hello)
         self._streams.pump(link)
 

@@ -141,6 +141,27 @@ def test_it_writes_on_while_it_takes_meta_anew_and_a_crash_in_the_middle_loses_n
     assert vectors(hub) == vectors(late)
 
 
+def test_a_leader_that_is_restored_again_does_not_wait_for_entries_of_a_line_that_was_given_up(
+    net: Net, make: Make, tmp_path: Path
+) -> None:
+    """Who has them greets, and goes away before it has seen that they are astray: nobody will ever bring them."""
+    hub, late, restore = forgetful(net, make, tmp_path)
+    restore()
+    pass_s(net, WAIT_S + 6, hub)
+    assert hub.replication.leader.leads
+    restore_again = back_up(hub, tmp_path / "backup of its line")
+    restore_again()
+    late.now_ms = hub.now_ms
+    net.connect(late, hub)
+    while not hub.replication.leader._heard:
+        assert net.deliver()
+    (link,) = hub.replication.links.values()
+    assert link.astray
+    late.cut_off()
+    pass_s(net, WAIT_S + 6, hub)
+    assert hub.replication.leader.leads
+
+
 def test_what_a_third_one_had_made_comes_with_whoever_holds_it_and_its_maker_goes_on(
     net: Net, make: Make, tmp_path: Path
 ) -> None:
