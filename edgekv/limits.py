@@ -104,7 +104,7 @@ PEER_DEAD_MS: Final = 5_000  # without a sign of life a link is closed
 PEER_DIAL_S: Final = 5.0  # for a TCP connection to come about
 PEER_BACK_OFF_S_MIN: Final = 0.1  # before another attempt to connect: by chance between this
 PEER_BACK_OFF_S_MAX: Final = 1.0  # and twice as much for each that failed, at most this
-PEER_IDLE_S: Final = 8.0  # in which a hub has to be a member for an edge to stay with it; less than what lasts
+PEER_IDLE_S: Final = 8.0  # how often an edge looks whether its hub is a member, at first after that
 PEER_LASTING_S: Final = 10.0  # a link that lived so long was a good one, and the next attempt is a first one again
 PEER_CLOSE_WAIT_S: Final = 1.0  # for other nodes to take the last messages at shutdown
 

@@ -3,7 +3,8 @@
 A *line* is a list of addresses of which one is to be connected. One task per line dials them in order, waits for the end of the link
 that came about, and dials again after a pause of growing length and chance, so that a thousand edges do not come back in the same
 instant. A link that lasted is followed by the first address again; one that ended soon (refused, or answered by nobody behind an open
-port) by the next one. So is one to a hub that turns out to be no member of the cluster: where there are other addresses, it is ended.
+port) by the next one. So is one to a hub that turns out to be no member of the cluster, however late: where there are other addresses,
+it is ended.
 A link that ended because there is another one with the same node (two hubs that dial each other, one node under
 two names) is not missed: its line waits until that one has ended.
 """
@@ -19,6 +20,7 @@ from edgekv.net.link import Connection, Host
 from edgekv.net.links import Links
 
 _log: Final = logging.getLogger("edgekv.net")
+_NO_MEMBER: Final = "it is no member of the cluster now, and there are other upstreams"
 
 
 def lines(upstreams: Sequence[Address], role: str) -> list[list[Address]]:
@@ -76,7 +78,7 @@ class Line:
                 await asyncio.shield(other.ended)
                 ended, other = "the other link with that node ended", other.instead
             self.connected = None
-            lasted = loop.time() - since_s >= PEER_LASTING_S
+            lasted = ended != _NO_MEMBER and loop.time() - since_s >= PEER_LASTING_S
             self._next = 0 if lasted else (number + 1) % len(self._addresses)
             if lasted:
                 self._said.pop(address, None)
@@ -86,10 +88,10 @@ class Line:
         return False
 
     async def _ended(self, connection: Connection) -> str:
-        if len(self._addresses) > 1:
+        while len(self._addresses) > 1 and not connection.ended.done():
             await asyncio.wait([connection.ended], timeout=PEER_IDLE_S)
             if not connection.ended.done() and self._links.host.is_idle(connection.number):
-                connection.close("it is no member of the cluster now, and there are other upstreams")
+                connection.close(_NO_MEMBER)
         return await asyncio.shield(connection.ended)
 
     def _say(self, address: Address, trouble: str) -> None:

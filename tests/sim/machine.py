@@ -322,10 +322,14 @@ class Machine:
 
     def _leave_idle(self, other: int, link: int) -> None:
         """As the dialer: an edge does not stay with a hub that is no member."""
-        if self._dialed.get(other) == link and self.replication.is_idle(link):
-            del self._dialed[other]
-            self._cluster.network.close(link)
-            self._dial((other + 1) % self._cluster.plan.hubs)
+        if self._dialed.get(other) != link:
+            return
+        if not self.replication.is_idle(link):
+            self._at(IDLE_US, lambda: self._leave_idle(other, link))
+            return
+        del self._dialed[other]
+        self._cluster.network.close(link)
+        self._dial((other + 1) % self._cluster.plan.hubs)
 
     # -- clients
 

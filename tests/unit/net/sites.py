@@ -25,6 +25,8 @@ class FakeHost:
         self.on_connected: Callable[[int], None] = lambda link: None
         self.parts = 0
         self.idle: Final[set[int]] = set()
+        self.looks = 0
+        """How often it was asked whether a link is."""
         self.troubles: Final[list[str]] = []
 
     def connected(self, link: int, *, outgoing: bool) -> None:
@@ -44,6 +46,7 @@ class FakeHost:
         self.events.append(("disconnected", link))
 
     def is_idle(self, link: int) -> bool:
+        self.looks += 1
         return link in self.idle
 
     def trouble(self, sentence: str) -> None:

@@ -85,6 +85,25 @@ def test_an_edge_does_not_stay_with_a_hub_that_is_no_member_while_there_is_anoth
     run(scenario, 3)
 
 
+def test_an_edge_goes_on_to_the_next_hub_when_it_turns_out_late_that_one_is_no_member(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As when meta comes over a slow line, or the edge itself became a member a moment ago."""
+    monkeypatch.setattr(dialer, "PEER_IDLE_S", 0.01)
+    monkeypatch.setattr(dialer, "PEER_LASTING_S", 0.0)
+
+    async def scenario(edge: Site, first: Site, second: Site) -> None:
+        line = edge.dial([first.address, second.address]).lines[0]
+        await until(lambda: edge.host.looks >= 2)
+        assert first.host.open and not second.host.open
+        edge.host.idle.add(1)
+        await until(lambda: second.host.open)
+        assert line.connected == second.address and "no member of the cluster now" in line.trouble
+        assert first.host.open == [], "although the link to it has lasted"
+
+    run(scenario, 3)
+
+
 def test_an_edge_with_one_upstream_stays_with_it_whatever_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dialer, "PEER_IDLE_S", 0.01)
 
