@@ -204,12 +204,12 @@ def test_two_hubs_that_dial_each_other_keep_one_link_and_dial_again_when_it_ends
 def test_closing_the_dialer_ends_no_link_and_dials_no_more() -> None:
     async def scenario(edge: Site, hub: Site) -> None:
         dialer = edge.dial([hub.address])
-        await until(lambda: hub.host.open)
+        await until(lambda: hub.host.open and edge.host.open)
         await dialer.close()
         edge.links.send(1, b"still")
         await until(lambda: hub.host.messages[1] == [b"still"])
         hub.links.close(1, "over")
-        await until(lambda: not edge.host.open)
+        await until(lambda: not edge.host.open and not hub.host.open)
         assert hub.host.events == [("connected", 1, False), ("disconnected", 1)]
 
     run(scenario)
