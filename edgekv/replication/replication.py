@@ -294,12 +294,15 @@ class Replication:
             from_link.heard_ms = self._monotonic_ms()
 
     def is_idle(self, link: int) -> bool:
-        """Whether a peer is a hub that is no member, or not yet, while this node is one: no data goes over the link."""
+        """Whether a peer is a hub that is no member, or not yet: no data goes over the link, whatever this node is.
+
+        A node that knows of no cluster yet cannot tell, nor one that is not told yet what the peer knows of it.
+        """
         known = self.links.get(link)
-        if known is None or known.peer is None or not self.members.is_open(self._actor):
+        if known is None or known.peer is None or known.phase != "meta" or not self.members.founded:
             return False
-        is_told = self.members.revision >= known.peer.revision
-        return known.phase == "meta" and is_told and not self.members.is_open(known.peer.actor)
+        is_told = known.astray or self.members.revision >= known.peer.revision  # of another line it is told nothing
+        return is_told and not self.members.is_open(known.peer.actor)
 
     def durable(self) -> None:
         """The engine's durable state has moved: acknowledge what came, send what is new."""
