@@ -162,6 +162,11 @@ class Acks:
         self._peers.pop(node, None)
         self._seqs.pop(node, None)
 
+    def keep(self, nodes: set[bytes]) -> None:
+        """All others are no members, perhaps not even in the list of them any more."""
+        for node in self._peers.keys() - nodes:
+            self.forget(node)
+
     def left(self, node: bytes, keyspace: KeyspaceId) -> None:
         """A node has no copy of a keyspace any more."""
         self._seqs.get(node, {}).pop(keyspace, None)

@@ -246,8 +246,8 @@ class Membership:
     def _forget_acks(self) -> None:
         """Of nodes that are no members any more, linked or not, and of copies that are gone."""
         members = self._members.members.values()
-        for node in {m.node for m in members if m.state != "open"} - {m.node for m in members if m.state == "open"}:
-            self._acks.forget(node)
+        if self._members.founded:  # else the list is on its way
+            self._acks.keep({member.node for member in members if member.state == "open"})
         for member in members:
             if member.state == "open":
                 self._acks.renewed(member.node, member.actor)

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from edgekv.engine.keyspaces import META_ID
+from edgekv.engine.keyspaces import DEFAULT_ID, META_ID
 from edgekv.errors import SessionBehind, Unavailable
 from edgekv.limits import RESTORED_WAIT_MS
 from edgekv.node.token import token_of
+from edgekv.replication.acks import Want
 from tests.unit.replication.test_links import cluster, vectors
 from tests.unit.replication.test_parking import members, pass_s
 from tests.unit.replication.wires import Make, Net, Peer, run
@@ -160,6 +161,27 @@ def test_a_leader_that_is_restored_again_does_not_wait_for_entries_of_a_line_tha
     late.cut_off()
     pass_s(net, WAIT_S + 6, hub)
     assert hub.replication.leader.leads
+
+
+def test_who_is_no_member_in_the_list_that_a_node_took_anew_counts_no_more(
+    net: Net, make: Make, tmp_path: Path
+) -> None:
+    hub, late, restore = forgetful(net, make, tmp_path)
+    writer = make("writer", site="far", role="edge")
+    writer.now_ms = hub.now_ms
+    net.connect(writer, hub)
+    pass_s(net, 10, hub, late, writer)
+    writer.operations.set(b"k", b"v")
+    positions = {DEFAULT_ID: 1}
+    writer.node.acks.wait(positions, Want(2), None, lambda _: None)
+    pass_s(net, 10, hub, late, writer)
+    assert sorted(peer.name for peer in writer.node.acks.covered_by(positions)) == ["hub", "late"]
+    restore()
+    hub.now_ms = writer.now_ms
+    pass_s(net, WAIT_S + 6, hub)
+    come_back(net, writer, hub)
+    assert "late" not in members(writer)
+    assert [peer.name for peer in writer.node.acks.covered_by(positions)] == ["hub"]
 
 
 def test_what_a_third_one_had_made_comes_with_whoever_holds_it_and_its_maker_goes_on(
