@@ -38,7 +38,7 @@ class Spoken:
         self.ttl_ms = 0
         self.revision = 0
         self.vectors: Final[dict[int, Vector]] = {}
-        """These dicts grow; they are never replaced (`Lowest` looks into them)."""
+        """These dicts grow, and `Lowest` looks into them. What is taken back is missing in another one, which it knows by identity."""
         self.ahead: Final[list[Seen]] = []
         """SEENs that do not count yet, each with what it names beyond the ones before: the oldest, and all later ones as one."""
         self.news: dict[int, Vector] = {}
@@ -78,7 +78,9 @@ class SeenTable:
 
     def __init__(self) -> None:
         self.spoken: Final[dict[Actor, Spoken]] = {}
-        self.arrivals: Final = Arrivals()
+        self._actors: Final[dict[Actor, Actor]] = {}
+        """One object for each actor: it is in the vector of every member."""
+        self.arrivals: Final = Arrivals(self._actors)
         """What they came with, and have not said yet."""
         self.lowest: Final = Lowest()
         """Of the vectors that count."""
@@ -87,8 +89,6 @@ class SeenTable:
         self._ahead: Final[dict[Actor, Spoken]] = {}
         self._fresh: Final[dict[Actor, Spoken]] = {}
         """Who has said something since `take_news`."""
-        self._actors: Final[dict[Actor, Actor]] = {}
-        """One object for each actor: it is in the vector of every member."""
 
     def counted(self, actor: Actor) -> Spoken | None:
         """What of a member's words counts; None: nothing does yet."""
