@@ -55,6 +55,8 @@ def policy_of(entry: Entry) -> KeyspacePolicy:
     for field, known in _CHOICES.items():
         if entry[field] not in known:
             raise ValueError(f"{field} = {entry[field]!r}")
+    if not 0 <= entry["id"] < 1 << 32:
+        raise ValueError(f"id = {entry['id']!r}")
     late_write = entry.get("late_write", "keep")
     if late_write not in get_args(LateWrite):
         raise ValueError(f"late_write = {late_write!r}")

@@ -23,6 +23,14 @@ from edgekv.replication.seen import SeenTable
 _PAGE: Final = 1
 
 
+_IDS_OF_ONE: Final = 1 << 16
+"""Ids of keyspaces that one incarnation of a leader gives."""
+_INCARNATIONS_MAX: Final = 0x7FFF
+"""Of which each has its own."""
+_ADOPTED_AT_ONCE: Final = 100
+"""Keyspaces that one message tells the leader of: the next one tells of the rest."""
+
+
 class KeyspaceOrders:
     """Of one node; only one that leads, or has no cluster, carries them out."""
 
@@ -56,10 +64,7 @@ class KeyspaceOrders:
         policies = [keyspace.policy for keyspace in self._engine.keyspaces.all]
         if any(policy.name == name for policy in policies):
             raise Denied(f"there is a keyspace {name!r} already. See `edgekv keyspace list`.")
-        base = (
-            min(incarnation_of(self._self.actor) - 1, 0x7FFF) << 16
-        )  # an earlier one may have given ids that are lost
-        number = max(*(policy.id for policy in policies), *self._members.keyspaces, META_ID, base) + 1
+        number = max(*(policy.id for policy in policies), *self._members.keyspaces, META_ID, self._lost_ids) + 1
         policy = KeyspacePolicy(id=KeyspaceId(number), name=name, prefix=prefix, siblings=siblings, sites=sites)
         try:
             Keyspaces([*policies, policy])
@@ -73,6 +78,11 @@ class KeyspaceOrders:
                 "Export and delete them (edgekv export, edgekv del), create the keyspace, and import them."
             )
         self._put(listed(policy))
+
+    @property
+    def _lost_ids(self) -> int:
+        """The highest id that an earlier incarnation of the leader may have given, in an entry that is lost."""
+        return min(incarnation_of(self._self.actor) - 1, _INCARNATIONS_MAX) * _IDS_OF_ONE
 
     def unknown(self, sites: Iterable[str]) -> list[str]:
         """Those of the sites at which no member stands, nor one that may come back."""
@@ -114,10 +124,12 @@ class KeyspaceOrders:
         whose id, name or prefix is another's by now stays with that node alone.
         """
         adopted = False
-        for entry in entries:
+        for entry in entries[:_ADOPTED_AT_ONCE]:
             policies = [keyspace.policy for keyspace in self._engine.keyspaces.all]
             try:
                 policy = replace(policy_of(entry), draining=())
+                if not META_ID < policy.id <= self._lost_ids:
+                    continue  # that no leader has given, and a member makes up
                 known = self._members.keyspaces.get(policy.id)
                 if known is not None and known.policy.prefix == policy.prefix:
                     adopted |= member.state == "returning" and self._drain(known, member)

@@ -187,14 +187,16 @@ class Membership:
             self._acks.met(peer_of(peer), {KeyspaceId(k): vector for k, vector in link.acknowledged.items()})
         link.counts = is_member
 
+    def ask_again(self, link: Link) -> None:
+        """The meta of one who came with less than it has said to have is here: by that it is judged when it comes again."""
+        self._links.close(link, "it came with less than it has said to have, and with a newer meta, which is here now")
+
     def _judge_links(self) -> None:
         """Whether those at the other ends may still be there, by what they are now."""
         members = self._members
         for link in self._links:
             if link.owes_word and link.peer is not None and link.peer.revision <= members.revision:
-                self._links.close(
-                    link, "it came with less than it has said to have, and with a newer meta, which is here now"
-                )
+                self.ask_again(link)
                 continue
             actor = link.peer.actor if link.peer is not None else None
             member = members.members.get(actor) if actor is not None else None

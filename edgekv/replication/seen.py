@@ -104,6 +104,8 @@ class SeenTable:
         last = spoken.newest()
         if seen.number < last.number:
             return False
+        if META_ID in seen.vectors:
+            spoken.vectors.setdefault(META_ID, {})  # though nothing of it may be left: it bounds the revision
         news = self._beyond(spoken, seen.vectors)
         ttl_ms, revision = max(seen.ttl_ms, last.ttl_ms), max(seen.revision, last.revision)
         if not news and (seen.number, ttl_ms, revision) == last[1:4]:

@@ -153,6 +153,9 @@ class Streams:
         """Meta is on its way: data may follow, if the peer is a member."""
         assert link.peer is not None
         told = self._members.revision >= link.peer.revision  # else this node may be parked, and not know it yet
+        if told and link.owes_word:
+            self._membership.ask_again(link)
+            return False
         ready = told and link.phase == "meta" and not sender.beyond and sender.at_end
         if not ready or not self._membership.may_send(link):
             return False
@@ -196,7 +199,7 @@ class Streams:
             return
         try:
             while link.inbox and link.is_up and not (admission.blocked or admission.disk_full or admission.read_only):
-                if flips.holds(link.inbox[0][0]):
+                if flips.holds(link.inbox[0][0]) or (link.owes_word and not _is_meta(link.inbox[0][0])):
                     break
                 runs, size = link.inbox.popleft()
                 link.inbox_bytes -= size
@@ -263,6 +266,10 @@ class Streams:
         if run.keyspace == META_ID and members.founded and node_of(run.actor) != members.leader:
             raise PeerFault(f"it sent entries of the cluster's list by {actor_text(run.actor)}, which does not lead.")
         self._membership.check_late(run.actor, run.keyspace, run.first_seq + run.changes - 1)
+
+
+def _is_meta(runs: list[Changes]) -> bool:
+    return all(run.keyspace == META_ID for run in runs)
 
 
 def _size(runs: list[Changes]) -> int:

@@ -7,7 +7,7 @@ Segment header, the start of the block (the rest is zeros):
 
     offset  size  field
          0     4  magic         b"EKVL"
-         4     2  format        1
+         4     2  format        2 (in 1 chains did not cover stamps, checksum.chain_next)
          6     2  reserved      0
          8    16  node_id       whose log this is
         24     8  incarnation   of the node when the segment was opened
@@ -48,7 +48,7 @@ from edgekv.ids import ID_BYTES, INCARNATION_BYTES
 from edgekv.limits import SEGMENT_HEADER_BYTES
 
 MAGIC: Final = b"EKVL"
-FORMAT: Final = 1
+FORMAT: Final = 2
 ALIGNMENT: Final = 8
 
 _SEGMENT: Final = struct.Struct("<4sHH16s8sQQII")
@@ -107,7 +107,7 @@ def pack_segment_header(header: SegmentHeader) -> bytes:
 
 
 def unpack_segment_header(block: bytes) -> SegmentHeader | None:
-    """The header at the start of `block`, None when it is damaged; FormatUnknown when a later release wrote it."""
+    """The header at the start of `block`, None when it is damaged; FormatUnknown when another release wrote it."""
     if len(block) < _SEGMENT.size + _CRC.size:
         return None
     magic, version, _, node_id, incarnation, number, base_lsn, salt, chain = _SEGMENT.unpack_from(block)

@@ -2,14 +2,15 @@
 
 import pytest
 
-from edgekv.engine.keyspaces import DEFAULT_ID
+from edgekv.engine.keyspace_entry import entry_of
+from edgekv.engine.keyspaces import DEFAULT_ID, KeyspacePolicy
 from edgekv.errors import PeerFault
-from edgekv.ids import node_actor
+from edgekv.ids import Actor, KeyspaceId, node_actor
 from edgekv.limits import LMDB_MAP_BYTES, STRANGERS_HEARD_MAX, VECTOR_ENTRIES_MAX, VECTOR_ENTRY_BYTES
 from edgekv.replication import leader as leader_module
 from edgekv.replication import streams
 from edgekv.replication.figures import NO_SITE
-from edgekv.replication.messages import Ack, ChainedVector, Hello, SyncOffer, pack_message, parse
+from edgekv.replication.messages import Ack, ChainedVector, Hello, Return, SyncOffer, pack_message, parse
 from tests.unit.replication.test_links import cluster
 from tests.unit.replication.wires import Make, Net, Peer, run
 
@@ -116,3 +117,28 @@ def test_a_stable_that_is_no_entry_of_meta_is_said_to_be_too_large(
     run(net, [hub, edge], rounds=120)
     assert "what is stable takes" in str(hub.replication.status()["events"])
     assert hub.replication.members.announced is None
+
+
+@pytest.mark.parametrize("incarnation", [1, 2])
+def test_a_member_does_not_make_keyspaces_up(net: Net, make: Make, incarnation: int) -> None:
+    """It may tell of those that an earlier incarnation of the leader can have created."""
+    hub, (liar,), _ = cluster(net, make, edges=1)
+    hub.operations.set(b"user:1", b"v")
+    orders = hub.replication.keyspaces
+    myself = orders._self
+    if incarnation == 2:
+        later = hub.engine.actor[:17] + (2).to_bytes(4, "big") + hub.engine.actor[21:]
+        orders._self = orders._self._replace(actor=Actor(later))  # type: ignore[misc] # of a leader that was restored
+    me = liar.replication.members.members[liar.engine.actor]
+    ids = [0, 1, 123, (1 << 16) + 1, (1 << 32) - 1, 1 << 40]
+    prefixes = [b"d", b"e", b"f", b"u", b"v", b"w"]
+    wire = next(iter(net.wires.values()))
+    for number, prefix in zip(ids, prefixes, strict=True):
+        entry = entry_of(KeyspacePolicy(id=KeyspaceId(number), name=f"k{number}", prefix=prefix))
+        net.send(liar, wire.number, pack_message(Return(me.actor, me.revision, False, {}, [entry])))
+    run(net, [hub, liar], rounds=5)
+    assert hub.operations.get(b"user:1") == b"v" and wire.number in hub.replication.links
+    known = {keyspace.name for keyspace in hub.engine.keyspaces.all} - {"default", "_meta"}
+    assert known == ({"k123"} if incarnation == 2 else set())
+    orders._self = myself  # type: ignore[misc]
+    orders.create("new", b"new/", (), siblings=False)

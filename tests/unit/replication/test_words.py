@@ -6,6 +6,7 @@ from edgekv.engine.keyspaces import DEFAULT_ID, META_ID
 from edgekv.ids import Actor, node_actor
 from edgekv.limits import HEARSAY_ENTRIES_MAX
 from edgekv.replication.messages import ChainedVector, OthersHave, Seen, WhoHas, pack_message, parse
+from edgekv.replication.seen import SeenTable
 from edgekv.wal.record import Changes
 from tests.unit.replication.test_keyspaces import create, held
 from tests.unit.replication.test_lies import MORE, greet, hello_of
@@ -119,6 +120,39 @@ def test_a_site_that_left_a_keyspace_and_holds_it_anew_was_not_set_back_whatever
     assert edge.replication.links and not edge.rolled_back
     assert edge.operations.get(b"eu/k") == b"v"
     assert vectors(hub) == vectors(edge) == vectors(other)
+
+
+def test_nothing_goes_either_way_before_one_has_explained_itself_that_came_with_less(net: Net, make: Make) -> None:
+    hub, (edge,), _ = cluster(net, make, edges=1)
+    other = make("other", site="cloud")
+    net.connect(other, hub)
+    pass_s(net, 20, hub, edge, other)
+    other.cut_off()
+    create(hub, "new")
+    run(net, [hub, edge], rounds=5)
+    edge.cut_off()
+    other.operations.set(b"there", b"v")
+    edge.operations.set(b"here", b"v")
+    other.replication.seen.hear(Seen(edge.engine.actor, MORE, 0, 0, {DEFAULT_ID: {edge.engine.actor: 5}}))
+    other.now_ms = edge.now_ms
+    number = net.connect(edge, other).number
+    for _ in range(30):
+        run(net, [other, edge], rounds=1, step_ms=20)
+        assert other.operations.get(b"here") is None and edge.operations.get(b"there") is None
+    assert number not in other.replication.links
+    assert "a newer meta, which is here now" in str(other.replication.status()["events"])
+
+
+def test_a_revision_that_rests_on_given_up_entries_alone_counts_for_nothing() -> None:
+    actor, lost = (node_actor(bytes([i]) * 16, bytes(8)) for i in (1, 2))
+    table = SeenTable()
+    table.hear(Seen(actor, 7, 0, 100, {META_ID: {lost: 100}, DEFAULT_ID: {actor: 1}}))
+    table.keep_meta(lambda astray, seq: astray == lost and seq > 80)
+    heard = SeenTable()
+    heard.hear(table.spoken[actor].whole())
+    heard.prove({DEFAULT_ID: {actor: 1}})
+    counted = heard.counted(actor)
+    assert counted is not None and counted.revision == 0
 
 
 def test_an_edge_that_speaks_for_another_node_makes_it_take_no_other_incarnation(net: Net, make: Make) -> None:

@@ -37,7 +37,7 @@ def test_the_bytes_of_a_frame_are_those_of_the_format_table() -> None:
 
 def test_the_bytes_of_a_segment_header_are_those_of_the_format_table() -> None:
     block = pack_segment_header(HEADER)
-    fields = b"EKVL" + b"\1\0\0\0" + b"n" * 16 + b"i" * 8 + struct.pack("<QQII", 7, 1000, 0xCAFE, 0xBEEF)
+    fields = b"EKVL" + b"\2\0\0\0" + b"n" * 16 + b"i" * 8 + struct.pack("<QQII", 7, 1000, 0xCAFE, 0xBEEF)
     assert block == (fields + struct.pack("<I", crc32c(fields))).ljust(4096, b"\0")
     assert unpack_segment_header(block) == HEADER
 
@@ -49,9 +49,10 @@ def test_a_segment_header_with_any_byte_changed_is_no_header(at: int) -> None:
     assert unpack_segment_header(bytes(block)) is None
 
 
-def test_a_segment_of_a_later_format_is_refused_with_a_sentence() -> None:
-    fields = pack_segment_header(HEADER)[:4] + b"\2\0" + pack_segment_header(HEADER)[6:56]
-    with pytest.raises(FormatUnknown, match="format 2"):
+@pytest.mark.parametrize("other", [1, 3])
+def test_a_segment_of_another_format_is_refused_with_a_sentence(other: int) -> None:
+    fields = pack_segment_header(HEADER)[:4] + bytes([other, 0]) + pack_segment_header(HEADER)[6:56]
+    with pytest.raises(FormatUnknown, match=f"format {other}, this release reads format 2"):
         unpack_segment_header(fields + struct.pack("<I", crc32c(fields)))
 
 
