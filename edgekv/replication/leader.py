@@ -145,14 +145,15 @@ class Leader:
         return replace(self._changed(member, "settled", member.heads), need={})
 
     def _take_back(self, applicant: Applicant, known: Member | None, earlier: list[Member]) -> bool:
-        """A member that was parked is there (replication/readmission.py); False: it has to wait."""
+        """A member that was parked is there (replication/readmission.py); False: nothing was written, and it has to wait."""
         if known is not None and known.state == "closed":
             self._write([self._entry(self._changed(known, "open", {}, parked=False))])
             return True
         ended = [m for m in earlier if m.state == "returning"] if known is None else []
         if ended:  # it was restored amid its return: what it was to bring is as late as before
             self._write([self._entry(self._return_ended(m)) for m in ended])
-            return self._begin_return(applicant, None)
+            self._begin_return(applicant, None)
+            return True
         if known is None and not any(m.parked and m.state == "settled" for m in earlier):
             self._write([self._entry(m) for m in [*(replace(m, parked=False) for m in earlier), self._open(applicant)]])
             return True

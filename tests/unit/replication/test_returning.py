@@ -8,8 +8,9 @@ import pytest
 from edgekv.config import KeyspaceConfig
 from edgekv.engine.keyspaces import DEFAULT_ID
 from edgekv.errors import Denied, Unavailable
-from edgekv.ids import Vector
+from edgekv.ids import INCARNATION_BYTES, Vector, node_actor
 from edgekv.limits import RETURN_LEASE_MS
+from edgekv.replication import leader
 from edgekv.replication.messages import Applicant, Return
 from edgekv.store.spool_transfer import SpoolFolder
 from tests.unit.replication.test_lines import back_up
@@ -214,6 +215,24 @@ def test_one_that_is_restored_amid_its_return_brings_what_it_wrote_as_late_chang
     net.connect(newcomer, hub)
     pass_s(net, 60, hub, away, here, newcomer)
     same(hub, away, here, newcomer)
+
+
+def test_the_end_of_an_earlier_return_is_written_though_the_next_one_has_to_wait(
+    net: Net, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So the leader follows what it wrote at once."""
+    hub, away, here = parked(net, make)
+    away.operations.set(b"new", b"late")
+    net.connect(away, hub)
+    while state(hub, away) != "returning":
+        run(net, [hub, away, here], rounds=1)
+    away.cut_off()
+    monkeypatch.setattr(leader, "brought", lambda *_: False)
+    node = away.node.identity.node
+    restored = Applicant(node, node_actor(node, b"\xff" * INCARNATION_BYTES), away.name, away.site, away.role)
+    assert hub.replication.leader.admit(restored)
+    assert state(hub, away) == "settled" and restored.actor not in hub.replication.members.members
+    assert not hub.replication.leader.admit(restored), "nothing is left to write"
 
 
 def test_one_that_was_removed_by_an_operator_comes_back_when_it_is_readmitted(net: Net, make: Make) -> None:
