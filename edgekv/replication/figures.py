@@ -153,7 +153,7 @@ class Figures:
 
     def skews(self) -> dict[str, float]:
         """By the name of each linked node how far its clock is ahead of this one's, seconds; the way between them is included."""
-        return {link.peer.name: link.skew_ms / 1000 for link in self._links.values() if link.peer is not None}
+        return {link.peer.name: link.clock.skew_ms / 1000 for link in self._links.values() if link.peer is not None}
 
     def member_states(self) -> dict[str, int]:
         """How many actors are members, by their state."""
@@ -301,7 +301,7 @@ def _link_status(link: Link, lags: Mapping[bytes, Lag], monotonic_ms: int) -> di
         "phase": link.phase,
         "outgoing": link.outgoing,
         **_lag_status(None if peer is None else lags.get(peer.node)),
-        "skew_ms": link.skew_ms,
+        "skew_ms": link.clock.skew_ms,
         "silent_ms": monotonic_ms - link.heard_ms,
         "since_ms": link.since_ms,
         "sent_bytes": link.sent_bytes_total,

@@ -79,12 +79,13 @@ class Greeting:
             if error.node == self._self.node and hello.role == "hub":
                 return False  # it sees the same, and says whether this node runs elsewhere as well
             raise
-        return self._has_what_it_said(link, hello) and self._is_wanted(link, hello)
+        return self._hold_to_word(link, hello) and self._keep_one(link, hello)
 
-    def _has_what_it_said(self, link: Link, hello: Hello) -> bool:
-        """Whether a peer comes with all that it has said to have; if not, deletions may have been forgotten that it has not.
+    def _hold_to_word(self, link: Link, hello: Hello) -> bool:
+        """Take down what a peer comes with, and send it away if that is not all that it has said to have; whether it stays.
 
-        It is told so, and judges: what it said may have crossed its HELLO, on another link. Its next HELLO has it then.
+        Deletions may have been forgotten that it has not seen. It is told what it said, and judges: that may have crossed its HELLO, on
+        another link. Its next HELLO has it then.
         Of meta nothing is asked: it may be taken anew (lines.py). And nothing of one who comes with a newer meta than this node's, by
         which it may have left a keyspace and hold it anew: it is asked when that meta is here (`Membership.follow_meta`).
         """
@@ -198,8 +199,8 @@ class Greeting:
             return PeerFault(f"{claim}. This node took a new incarnation a moment ago, and takes no other so soon.")
         return Forked(f"{claim}: its directory was set back. It goes on as another incarnation.")
 
-    def _is_wanted(self, link: Link, hello: Hello) -> bool:
-        """Of two links with one node one goes: the older of one direction, or the one that the higher node made."""
+    def _keep_one(self, link: Link, hello: Hello) -> bool:
+        """End one of two links with one node: the older of one direction, or the one that the higher node made; whether this stays."""
         for other in self._links:
             if other is link or other.peer is None or other.peer.node != hello.node:
                 continue

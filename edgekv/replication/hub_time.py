@@ -66,6 +66,8 @@ class PeerClock:
     def __init__(self) -> None:
         self.reading: Reading | None = None
         """Of a hub's."""
+        self.skew_ms = 0
+        """The peer's wall clock less this node's, when it last spoke, the way between them included."""
         self.is_judged = False
         """Whether this node has looked what its own stamps are by this clock (replication/wrong_clock.py)."""
         self._heard_ms = 0

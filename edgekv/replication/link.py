@@ -57,16 +57,13 @@ class Link:
         """The peer's, as it says in its HELLO, whatever comes of it; empty before that."""
         self.astray = False
         """Whether the peer has entries of meta that this node knows to be given up (lines.py)."""
-        # Whether the peer came with less than it has said to have, and with a newer meta than this node's, which may say why; and
-        # whether what it acknowledges counts: it is a member.
-        self.owes_word = self.counts = False
+        self.owes_word = False
+        """Whether the peer came with less than it has said to have, and with a newer meta than this node's, which may say why."""
         self.untaken_ms: int | None = None
         """When its HELLO came, if it was not taken and the peer has to say why."""
         self.since_ms: Final = wall_ms
         self.sent_ms = self.heard_ms = now_ms
         self.clock: Final = PeerClock()
-        self.skew_ms = 0
-        """The peer's wall clock less this node's, when it last spoke, the way between them included."""
         self.sent_bytes = self.unacknowledged = 0
         """Of runs and pieces, as the peer counts them back; and how many of them it has not taken in."""
         self.inbox: Final[deque[tuple[list[Changes], int]]] = deque()
@@ -78,6 +75,7 @@ class Link:
         """By keyspace and actor the last seq that came here and is not acknowledged yet."""
         self.acknowledged: Final[dict[int, dict[Actor, int]]] = {}
         """By keyspace what the peer said it has durably, in its HELLO and since."""
+        self.counts = False  # whether that ends waits: the peer is a member
         self.seens: Final = SeenWords()
         self.hearsay: Final = Hearsay()
         self.told: Final[set[int]] = set()

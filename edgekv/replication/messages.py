@@ -26,8 +26,8 @@
                 this spool is not there any more; if the receiver still needs rows, another one is offered
     RETURN      [17, actor, revision, whole, {keyspace: [[actor, seq], ...]}, [keyspace, ...]]
                 a parked member comes back (replication/returning.py): it wants rows, or has them all and says how far what is late
-                reaches. Hubs pass it on to the leader. The keyspaces, as in keyspaces.json, are those with changes that it has and
-                the cluster's list has not
+                reaches. Hubs pass it on to the leader. The keyspaces, as in keyspaces.json, are those that it has and the cluster's
+                list has not, or not at its site. An open member says it for their sake alone, empty ones too
     SYNC_ASK    [16, keyspace]
                 a repair (replication/repairs.py): offer rows although the receiver has all changes. SYNC_GONE with a spool of zeros
                 says that the rows here are damaged

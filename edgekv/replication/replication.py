@@ -470,7 +470,7 @@ class Replication:
         elif isinstance(message, Return):
             self._asked_to_return(link, message)
         elif isinstance(message, Heartbeat):
-            link.skew_ms = message.wall_ms - self._now_ms()
+            link.clock.skew_ms = message.wall_ms - self._now_ms()
             round_trip_ms = link.clock.hear(*message[1:], self._monotonic_ms())
             self._read_clock(link, message.wall_ms, round_trip_ms)
         else:
@@ -493,7 +493,7 @@ class Replication:
         if not self._greeting.accepts(link, hello):
             link.untaken_ms = self._monotonic_ms()
             return
-        link.peer, link.skew_ms = hello, hello.wall_ms - self._now_ms()
+        link.peer, link.clock.skew_ms = hello, hello.wall_ms - self._now_ms()
         link.astray = self._lines.strays(hello.vectors.get(META_ID, {}))
         self._read_clock(link, hello.wall_ms, None)
         self.wrong_clock.look(link)

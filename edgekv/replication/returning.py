@@ -115,7 +115,10 @@ class Returning:
                 self._links.send(link, message)
 
     def _unlisted(self) -> list[Entry]:
-        """Keyspaces with changes of which the cluster has forgotten that there are such, or that they are at this site."""
+        """Keyspaces with changes of which the cluster has forgotten that there are such, or that they are at this site.
+
+        Of empty ones it speaks when it is open.
+        """
         return [entry_of(k.policy) for k in [*self._holdings.forgotten(), *self._holdings.kept()]]
 
     def _me(self) -> Member | None:

@@ -66,7 +66,7 @@ class WrongClock:
         far = [k.hlc for k in self._engine.keyspaces.all if k.hlc > stamps_max.get(k.id, k.hlc)]
         if not far:
             return
-        ahead_ms, hub_ms = -link.skew_ms, self._now_ms() + link.skew_ms
+        ahead_ms, hub_ms = -link.clock.skew_ms, self._now_ms() + link.clock.skew_ms
         self._found_at_ms = self._monotonic_ms()
         self._found = {
             "by": hello.name,

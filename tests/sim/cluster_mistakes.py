@@ -621,7 +621,7 @@ MUTANTS.update(
         ),
         "arrivals_do_not_count": Mutant(
             "what a member came with is no word of it",
-            ((Greeting._has_what_it_said, "self._note(", "if False:\n        self._note("),),
+            ((Greeting._hold_to_word, "self._note(", "if False:\n        self._note("),),
             seeds_max=400,
             first=CLONING + 370,
         ),
