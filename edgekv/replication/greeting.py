@@ -84,8 +84,8 @@ class Greeting:
     def _hold_to_word(self, link: Link, hello: Hello) -> bool:
         """Take down what a peer comes with, and send it away if that is not all that it has said to have; whether it stays.
 
-        Deletions may have been forgotten that it has not seen. It is told what it said, and judges: that may have crossed its HELLO, on
-        another link. Its next HELLO has it then.
+        Deletions may have been forgotten that it has not seen. It is told what it said, and judges: that may have crossed its HELLO,
+        on another link. Its next HELLO has it then.
         Of meta nothing is asked: it may be taken anew (lines.py). And nothing of one who comes with a newer meta than this node's, by
         which it may have left a keyspace and hold it anew: it is asked when that meta is here (`Membership.follow_meta`).
         """
