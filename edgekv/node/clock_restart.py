@@ -18,15 +18,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from edgekv.errors import Corruption, Unavailable
+from edgekv.errors import Corruption, EdgeKVError, Unavailable
 from edgekv.ids import actor_text
 from edgekv.limits import SEGMENT_HEADER_BYTES
 from edgekv.node import identity
-from edgekv.node.identity import Identity
+from edgekv.node.identity import Identity, WrongClock
 from edgekv.store.applied import store_path, sync_path, wal_path
 from edgekv.store.applier import Applier
 from edgekv.store.lmdb_store import LmdbStore, StoreError
-from edgekv.store.restamp import Restamped, is_restamped, restamp
+from edgekv.store.restamp import Restamped, is_restamped, note_again, restamp
 from edgekv.wal.disk import Disk, RealDisk
 from edgekv.wal.frame import SegmentHeader
 from edgekv.wal.recovery import recover
@@ -59,23 +59,13 @@ def finish(directory: Path, who: Identity, *, segment_bytes: int, entropy: Entro
     disk, store = RealDisk(wal_path(directory)), LmdbStore.open(store_path(directory), readonly=False)
     try:
         if not who.clock.lowered:
-            done: list[Restamped] = []
+            done: list[Restamped] | None = []
             if is_restamped(store, who.incarnation):
-                store.sync()
+                note_again(store, who.incarnation)
             else:
-                try:
-                    _carry_log(directory, who, disk, store, segment_bytes, entropy)
-                    done = restamp(store, who.clock.stamps_max, who.incarnation)
-                except Exception as error:  # whatever it is, as no start would get past it
-                    store.reopen()
-                    if is_restamped(store, who.incarnation):
-                        raise
-                    _log.warning(
-                        "the stamps of %s stay too far ahead, and hubs do not take them, until the node is mended and started again: "
-                        "%s: %s",
-                        *(who.name, type(error).__name__, error),
-                    )
-                    return who
+                done = _lowered(directory, who, who.clock, disk, store, segment_bytes, entropy)
+            if done is None:
+                return who
             who = _renewed(directory, who, done, entropy)
         _begin_log(disk, who, store.applied().lsn, entropy)
         return identity.clock_is_right(directory, who)
@@ -87,6 +77,31 @@ def finish(directory: Path, who: Identity, *, segment_bytes: int, entropy: Entro
     finally:
         store.close()
         disk.close()
+
+
+def _lowered(
+    directory: Path,
+    who: Identity,
+    clock: WrongClock,
+    disk: Disk,
+    store: LmdbStore,
+    segment_bytes: int,
+    entropy: Entropy,
+) -> list[Restamped] | None:
+    """What was lowered; None: nothing, and nothing was changed."""
+    try:
+        _carry_log(directory, who, disk, store, segment_bytes, entropy)
+        return restamp(store, clock.stamps_max, who.incarnation)
+    except Exception as error:  # whatever it is, as no start would get past it
+        store.reopen()
+        if is_restamped(store, who.incarnation):
+            raise
+        _log.warning(
+            "the stamps of %s stay too far ahead, and hubs do not take them, until the node is mended and started again: %s: %s",
+            *(who.name, type(error).__name__, error),
+            exc_info=not isinstance(error, EdgeKVError | StoreError | OSError),
+        )
+        return None
 
 
 def _carry_log(

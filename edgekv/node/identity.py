@@ -139,6 +139,7 @@ def set_aside(directory: Path, identity: Identity, entropy: Entropy, *, as_anoth
         node=entropy(ID_BYTES) if as_another else identity.node,
         name="" if as_another else identity.name,
         aside=identity.incarnation,
+        clock=None,
     )
     _write(directory / FILE, renewed)
     return renewed

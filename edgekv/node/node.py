@@ -179,9 +179,8 @@ class Node:
         engine.flips.forget = lambda spool_id: spool_file(folder, spool_id).unlink(missing_ok=True)
         if refused is not None:
             engine.admission.read_only = refused
-            engine.checkpoints.paused = (
-                True  # LMDB gets nothing of what was replayed, so that may not leave the read path
-            )
+            # LMDB gets nothing of what was replayed, so that may not leave the read path.
+            engine.checkpoints.paused = True
         elif not any(identity.actor in keyspace.vector for keyspace in keyspaces.all):
             engine.commit.mark(pack_incarnation(identity.actor))
         operations = Operations(engine, value_bytes_max=config.limits.value_bytes_max)

@@ -213,6 +213,8 @@ class RowSource:
                 return None  # what is left is for what was acknowledged
             if self._engine.flips.keyspace is self._engine.keyspaces.by_id[KeyspaceId(keyspace)]:
                 return None  # the log could not go on from it: a BARRIER comes
+            if self._store.pinned and not self._engine.flips.is_busy:
+                return None  # a start could not join rows: what LMDB has is a part of them
             stored = self._store.applied().vectors.get(keyspace, {})
             vector = {actor: seq for actor, (seq, _) in stored.items()}
             if not covers(vector, self._floors().get(keyspace, {})) or not covers(vector, need):

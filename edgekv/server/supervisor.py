@@ -9,6 +9,7 @@ new environment of LMDB is to it.
 
 import asyncio
 import logging
+import signal
 import time
 from collections.abc import Callable
 from typing import Final
@@ -100,9 +101,11 @@ class ApplierSupervisor:
             try:
                 while applier.step() is not None:
                     pass
-            except EdgeKVError:
-                raise
             except Exception as error:
+                # Nothing is asked of it any more: the node goes on read-only, and shows nothing that was joined in part.
+                self._effects.applier = InlineApplier(Applier(self.store, self._disk, self._directory.sync))
+                if isinstance(error, EdgeKVError):
+                    raise
                 raise Unavailable(
                     f"{type(error).__name__}: {error}. Look after the disk, then start the node again."
                 ) from error
@@ -157,21 +160,26 @@ class ApplierSupervisor:
                     self._reason, self._lacked_disk = text, disk_full
                     if disk_full:
                         self._check_disk(True)
-                case Ended():
-                    self._restart(applier)
+                case Ended(status):
+                    self._ended(applier, status)
 
-    def _restart(self, ended: ApplierProcess) -> None:
+    def _ended(self, ended: ApplierProcess, status: int | None) -> None:
         self._loop.remove_reader(ended.fileno())
         ended.close()
         self._effects.applier = None
+        if not self._closing:
+            self._loop.call_later(self._back_off_s(), self._restart, ended, status)
+
+    def _restart(self, ended: ApplierProcess, status: int | None) -> None:
+        """After a pause: only by then the status of a process that said nothing is sure to be known."""
+        status = ended.poll() if status is None else status
         reason, lacked_disk = self._reason, self._lacked_disk
         self._reason, self._lacked_disk = "", False
-        if self._closing:
-            return
+        if not reason:
+            reason = _reason_of(status)
+            _log.warning("the applier said nothing and ended: %s", reason or "it was killed")
         if self._may_try_again(reason, lacked_disk=lacked_disk):
-            self._loop.call_later(self._back_off_s(), self._respawn, ended)
-        else:
-            self._loop.call_later(APPLIER_RESTART_S[0], ended.poll)  # reap it
+            self._respawn(ended)
 
     def _may_try_again(self, reason: str, *, lacked_disk: bool) -> bool:
         """Whether another applier is to be started after one has failed; the node is read-only else. No ``reason``: it was killed."""
@@ -243,9 +251,8 @@ class ApplierSupervisor:
         if self._closing:
             return
         if reopen and self._engine.checkpoints.hidden and disk_is_full(self._directory.store):
-            self._loop.call_later(
-                self._back_off_s(), self._renew_inline, reopen
-            )  # what is pinned is shown until there is room
+            # What is pinned is shown until there is room.
+            self._loop.call_later(self._back_off_s(), self._renew_inline, reopen)
             return
         try:
             if reopen:
@@ -264,6 +271,7 @@ class ApplierSupervisor:
                 self._engine.checkpoints.hidden and not self.store.pinned and (progress := applier.step()) is not None
             ):
                 self._came(progress)
+            self._engine.flips.advance()  # LMDB may have failed behind them: what is joined is shown as a whole from now on
         except Exception as error:  # noqa: BLE001 - as in `_step_inline`
             failure = Unavailable(
                 f"LMDB failed while the rows of another node were joined, and they cannot be joined now ({type(error).__name__}: "
@@ -272,3 +280,14 @@ class ApplierSupervisor:
             self._effects.applier = None
             self._engine.admission.refuse(failure)
             self._failed(failure)
+
+
+def _reason_of(status: int | None) -> str:
+    """Why a process ended that said nothing, by its exit status; empty: somebody killed it, or nobody knows."""
+    if not status or -status in (signal.SIGKILL, signal.SIGTERM):
+        return ""
+    return (
+        f"its process ended by {signal.Signals(-status).name}"
+        if status < 0
+        else f"its process ended with status {status}"
+    )

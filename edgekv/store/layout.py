@@ -80,6 +80,8 @@ SUFFIX_COLLECTIONS: Final = bytes([TAG_ELEMENT])
 META_FORMAT: Final = b"format"
 META_APPLIED_LSN: Final = b"applied_lsn"
 META_TTL: Final = b"ttl"
+META_RESTAMPED: Final = b"restamped"
+"""The incarnation whose stamps were lowered last (store/restamp.py)."""
 
 FLAG_TOMBSTONE: Final = 0x01
 FLAG_EXPIRY: Final = 0x02

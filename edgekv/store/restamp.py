@@ -30,8 +30,6 @@ from edgekv.store.purge import index_entries
 from edgekv.store.sweep import sweep_keyspace
 
 _WINDOW_ROWS: Final = 1_000
-_NAME: Final = b"restamped"
-"""In DB_META: the incarnation whose stamps were lowered last."""
 
 
 class Restamped(NamedTuple):
@@ -52,7 +50,7 @@ def restamp(store: LmdbStore, stamps_max: Mapping[int, int], incarnation: bytes)
         try:
             with store.write() as transaction:
                 done = _restamp(transaction, stamps_max)
-                transaction.index_put(layout.DB_META, [(_NAME, incarnation)])
+                _note(transaction, incarnation)
         except MapFull:
             store.grow()
         else:
@@ -63,7 +61,19 @@ def restamp(store: LmdbStore, stamps_max: Mapping[int, int], incarnation: bytes)
 
 def is_restamped(store: LmdbStore, incarnation: bytes) -> bool:
     """Whether that was done with what this incarnation has stamped: nothing may go on as that any more."""
-    return any(found == incarnation for _, found in store.index_range(layout.DB_META, _NAME, _NAME + b"\x00"))
+    name = layout.META_RESTAMPED
+    return any(found == incarnation for _, found in store.index_range(layout.DB_META, name, name + b"\x00"))
+
+
+def note_again(store: LmdbStore, incarnation: bytes) -> None:
+    """Make sure that the note is durable: the fdatasync of its commit may have failed, and Linux keeps no such page dirty."""
+    with store.write() as transaction:
+        _note(transaction, incarnation)
+    store.sync()
+
+
+def _note(transaction: WriteTransaction, incarnation: bytes) -> None:
+    transaction.index_put(layout.DB_META, [(layout.META_RESTAMPED, incarnation)])
 
 
 def _restamp(transaction: WriteTransaction, stamps_max: Mapping[int, int]) -> list[Restamped]:

@@ -211,8 +211,21 @@ def test_a_process_that_is_killed_while_it_joins_rows_is_started_again_for_as_lo
 ) -> None:
     """It says nothing of the rows: whoever killed it may do so with the next one, and with the one after that not."""
     made, timers = watching(joining)
-    assert run_processes(made, timers, lambda _: [Ended(-9)]) > 2 * FOLD_TRIES_MAX
+    assert run_processes(made, timers, lambda i: [Ended((-9, -15, None)[i % 3])]) > 2 * FOLD_TRIES_MAX
     assert joining.engine.admission.read_only is None
+    joining.kill()
+
+
+@pytest.mark.parametrize(
+    ("status", "said"), [(-7, "ended by SIGBUS"), (-6, "ended by SIGABRT"), (1, "ended with status 1")]
+)
+def test_a_process_that_the_rows_bring_down_without_a_word_is_not_started_for_ever(
+    joining: InlineNode, status: int, said: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    made, timers = watching(joining)
+    assert run_processes(made, timers, lambda _: [Ended(status)]) == FOLD_TRIES_MAX
+    assert f"after 8 tries (its process {said})" in str(joining.engine.admission.read_only)
+    assert sum(said in line for line in caplog.messages) >= FOLD_TRIES_MAX
     joining.kill()
 
 
@@ -305,7 +318,11 @@ def test_whatever_stops_the_inline_applier_at_a_start_is_said_as_one_error(
         raise error
 
     monkeypatch.setattr(Fold, "run", fail)
-    made, _ = watching(joining)
+    made, timers = watching(joining)
     with pytest.raises(Unavailable, match="Look after the disk, then start the node again"):
         made.apply_now(joining.engine.commit.durable_lsn)
+    made.tick()
+    assert not timers.due and made._effects.applier is not None, (
+        "and it is not asked again: the node shows what was before"
+    )
     joining.kill()

@@ -9,7 +9,17 @@ from pathlib import Path
 import pytest
 
 from edgekv.errors import ConfigError, Corruption, FormatUnknown
-from edgekv.node.identity import FILE, Identity, is_new, load_or_create, reincarnate, renewed_ms
+from edgekv.node.identity import (
+    FILE,
+    Identity,
+    WrongClock,
+    clock_was_wrong,
+    is_new,
+    load_or_create,
+    reincarnate,
+    renewed_ms,
+    set_aside,
+)
 from edgekv.wal.segment import segment_name
 
 
@@ -108,3 +118,13 @@ def test_how_long_ago_an_incarnation_was_taken_is_known_after_a_restart(tmp_path
     at_ms = (tmp_path / FILE).stat().st_mtime_ns // 1_000_000
     assert renewed_ms(tmp_path, second, at_ms + 5_000) == 5_000
     assert renewed_ms(tmp_path, second, at_ms - 5_000) == 0
+
+
+@pytest.mark.parametrize("as_another", [True, False])
+def test_who_begins_anew_has_no_stamps_to_put_right(tmp_path: Path, as_another: bool) -> None:
+    who = load(tmp_path)
+    begin_log(tmp_path)
+    clock_was_wrong(tmp_path, who, WrongClock(stamps_max={0: 5}))
+    wrong = load(tmp_path)
+    assert wrong.clock is not None
+    assert set_aside(tmp_path, wrong, entropy(), as_another=as_another).clock is None

@@ -7,6 +7,7 @@ from random import Random
 
 import pytest
 
+from edgekv.engine.keyspaces import DEFAULT_ID
 from edgekv.errors import ReadOnly
 from edgekv.limits import SYNC_SILENCE_MS
 from edgekv.replication import messages
@@ -336,6 +337,18 @@ def test_a_node_that_cannot_join_rows_goes_on_giving_what_it_wrote_to_others(net
     assert edge.operations.get(b"later") is None
     with pytest.raises(ReadOnly):
         edge.operations.set(b"k", b"v")
+
+
+def test_a_node_that_could_not_join_rows_at_its_start_gives_no_rows(net: Net, make: Make) -> None:
+    """What LMDB has is a part of them, under the vector of before; it is pinned, so that no reader sees it."""
+    hub = make("hub", founder=True)
+    hub.operations.set(b"k", b"v")
+    hub.checkpoint()
+    source = hub.replication.row_sync.source
+    hub._store.pin()
+    assert source._spooled(DEFAULT_ID, {}) is None
+    hub._store.unpin()
+    assert source._spooled(DEFAULT_ID, {}) is not None
 
 
 @pytest.mark.parametrize("seed", range(3))
