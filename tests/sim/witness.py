@@ -431,7 +431,9 @@ class Witness:
             self._left[number, actor] = min(left, max((vector.get(actor, 0) for vector in others), default=0))
 
     def agreed(self, nodes: Sequence[SimNode]) -> bool:
-        """Whether everybody has durably all that there is."""
+        """Whether everybody has durably all that there is, and knows the same keyspaces: else one hides keys that others show."""
+        if len({frozenset(node.engine.keyspaces.by_id) for node in nodes}) > 1:
+            return False
         return all(
             node.durable(number) == (self._all(number, nodes) if _holds(node, number) else {})
             and (_holds(node, number) or not _rows(node, number))
