@@ -265,7 +265,8 @@ class Leader:
 
         Here is who greeted this node, or whom a hub that did has heard of, or wants to have admitted under another incarnation.
         Whom it does not know it waits for as long as they take to come who are linked to it whenever they can be.
-        Of a member that was restored as well only its meta counts: its changes it sends when it is admitted, which this leader does.
+        Of a member that was restored as well only its meta counts: its changes it sends when it is admitted, which this leader does;
+        and of keyspaces that this node has forgotten nothing: they come when it takes them into the list again.
         """
         meta = own.get(META_ID, {})
         others = {
@@ -277,7 +278,7 @@ class Leader:
             covers(own.get(keyspace, {}), {actor: seq for actor, (seq, _) in vector.items()})
             for hello in self._heard.values()
             for keyspace, vector in hello.vectors.items()
-            if keyspace == META_ID or self._members.is_open(hello.actor)
+            if keyspace in own and (keyspace == META_ID or self._members.is_open(hello.actor))
         )
         now_ms = self._monotonic_ms()
         if self._waits_since_ms is None:

@@ -49,6 +49,10 @@ def forgetful(net: Net, make: Make, tmp_path: Path) -> tuple[Peer, Peer, Restore
     return hub, late, restore
 
 
+def has_list(peer: Peer) -> bool:
+    return peer.replication.members.founded
+
+
 def come_back(net: Net, member: Peer, hub: Peer, *others: Peer) -> None:
     """It sees that its meta is astray, and comes again when it has deleted that."""
     net.connect(member, hub)
@@ -248,6 +252,30 @@ def test_a_restored_leader_does_not_wait_for_the_incarnation_of_a_member_that_wa
     assert hub.operations.get(b"k") == b"v"
 
 
+def test_a_leader_that_is_restored_again_does_not_wait_for_what_is_in_a_keyspace_that_it_has_forgotten(
+    net: Net, make: Make, tmp_path: Path
+) -> None:
+    hub, (edge,), _ = cluster(net, make, edges=1)
+    restore = back_up(hub, tmp_path / "backup")
+    net.connect(edge, hub)
+    hub.replication.keyspaces.create("rooms", b"rooms/", (), siblings=False)
+    pass_s(net, 10, hub, edge)
+    edge.operations.set(b"rooms/1", b"v")
+    restore()
+    hub.replication.membership.lead()
+    pass_s(net, 10, hub)
+    net.connect(edge, hub)
+    pass_s(net, 10, hub, edge)
+    assert not has_list(edge) and not edge.replication.links, "it takes the list anew"
+    restore()
+    hub.now_ms = edge.now_ms
+    net.connect(edge, hub)
+    pass_s(net, WAIT_S + 20, hub, edge)
+    assert hub.replication.leader.leads
+    assert hub.operations.get(b"rooms/1") == b"v"
+    assert vectors(hub) == vectors(edge)
+
+
 def test_a_keyspace_that_the_leader_has_forgotten_is_back_though_nothing_is_in_it(
     net: Net, make: Make, tmp_path: Path
 ) -> None:
@@ -343,10 +371,6 @@ def test_a_session_that_rests_on_what_the_leader_forgot_is_let_in_nowhere(net: N
     pass_s(net, 20, hub, edge)
     again = hub.replication.members.announced
     assert again is not None and again.gaps == first.gaps, "the same incarnation counts on by one"
-
-
-def has_list(peer: Peer) -> bool:
-    return peer.replication.members.founded
 
 
 def is_going(peer: Peer) -> bool:
