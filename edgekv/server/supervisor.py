@@ -286,8 +286,5 @@ def _reason_of(status: int | None) -> str:
     """Why a process ended that said nothing, by its exit status; empty: somebody killed it, or nobody knows."""
     if not status or -status in (signal.SIGKILL, signal.SIGTERM):
         return ""
-    return (
-        f"its process ended by {signal.Signals(-status).name}"
-        if status < 0
-        else f"its process ended with status {status}"
-    )
+    names = {each.value: each.name for each in signal.Signals}
+    return f"its process ended {f'by {names.get(-status, -status)}' if status < 0 else f'with status {status}'}"

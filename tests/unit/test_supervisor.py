@@ -217,7 +217,8 @@ def test_a_process_that_is_killed_while_it_joins_rows_is_started_again_for_as_lo
 
 
 @pytest.mark.parametrize(
-    ("status", "said"), [(-7, "ended by SIGBUS"), (-6, "ended by SIGABRT"), (1, "ended with status 1")]
+    ("status", "said"),
+    [(-7, "ended by SIGBUS"), (-6, "ended by SIGABRT"), (-40, "ended by 40"), (1, "ended with status 1")],
 )
 def test_a_process_that_the_rows_bring_down_without_a_word_is_not_started_for_ever(
     joining: InlineNode, status: int, said: str, caplog: pytest.LogCaptureFixture

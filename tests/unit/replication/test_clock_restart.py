@@ -64,7 +64,13 @@ FULL = OSError(errno.ENOSPC, "no space left")
     ],
 )
 def test_a_start_that_can_lower_no_stamp_serves_all_there_is_and_a_later_one_does_it(
-    net: Net, make: Make, monkeypatch: pytest.MonkeyPatch, module: object, place: str, error: Exception
+    net: Net,
+    make: Make,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    module: object,
+    place: str,
+    error: Exception,
 ) -> None:
     hub, edge, other = asked_for(net, make)
     edge.kill()
@@ -76,6 +82,8 @@ def test_a_start_that_can_lower_no_stamp_serves_all_there_is_and_a_later_one_doe
     with monkeypatch.context() as patch:
         patch.setattr(module, place, fail)
         edge.open()
+    (said,) = [record for record in caplog.records if "stay too far ahead" in record.getMessage()]
+    assert bool(said.exc_info) == isinstance(error, KeyError), "a mistake of the program is said with its place"
     assert edge.engine.actor == before and edge.node.identity.clock is not None
     assert edge.operations.get(b"k") == b"by the wrong clock" and edge.operations.get(b"count") == b"7"
     edge.kill()
@@ -111,6 +119,16 @@ def test_a_start_that_the_disk_stops_when_stamps_were_lowered_says_so_and_the_ne
     assert_all_is_everywhere(net, hub, edge, other)
 
 
+def _spy(patch: pytest.MonkeyPatch, module: type, name: str, done: list[str]) -> None:
+    real = getattr(module, name)
+
+    def spied(*arguments: Any, **options: Any) -> Any:
+        done.append(name)
+        return real(*arguments, **options)
+
+    patch.setattr(module, name, spied)
+
+
 def test_a_log_that_rots_after_a_crash_behind_the_lowering_is_not_asked_for_any_more(
     net: Net, make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -127,7 +145,12 @@ def test_a_log_that_rots_after_a_crash_behind_the_lowering_is_not_asked_for_any_
             edge.open()
     for path in (edge.config.data_dir / "wal").glob("*.wal"):
         path.write_bytes(bytes(path.stat().st_size))
-    edge.open()
+    done: list[str] = []
+    with monkeypatch.context() as patch:
+        for module, name in ((LmdbStore, "write"), (LmdbStore, "sync"), (Segment, "publish")):
+            _spy(patch, module, name, done)
+        edge.open()
+    assert done[:2] == ["write", "sync"], "the note is committed once more: the first sync may have failed"
     assert edge.engine.actor != before and edge.engine.admission.read_only is None
     assert_all_is_everywhere(net, hub, edge, other)
 
