@@ -343,7 +343,10 @@ class Leader:
             self._write([(STABLE_KEY, row)])
 
     def _numbered(self, stable: Stable, said_at: int) -> Announced:
-        """The next STABLE. The first of an incarnation begins far above what those before it can have given, known here or not."""
+        """The next STABLE. The first of an incarnation begins far above what those before it can have given, known here or not.
+
+        Where its cut falls, something is lost that all had: nothing that rests on any STABLE before is let in again.
+        """
         actor, last = self._self.actor, self._members.announced
         known, gaps = (0, ()) if last is None else (last.number, last.gaps)
         number = known + 1
@@ -351,6 +354,8 @@ class Leader:
         if not goes_on:
             number += (1 + int.from_bytes(actor[-2:], "big")) * _LOST_NUMBERS  # one backup may be restored twice
             gaps = (*gaps, (known, number))
+        if last is not None and not _covers_cuts(stable, last.stable):
+            gaps = ((0, number),)
         return Announced(number=number, stable=stable, said_at=said_at, by=actor, gaps=gaps)
 
     def _clear_expired(self) -> None:
@@ -418,6 +423,12 @@ def vector_of(engine: Engine, keyspace: int) -> Vector:
     """A keyspace's durable vector."""
     heads = next(k.vector for k in engine.keyspaces.all if k.id == keyspace)
     return {Actor(actor): head.seq for actor, head in heads.items()}
+
+
+def _covers_cuts(new: Stable, old: Stable) -> bool:
+    assert new.cuts is not None and old.cuts is not None
+    cuts = new.cuts
+    return all(k == META_ID or (k in cuts and covers(cuts[k].cut, cut.cut)) for k, cut in old.cuts.items())
 
 
 def _says_more(new: Stable, old: Stable) -> bool:

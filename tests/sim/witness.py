@@ -347,6 +347,9 @@ class Witness:
             durable = node.durable(number)
             before = self._durable.get((node.name, number), {})
             if (number, node.actor) in self.left and node.keyspace(number).absent:
+                self._durable[node.name, number] = (
+                    durable  # its copy goes, and another one begins with what is left of it
+                )
                 continue
             if lacking := _lacking(durable, before):
                 raise Violation(f"{node.name} called {lacking} changes durable that it does not have any more")

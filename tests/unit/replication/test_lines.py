@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -439,3 +440,19 @@ def test_of_a_copy_of_the_list_that_is_being_deleted_nothing_is_read_also_after_
     net.connect(hub, relay)
     pass_s(net, 60, hub, relay)
     assert members(hub)["relay"] == "open" and vectors(hub) == vectors(relay)
+
+
+def test_a_session_ends_that_rests_on_what_all_had_and_nobody_has_any_more(net: Net, make: Make) -> None:
+    """A member and the leader were restored, and the entries of meta came back from one who had them: the cut falls."""
+    hub, (edge,), _ = cluster(net, make, edges=1)
+    pass_s(net, 20, hub, edge)
+    members = hub.replication.members
+    last = members.announced
+    assert last is not None and last.stable.cuts is not None
+    cut = last.stable.cuts[DEFAULT_ID]
+    had = last.stable._replace(cuts={DEFAULT_ID: cut._replace(cut={**cut.cut, edge.engine.actor: 2})})
+    members.announced = replace(last, stable=had)
+    announced = hub.replication.leader._numbered(last.stable, 0)
+    assert announced.number == last.number + 1 and announced.gaps == ((0, announced.number),)
+    members.announced = last
+    assert hub.replication.leader._numbered(had, 0).gaps == ()
