@@ -49,7 +49,8 @@ LEADS: Final = (b"", b"A", b"_meta.", b"z", b"_meta0", b"g", b"\x00", b"L" * lay
 too long for LMDB to order their rows."""
 LIVENESS_S: Final = 90
 """In which a mended cluster must agree."""
-AFTER_ALL_EXPIRIES_MS: Final = 600_000
+AFTER_ALL_EXPIRIES_MS: Final = 900_000
+"""The longest expiry, by a clock that is ahead, has passed then for one that is behind and was set back besides."""
 CLEARING_US: Final = 2_000_000
 """In which what has expired may be cleared; then all must agree again."""
 KEYS_LIVE_CALLS: Final = 150
