@@ -67,6 +67,8 @@ class ExpiredKeys:
         """Looked at in this call."""
         self._large: Final[dict[tuple[KeyspaceId, bytes], tuple[Dot, int, Dots]]] = {}
         """By key the dot of its x, how often rows had been joined, and the vector when it was met."""
+        self._met: Final[set[tuple[KeyspaceId, bytes]]] = set()
+        """Of those, the ones that this walk has come upon. The others were written to, or are gone, and take no place any more."""
 
     def clear(self, cuts: Mapping[int, Vector], wall_ms: int, limit: int) -> int:
         """Look at up to ``limit`` entries and clear the keys that may go; how many it were. Begins anew when it was through.
@@ -87,6 +89,10 @@ class ExpiredKeys:
                 self._commit.change(found[0], operations)
                 cleared += 1
         self._commit.barrier = barrier
+        if not self._from:
+            for key in self._large.keys() - self._met:
+                del self._large[key]
+            self._met.clear()
         return cleared
 
     def _key_of(self, lmdb_key: bytes) -> tuple[Keyspace, bytes] | None:
@@ -136,6 +142,7 @@ class ExpiredKeys:
         found = [element.dots for element in visible if element is not None]
         if len(found) == elements:
             return all(_covered(cut, dots) for dots in found)
+        self._met.add((keyspace.id, key))
         now = x, keyspace.flips
         known = self._large.get((keyspace.id, key))
         if known is not None and known[:2] == now:

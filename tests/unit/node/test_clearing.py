@@ -168,39 +168,50 @@ def test_nothing_is_cleared_for_all_that_some_have_not_seen(tmp_path: Path, kind
     node.kill()
 
 
-def test_a_large_set_is_cleared_when_all_have_seen_what_was_there_when_it_was_met_whatever_is_written_meanwhile(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[InlineNode]:
+    """A set that is too large to look at is change 1 of a key, its expiry change 2, and an element that this hides change 3."""
     monkeypatch.setattr(expired_keys, "_ELEMENTS_MAX", 3)
     node = InlineNode(tmp_path / "node", lone=False)
     node.operations.sets.add(b"k", [b"%d" % i for i in range(6)])
-    end_ms = node.now_ms + 100_000
-    assert node.operations.set_expiry(b"k", end_ms)
+    assert node.operations.set_expiry(b"k", node.now_ms + _HOUR_MS)
     node.operations.sets.add(b"k", [b"last"])
     node.checkpoint()
-    node.now_ms = end_ms + 1
-    assert _cleared(node, 1, end_ms) == 0, "not all have seen the expiry"
+    node.now_ms += 2 * _HOUR_MS
+    yield node
+    node.kill()
+
+
+def test_a_large_set_is_cleared_when_all_have_seen_what_was_there_when_it_was_met_whatever_is_written_meanwhile(
+    large: InlineNode,
+) -> None:
+    assert _cleared(large, 1, large.now_ms) == 0, "not all have seen the expiry"
     for up_to in (2, 2, 3):  # it is met, and waits for 3
-        assert _cleared(node, up_to, end_ms) == (up_to == 3)
-        node.operations.set(b"other", b"v")
-    assert node.engine.collections.counts(node.engine.keyspaces.of(b"k"), b"k")[0] == 0
-    node.kill()
+        assert _cleared(large, up_to, large.now_ms) == (up_to == 3)
+        large.operations.set(b"other", b"v")
+    assert large.engine.collections.counts(large.engine.keyspaces.of(b"k"), b"k")[0] == 0
 
 
-def test_a_large_set_waits_anew_when_rows_were_joined(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_large_set_waits_anew_when_rows_were_joined(large: InlineNode) -> None:
     """They may bring elements of one who was away."""
-    monkeypatch.setattr(expired_keys, "_ELEMENTS_MAX", 3)
-    node = InlineNode(tmp_path / "node", lone=False)
-    node.operations.sets.add(b"k", [b"%d" % i for i in range(6)])
-    end_ms = node.now_ms + 100_000
-    assert node.operations.set_expiry(b"k", end_ms)
-    node.checkpoint()
-    keyspace = node.engine.keyspaces.of(b"k")
-    assert _cleared(node, 2, end_ms) == 0, "it is met"
-    keyspace.flips += 1
-    node.operations.set(b"other", b"v")
-    assert [_cleared(node, up_to, end_ms) for up_to in (2, 2, 3)] == [0, 0, 1]
-    node.kill()
+    assert _cleared(large, 2, large.now_ms) == 0, "it is met"
+    large.engine.keyspaces.of(b"k").flips += 1
+    large.operations.set(b"other", b"v")
+    assert [_cleared(large, up_to, large.now_ms) for up_to in (3, 3, 4)] == [0, 0, 1]
+
+
+def test_a_large_set_that_is_written_to_while_it_waits_keeps_no_other_from_going(
+    large: InlineNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(expired_keys, "_LARGE_MAX", 1)
+    assert _cleared(large, 2, large.now_ms) == 0, "it is met"
+    large.operations.delete([b"k"])
+    large.operations.sets.add(b"k", [b"anew"])
+    large.operations.sets.add(b"next", [b"%d" % i for i in range(6)])
+    assert large.operations.set_expiry(b"next", large.now_ms + _HOUR_MS)
+    large.checkpoint()
+    large.now_ms += 2 * _HOUR_MS
+    assert [_cleared(large, 100, large.now_ms) for _ in range(3)].count(1) == 1
 
 
 def test_a_call_ends_when_it_has_looked_at_so_many_rows_and_the_next_one_goes_on(

@@ -54,6 +54,16 @@ def has_list(peer: Peer) -> bool:
     return peer.replication.members.founded
 
 
+def with_rooms(net: Net, make: Make, tmp_path: Path) -> tuple[Peer, Peer, Restore]:
+    """A hub whose backup knows an edge, and not the keyspace that was created since."""
+    hub, (edge,), _ = cluster(net, make, edges=1)
+    restore = back_up(hub, tmp_path / "backup")
+    net.connect(edge, hub)
+    hub.replication.keyspaces.create("rooms", b"rooms/", (), siblings=False)
+    pass_s(net, 10, hub, edge)
+    return hub, edge, restore
+
+
 def come_back(net: Net, member: Peer, hub: Peer, *others: Peer) -> None:
     """It sees that its meta is astray, and comes again when it has deleted that."""
     net.connect(member, hub)
@@ -214,11 +224,7 @@ def test_what_a_third_one_had_made_comes_with_whoever_holds_it_and_its_maker_goe
 def test_a_member_that_the_leader_knows_goes_on_when_it_was_not_waited_for(
     net: Net, make: Make, tmp_path: Path
 ) -> None:
-    hub, (edge,), _ = cluster(net, make, edges=1)
-    restore = back_up(hub, tmp_path / "backup")
-    net.connect(edge, hub)
-    hub.replication.keyspaces.create("rooms", b"rooms/", (), siblings=False)
-    pass_s(net, 10, hub, edge)
+    hub, edge, restore = with_rooms(net, make, tmp_path)
     edge.operations.set(b"rooms/1", b"late")
     restore()
     hub.replication.membership.lead()
@@ -256,11 +262,7 @@ def test_a_restored_leader_does_not_wait_for_the_incarnation_of_a_member_that_wa
 def test_a_leader_that_is_restored_again_does_not_wait_for_what_is_in_a_keyspace_that_it_has_forgotten(
     net: Net, make: Make, tmp_path: Path
 ) -> None:
-    hub, (edge,), _ = cluster(net, make, edges=1)
-    restore = back_up(hub, tmp_path / "backup")
-    net.connect(edge, hub)
-    hub.replication.keyspaces.create("rooms", b"rooms/", (), siblings=False)
-    pass_s(net, 10, hub, edge)
+    hub, edge, restore = with_rooms(net, make, tmp_path)
     edge.operations.set(b"rooms/1", b"v")
     restore()
     hub.replication.membership.lead()
@@ -281,11 +283,7 @@ def test_a_keyspace_that_the_leader_has_forgotten_is_back_though_nothing_is_in_i
     net: Net, make: Make, tmp_path: Path
 ) -> None:
     """Else the members would hide what others write below its prefix, and the leader show it."""
-    hub, (edge,), _ = cluster(net, make, edges=1)
-    restore = back_up(hub, tmp_path / "backup")
-    net.connect(edge, hub)
-    hub.replication.keyspaces.create("rooms", b"rooms/", (), siblings=False)
-    pass_s(net, 10, hub, edge)
+    hub, edge, restore = with_rooms(net, make, tmp_path)
     restore()
     hub.replication.membership.lead()
     pass_s(net, 10, hub)
