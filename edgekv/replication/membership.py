@@ -9,8 +9,8 @@ from typing import Final
 
 from edgekv.engine.engine import Engine
 from edgekv.engine.keyspaces import META_ID
-from edgekv.errors import Copied, Denied, PeerFault, Replaced, TooLate, Unavailable
-from edgekv.ids import Actor, KeyspaceId, Vector, actor_text, node_of
+from edgekv.errors import Copied, Denied, PeerFault, Replaced, Unavailable
+from edgekv.ids import KeyspaceId, Vector, actor_text
 from edgekv.replication.acks import HUB, Acks, peer_of
 from edgekv.replication.leader import Leader, refusal_of, vector_of
 from edgekv.replication.lines import Lines
@@ -283,15 +283,3 @@ class Membership:
             return None
         here: dict[int, Vector] = {k.id: vector_of(self._engine, k.id) for k in self._engine.keyspaces.all}
         return member.need if all(covers(here.get(k, {}), need) for k, need in member.need.items()) else None
-
-    def check_late(self, actor: Actor, keyspace: int, seq: int) -> None:
-        """Of an actor that is settled nothing more can turn up: what does may have been deleted, and the deletion forgotten."""
-        member = self._members.members.get(actor)
-        if member is not None and member.state == "settled" and seq > member.heads.get(keyspace, 0):
-            error = TooLate(
-                f"it has changes of {actor_text(actor)} up to {seq}, and the cluster settled what there is of it at "
-                f"{member.heads.get(keyspace, 0)}: they come too late as changes. "
-                "Whoever has them brings them as rows, when it returns as a member."
-            )
-            error.node = node_of(actor)
-            raise error

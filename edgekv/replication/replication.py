@@ -9,14 +9,11 @@ What goes over a link is told in replication/messages.py, a link's life in link.
 """
 
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Final
 
 from edgekv.engine.engine import Engine
 from edgekv.engine.keyspace_entry import Entry
-from edgekv.engine.keyspaces import META_ID
-from edgekv.errors import Denied, PeerFault
-from edgekv.ids import KeyspaceId, actor_text
+from edgekv.errors import PeerFault
 from edgekv.limits import (
     CLOCK_READ_MS,
     LINKS_LOOK_MS,
@@ -26,7 +23,8 @@ from edgekv.limits import (
     SEEN_INTERVAL_MS,
 )
 from edgekv.replication import hub_time
-from edgekv.replication.acks import HUB, Acks
+from edgekv.replication.acks import Acks
+from edgekv.replication.conversation import Conversation
 from edgekv.replication.copies import Copies
 from edgekv.replication.figures import Figures
 from edgekv.replication.greeting import Greeting
@@ -39,33 +37,11 @@ from edgekv.replication.link import Link
 from edgekv.replication.link_table import LinkTable, Transport
 from edgekv.replication.log_source import LogSource
 from edgekv.replication.members import Members
-from edgekv.replication.membership import EDGES_ADMIT_NOBODY, Membership
-from edgekv.replication.messages import (
-    Ack,
-    Admit,
-    Applicant,
-    Heartbeat,
-    Hello,
-    Holds,
-    Join,
-    Message,
-    OthersHave,
-    Refused,
-    Return,
-    Runs,
-    SeenList,
-    SyncAsk,
-    SyncDone,
-    SyncOffer,
-    SyncPiece,
-    SyncWant,
-    Welcome,
-    WhoHas,
-    parse,
-)
+from edgekv.replication.membership import Membership
+from edgekv.replication.messages import Applicant, Heartbeat, parse
 from edgekv.replication.repairs import Repairs
 from edgekv.replication.returning import Returning
-from edgekv.replication.row_sync import RowSync, SyncMessage
+from edgekv.replication.row_sync import RowSync
 from edgekv.replication.seen import SeenTable
 from edgekv.replication.seen_hearing import SeenHearing
 from edgekv.replication.seen_telling import SeenTelling
@@ -105,9 +81,6 @@ class Replication:
         it does. ``max_offline_ms``: see `Silence`.
         """
         self._engine: Final = engine
-        self._cluster: Final = cluster
-        self._role: Final = myself.role
-        self._actor: Final = myself.actor
         self._now_ms: Final = now_ms
         self._monotonic_ms: Final = monotonic_ms
         self.links: Final[dict[int, Link]] = {}
@@ -149,7 +122,7 @@ class Replication:
             links=table,
             repairs=self.repairs,
             returning=self._returning,
-            check_late=self._check_late,
+            members=self.members,
             entropy=entropy,
             now_ms=monotonic_ms,
         )
@@ -236,6 +209,27 @@ class Replication:
             gone=self._hearsay.gone,
             is_astray=self._lines.is_astray,
         )
+        self._conversation: Final = Conversation(
+            engine=engine,
+            cluster=cluster,
+            myself=myself,
+            members=self.members,
+            membership=self.membership,
+            leader=self.leader,
+            lines=self._lines,
+            holdings=self._holdings,
+            subscriptions=self._subscriptions,
+            greeting=self._greeting,
+            streams=self._streams,
+            row_sync=self.row_sync,
+            hearing=self._hearing,
+            hearsay=self._hearsay,
+            copies=self.copies,
+            wrong_clock=self.wrong_clock,
+            links=table,
+            now_ms=now_ms,
+            monotonic_ms=monotonic_ms,
+        )
         self._seen_at_ms = 0
         self._looked_at_ms = 0
         self._counts = False
@@ -277,7 +271,7 @@ class Replication:
         from_link.heard_ms = self._monotonic_ms()
         from_link.received_bytes += len(message)
         try:
-            self._take(from_link, parse(message))
+            self._conversation.take(from_link, parse(message))
         except PeerFault as error:
             self._table.refuse(from_link, error)
         except OWN_TROUBLE as error:  # the peer will come back
@@ -391,10 +385,6 @@ class Replication:
         elif monotonic - link.sent_ms >= PEER_HEARTBEAT_MS:
             self._table.send(link, Heartbeat(now))
 
-    def _read_clock(self, link: Link, wall_ms: int, round_trip_ms: int | None) -> None:
-        if link.peer is not None and link.peer.role == "hub":
-            link.clock.reading = hub_time.read(link.clock.reading, wall_ms, round_trip_ms, self._monotonic_ms())
-
     def _stamp_ms(self) -> int:
         """The hubs' time while one is linked that is a member, else the own clock."""
         hubs = [
@@ -434,131 +424,3 @@ class Replication:
             self.seen.prove(self._holdings.vectors())
         if self.leader.leads:
             self.seen.lowest.catch_up()
-
-    # -- messages
-
-    def _take(self, link: Link, message: Message) -> None:  # noqa: PLR0912 - one arm for each kind of message
-        self.wrong_clock.look(link)
-        if isinstance(message, Hello):
-            self._greeted(link, message)
-        elif isinstance(message, Refused):
-            self._table.note(link, f"refused this node: {message.sentence}")
-            self.copies.refused(link, message)
-            self._table.close(link, message.sentence, told=True)
-        elif isinstance(message, Join):
-            self._asked_to_join(link)
-        elif not link.is_up:
-            if not link.node:
-                raise PeerFault("it did not say HELLO first.")
-            # What it said was not taken, and why is what it has to tell (`Greeting.accepts`).
-        elif link.astray and isinstance(message, Runs | SeenList | Admit | Return | SyncOffer | SyncPiece):
-            pass  # it takes meta anew when it has seen that of this node, and comes again
-        elif link.owes_word and isinstance(message, SyncOffer | SyncPiece):
-            pass  # it is asked again when the meta that it came with is here
-        elif isinstance(message, Runs):
-            self._streams.came(link, message.runs)
-        elif isinstance(message, Ack):
-            self._streams.acknowledged(link, message)
-        elif isinstance(message, SyncMessage):
-            self._sync(link, message)
-        elif isinstance(message, SeenList | Holds):
-            self._heard(link, message)
-        elif isinstance(message, Admit):
-            self._asked_to_admit(link, message)
-        elif isinstance(message, WhoHas | OthersHave):
-            self._hearsay.take(link, message)
-        elif isinstance(message, Return):
-            self._asked_to_return(link, message)
-        elif isinstance(message, Heartbeat):
-            link.clock.skew_ms = message.wall_ms - self._now_ms()
-            round_trip_ms = link.clock.hear(*message[1:], self._monotonic_ms())
-            self._read_clock(link, message.wall_ms, round_trip_ms)
-        else:
-            raise PeerFault(f"it sent {type(message).__name__}, which was not asked for.")
-
-    def _heard(self, link: Link, message: SeenList | Holds) -> None:
-        if isinstance(message, SeenList):
-            self._hearing.check(link, message.members)
-            for seen in message.members:
-                if seen.actor == self._actor:
-                    self._greeting.compare_word(link, seen)
-            self._hearing.heard(link, message.members)
-            return
-        assert link.peer is not None
-        self._greeting.compare(link, link.peer._replace(vectors=message.vectors))
-        self._subscriptions.heard(link, message)
-
-    def _greeted(self, link: Link, hello: Hello) -> None:
-        self._hearing.begin_again()
-        if not self._greeting.accepts(link, hello):
-            link.untaken_ms = self._monotonic_ms()
-            return
-        link.peer, link.clock.skew_ms = hello, hello.wall_ms - self._now_ms()
-        link.astray = self._lines.strays(hello.vectors.get(META_ID, {}))
-        self._read_clock(link, hello.wall_ms, None)
-        self.wrong_clock.look(link)
-        self._streams.begin(link, hello)
-        self._subscriptions.tell(link)
-        self.leader.heard_hello(self._lines.without_astray(hello))
-        self.membership.apply(link, hello)
-        self._streams.pump(link)
-
-    def _asked_to_join(self, link: Link) -> None:
-        if self._role != HUB:
-            raise PeerFault(EDGES_ADMIT_NOBODY)
-        self._table.send(link, Welcome(self._cluster, self._subscriptions.entries()))
-        self._table.close(link, "", told=True)
-
-    def _asked_to_admit(self, link: Link, message: Admit) -> None:
-        assert link.peer is not None
-        if link.peer.role != "hub" or not self.members.is_open(link.peer.actor):
-            return  # it asks for a leader that was restored, which admits itself, or has no business here
-        for applicant in message.applicants:
-            with suppress(Denied):  # the hub that asks hears nothing, and its peer waits
-                self.membership.admit(applicant, late=message.late)
-
-    def _asked_to_return(self, link: Link, message: Return) -> None:
-        assert link.peer is not None
-        if link.peer.actor == message.actor:
-            link.need = link.need or {}
-        elif link.peer.role != "hub" or not self.members.is_open(link.peer.actor):
-            return
-        self.membership.returned(message)
-        self._streams.pump(link)
-
-    def _sync(self, link: Link, message: SyncMessage) -> None:
-        """Rows instead of changes (row_sync.py)."""
-        keyspace = self._engine.keyspaces.by_id.get(KeyspaceId(message.keyspace))
-        assert link.peer is not None and link.sender is not None
-        # It may ask as whom this node sends changes to may: a restored leader, too.
-        asks = isinstance(message, SyncWant | SyncDone | SyncAsk)
-        if keyspace is not None and not asks and self._holdings.left(keyspace):
-            return  # it was offered when the site had not been taken off it
-        if keyspace is None or not self._holdings.holds(keyspace):
-            raise PeerFault(f"it speaks of rows of keyspace {message.keyspace}, which this node does not hold.")
-        if asks and message.keyspace not in self._holdings.shared(link.peer):
-            return  # its site was taken off it: no more rows go there
-        known = self.membership.may_send(link) if asks else self.members.is_open(link.peer.actor)
-        if message.keyspace != META_ID and not known:
-            raise PeerFault(f"{actor_text(link.peer.actor)} speaks of rows, and is no member that this node knows of.")
-        if isinstance(message, SyncOffer):
-            self._check_late(link, message)
-            for actor, (seq, _) in message.vector.items():
-                # Else it is offered its own rows, behind their BARRIER.
-                link.sender.peer_has(message.keyspace, actor, seq)
-        self.row_sync.take(link, message)
-        if isinstance(message, SyncPiece):
-            self._streams.acknowledge(link)
-        elif isinstance(message, SyncWant | SyncAsk):
-            self._streams.pump(link)
-        elif isinstance(message, SyncDone):
-            vector = {actor: seq for actor, (seq, _) in message.vector.items()}
-            self._streams.resume(link, message.keyspace, vector)
-
-    def _check_late(self, link: Link, offer: SyncOffer) -> None:
-        """Whether a peer's rows may come in: once it is closed, what it was on the way to bring is settled without them."""
-        assert link.peer is not None
-        if offer.keyspace != META_ID and not self.members.is_open(link.peer.actor):
-            raise PeerFault(f"{actor_text(link.peer.actor)} sent rows, and is no member any more.")
-        for actor, (seq, _) in offer.vector.items():
-            self.membership.check_late(actor, offer.keyspace, seq)

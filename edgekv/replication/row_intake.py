@@ -14,9 +14,11 @@ from edgekv.engine.keyspaces import Keyspace
 from edgekv.errors import Corruption, FormatUnknown, PeerFault, Unavailable
 from edgekv.ids import Actor, KeyspaceId, Vector
 from edgekv.limits import LMDB_MAP_BYTES, PEER_WINDOW_BYTES, SYNC_SILENCE_MS
+from edgekv.replication.late_changes import check_offer
 from edgekv.replication.link import Link
 from edgekv.replication.link_table import LinkTable
 from edgekv.replication.log_source import covers
+from edgekv.replication.members import Members
 from edgekv.replication.messages import (
     NO_SPOOL,
     ChainedVector,
@@ -63,12 +65,11 @@ class RowIntake:
         now_ms: Callable[[], int],
         took: Callable[[int, ChainedVector], None],
         unseen: Callable[[int], Vector],
-        check_late: Callable[[Link, SyncOffer], None],
+        members: Members,
     ) -> None:
         """``now_ms``: monotonic.
 
         ``took``: the rows that a peer had of a keyspace, at this vector, are here. ``unseen``: see `Returning.unseen`.
-        ``check_late``: PeerFault when what meta says by now does not let these rows in.
         """
         self._engine: Final = engine
         self._folder: Final = folder
@@ -77,7 +78,7 @@ class RowIntake:
         self._now_ms: Final = now_ms
         self._took: Final = took
         self._unseen: Final = unseen
-        self._check_late: Final = check_late
+        self._members: Final = members
         self._incoming: Incoming | None = None
         self.syncs_total = 0
         """Spools that were taken in."""
@@ -236,7 +237,7 @@ class RowIntake:
             self._give_up(incoming)
             return
         try:
-            self._check_late(incoming.link, offer)
+            check_offer(self._members, incoming.link, offer)
             self._engine.checkpoints.learn_ttl(ttl_ms)
             self._engine.flip(
                 *(keyspace.id, offer.spool, offer.vector, offer.hlc, lambda: self._flipped(incoming, keyspace)),

@@ -13,6 +13,7 @@ from edgekv.replication.holdings import Holdings
 from edgekv.replication.link import Link
 from edgekv.replication.link_table import LinkTable
 from edgekv.replication.log_source import LogSource
+from edgekv.replication.members import Members
 from edgekv.replication.messages import SyncAsk, SyncDone, SyncGone, SyncOffer, SyncPiece, SyncWant
 from edgekv.replication.repairs import Repairs
 from edgekv.replication.returning import Returning
@@ -38,11 +39,11 @@ class RowSync:
         links: LinkTable,
         repairs: Repairs,
         returning: Returning,
-        check_late: Callable[[Link, SyncOffer], None],
+        members: Members,
         entropy: Callable[[int], bytes],
         now_ms: Callable[[], int],
     ) -> None:
-        """``now_ms``: monotonic. ``check_late``: see `RowIntake`."""
+        """``now_ms``: monotonic."""
         self._flips: Final = engine.flips
         self.source: Final = RowSource(
             engine=engine,
@@ -62,7 +63,7 @@ class RowSync:
             now_ms=now_ms,
             took=returning.took_rows,
             unseen=returning.unseen,
-            check_late=check_late,
+            members=members,
         )
         self.intake.joined = lambda keyspace, mended: self.source.replaced(keyspace, mended=mended)
 

@@ -22,6 +22,7 @@ from edgekv.limits import (
 from edgekv.replication.acks import Acks, peer_of
 from edgekv.replication.hearsay import Hearsay
 from edgekv.replication.holdings import Holdings
+from edgekv.replication.late_changes import check_late
 from edgekv.replication.lines import Lines
 from edgekv.replication.link import Link
 from edgekv.replication.link_table import LinkTable
@@ -265,7 +266,7 @@ class Streams:
             raise PeerFault(f"{actor_text(peer)} sent data, and is no member that this node knows of.")
         if run.keyspace == META_ID and members.founded and node_of(run.actor) != members.leader:
             raise PeerFault(f"it sent entries of the cluster's list by {actor_text(run.actor)}, which does not lead.")
-        self._membership.check_late(run.actor, run.keyspace, run.first_seq + run.changes - 1)
+        check_late(members, run.actor, run.keyspace, run.first_seq + run.changes - 1)
 
 
 def _is_meta(runs: list[Changes]) -> bool:

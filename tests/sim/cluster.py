@@ -122,6 +122,7 @@ class Cluster:
         numbers = [k.id for k in self.machines[0].node.engine.keyspaces.all if not k.policy.system]
         self.witness: Final[Witness] = ForkWitness(numbers) if plan.forks else Witness(numbers)
         self.forks: Final = Forks(self, directory, KEYSPACES, Random(f"forks {seed}"))
+        self.witness.revision_at = self._revision_at
         synced = [k.id for k in self.machines[0].node.engine.keyspaces.all if k.fsync and not k.policy.system]
         self.sessions: Final = Sessions(Random(f"sessions {seed}"), synced)
         self.faults: Final = Faults(self, Random(f"faults {seed}"))
@@ -219,6 +220,9 @@ class Cluster:
             if machine.life and machine.node.up:
                 machine.replication.close()
             machine.node.stop()
+
+    def _revision_at(self, name: str) -> int:
+        return next(m.replication.members.revision for m in self.machines if m.node.name == name)
 
     def changes(self) -> dict[Actor, list[Change]]:
         """Of the default keyspace."""

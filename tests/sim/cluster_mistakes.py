@@ -27,6 +27,7 @@ from edgekv.replication.copies import Copies
 from edgekv.replication.greeting import Greeting
 from edgekv.replication.holdings import Holdings
 from edgekv.replication.keyspace_orders import KeyspaceOrders
+from edgekv.replication.late_changes import check_late
 from edgekv.replication.leader import Leader
 from edgekv.replication.lines import Lines
 from edgekv.replication.log_source import LogSource
@@ -514,7 +515,7 @@ MUTANTS: Final[dict[str, Mutant]] = {
         "changes are exchanged with closed members as well",
         (
             (Members.is_open, 'member.state == "open"', "member is not None"),
-            (Membership.check_late, 'member.state == "settled"', "False"),
+            (check_late, 'member.state == "settled"', "False"),
         ),
         seeds_max=400,
         first=PARKING,

@@ -400,10 +400,8 @@ class Machine:
             cluster.anew += 1
             self._note("takes meta anew")
         self._anew = anew
-        for entry in self.replication.members.keyspaces.values():
-            if entry.left:
-                cluster.witness.left.update((entry.policy.id, actor) for actor in entry.left)
         if self.is_leading:
+            cluster.witness.see_left(self.replication.members)
             cluster.returns += cluster.witness.see_members(
                 self.replication.members, [machine.node for machine in cluster.machines]
             )

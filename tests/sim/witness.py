@@ -74,7 +74,13 @@ class Witness:
         """By actors whose disk is gone, how far others had them durably: no more must be left of them."""
         self._system: Final[dict[Dot, Change]] = {}
         self.left: Final[set[tuple[KeyspaceId, Actor]]] = set()
-        """Who may have deleted its copy of a keyspace: the leader has all that it had."""
+        """Who may have deleted its copy of a keyspace, now or earlier: the leader has all that it had."""
+        self._left_at: Final[dict[tuple[KeyspaceId, Actor], int]] = {}
+        """The revision of meta that said so, the last time."""
+        self._gone: frozenset[tuple[KeyspaceId, Actor]] = frozenset()
+        """Of those, who may now."""
+        self.revision_at: Callable[[str], int] = lambda name: 1 << 60
+        """Set by the cluster: the revision of meta that a node knows."""
         self._late_from: Final[dict[Actor, dict[int, int]]] = {}
         """By actor that was settled and came back, or may, and keyspace: what it made later than that is late."""
         self._forgotten: Final[dict[int, Vector]] = {}
@@ -202,6 +208,14 @@ class Witness:
         news = len(late - self._returned)
         self._returned.update(late)
         return news
+
+    def see_left(self, members: Members) -> None:
+        """Look who may delete its copy of a keyspace, by what the leader writes down."""
+        gone = frozenset((entry.policy.id, actor) for entry in members.keyspaces.values() for actor in entry.left)
+        if gone != self._gone:
+            self._left_at.update(dict.fromkeys(gone - self._gone, members.next_revision - 1))
+            self.left.update(gone)
+            self._gone = gone
 
     def _check_wall(self, members: Members, wall_ms: int, nodes: Iterable[SimNode]) -> None:
         """Keys end for all when they have ended for every member: a clock that is ahead ends none for the others."""
@@ -361,11 +375,13 @@ class Witness:
                     self._got[number, actor] = max(self._got.get((number, actor), 0), seq)
 
     def check_acks(self, node: SimNode, number: KeyspaceId) -> None:
-        """What the node believes others to have durably of its changes, they have."""
+        """What the node believes others to have durably of its changes, they have; or had, and it is not told that they left."""
         acks, made = node.node.acks, len(self.history_of(node, number).made_by(node.actor))
-        for name in {peer.name for peer in acks.covered_by({})}:
+        for name, actor in {(peer.name, peer.actor) for peer in acks.covered_by({})}:
             has = self._durable.get((name, number), {}).get(node.actor, 0)
-            if has < made and (node.name, name) not in self._set_back and _has(acks, name, number, has + 1):
+            if has >= made or (node.name, name) in self._set_back or not _has(acks, name, number, has + 1):
+                continue
+            if self.revision_at(node.name) >= self._left_at.get((number, actor), 0):
                 raise Violation(f"{node.name} believes that {name} has more of its changes durably than {has}")
 
     def check_system_clears(self) -> None:
