@@ -169,6 +169,7 @@ PEER_VERDICT_MS_MAX: Final = 30_000  # in which a hub whose HELLO was not taken 
 HEARSAY_MS: Final = 10_000  # for so long a hub tells a peer that has asked who else has its changes
 HEARSAY_PAUSE_MS: Final = 10  # between two of these messages
 HEARSAY_ENTRIES_MAX: Final = 1 << 12  # numbers of members and keyspaces in one of them, and those of one member
+UNLISTED_AT_ONCE: Final = 100  # keyspaces that one RETURN tells the leader of
 PEER_HEARTBEAT_MS: Final = 1_000
 CLOCK_READ_MS: Final = 10_000  # between two readings of a peer's clock with their round trip
 LINKS_LOOK_MS: Final = 1_000  # between two looks at who is a member, what is settled, and how far all are

@@ -47,6 +47,8 @@ _ELEMENTS_MAX: Final = 2_000
 """Of one key, whose dots are looked at."""
 _LARGE_MAX: Final = 1_000
 """Sets that wait, as they are larger."""
+_LARGE_HEADS_MAX: Final = 100_000
+"""Entries of the vectors that are kept for them: 10 MB."""
 _ROWS_AT_ONCE: Final = 2_000
 """Looked at in one call, and those of one key more: 20 ms."""
 
@@ -149,9 +151,15 @@ class ExpiredKeys:
             if _covered(cut, known[2]):
                 del self._large[keyspace.id, key]
                 return True
-        elif known is not None or len(self._large) < _LARGE_MAX:
-            self._large[keyspace.id, key] = *now, self._collections.observed(keyspace)
+            return False
+        observed = self._collections.observed(keyspace)
+        if known is not None or self._has_place(len(observed)):
+            self._large[keyspace.id, key] = *now, observed
         return False
+
+    def _has_place(self, heads: int) -> bool:
+        kept = sum(len(observed) for _, _, observed in self._large.values())
+        return len(self._large) < _LARGE_MAX and kept + heads <= _LARGE_HEADS_MAX
 
     def _fields(
         self, keyspace: Keyspace, key: bytes, cut: Vector, company: list[Cell]

@@ -37,7 +37,7 @@ class Commit(Protocol):
 class Cuts(NamedTuple):
     """The newest STABLE that this node knows: its number, and per keyspace what every member has.
 
-    ``gaps``: between which numbers there are only STABLEs that a leader forgot when it was restored.
+    ``gaps``: between which numbers there are only STABLEs that a leader forgot when it was restored, or that cover what is lost since.
     """
 
     number: int

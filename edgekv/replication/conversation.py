@@ -117,7 +117,7 @@ class Conversation:
             # What it said was not taken, and why is what it has to tell (`Greeting.accepts`).
         elif link.astray and isinstance(message, Runs | SeenList | Admit | Return | SyncOffer | SyncPiece):
             pass  # it takes meta anew when it has seen that of this node, and comes again
-        elif link.owes_word and isinstance(message, SyncOffer | SyncPiece):
+        elif link.owes_word and isinstance(message, SyncOffer | SyncPiece) and message.keyspace != META_ID:
             pass  # it is asked again when the meta that it came with is here
         elif isinstance(message, Runs):
             self._streams.came(link, message.runs)

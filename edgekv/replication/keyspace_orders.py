@@ -13,7 +13,7 @@ from edgekv.engine.keyspace_entry import Entry, policy_of
 from edgekv.engine.keyspaces import META_ID, KeyspacePolicy, Keyspaces, successor
 from edgekv.errors import ConfigError, Denied, InvalidRequest, NotFound
 from edgekv.ids import Actor, KeyspaceId, Vector, incarnation_of
-from edgekv.limits import KEY_BYTES_MAX
+from edgekv.limits import KEY_BYTES_MAX, UNLISTED_AT_ONCE
 from edgekv.replication.keyspace_list import ListedKeyspace, listed
 from edgekv.replication.log_source import covers
 from edgekv.replication.members import Member, Members
@@ -21,14 +21,12 @@ from edgekv.replication.messages import Applicant
 from edgekv.replication.seen import SeenTable
 
 _PAGE: Final = 1
-
-
 _IDS_OF_ONE: Final = 1 << 16
 """Ids of keyspaces that one incarnation of a leader gives."""
 _INCARNATIONS_MAX: Final = 0x7FFF
 """Of which each has its own."""
-_ADOPTED_AT_ONCE: Final = 100
-"""Keyspaces that one message tells the leader of: the next one tells of the rest."""
+_ADOPTED_MAX: Final = (_INCARNATIONS_MAX + 1) * _IDS_OF_ONE
+"""The highest id that is taken from a member: above it there are as many for those that are created."""
 
 
 class KeyspaceOrders:
@@ -64,7 +62,7 @@ class KeyspaceOrders:
         policies = [keyspace.policy for keyspace in self._engine.keyspaces.all]
         if any(policy.name == name for policy in policies):
             raise Denied(f"there is a keyspace {name!r} already. See `edgekv keyspace list`.")
-        number = max(*(policy.id for policy in policies), *self._members.keyspaces, META_ID, self._lost_ids) + 1
+        number = max(*(policy.id for policy in policies), *self._members.keyspaces, META_ID, self._before_own_ids) + 1
         policy = KeyspacePolicy(id=KeyspaceId(number), name=name, prefix=prefix, siblings=siblings, sites=sites)
         try:
             Keyspaces([*policies, policy])
@@ -80,9 +78,14 @@ class KeyspaceOrders:
         self._put(listed(policy))
 
     @property
-    def _lost_ids(self) -> int:
-        """The highest id that an earlier incarnation of the leader may have given, in an entry that is lost."""
-        return min(incarnation_of(self._self.actor) - 1, _INCARNATIONS_MAX) * _IDS_OF_ONE
+    def _before_own_ids(self) -> int:
+        """Above it are the ids that this incarnation gives: above those that earlier ones may have given, in entries that are lost.
+
+        Two have the same number where one backup was restored twice, so each begins at a place of its own.
+        """
+        earlier = min(incarnation_of(self._self.actor) - 1, _INCARNATIONS_MAX)
+        place = int.from_bytes(self._self.actor[-2:], "big") % (_IDS_OF_ONE // 2)
+        return earlier * _IDS_OF_ONE + place if earlier else 0
 
     def unknown(self, sites: Iterable[str]) -> list[str]:
         """Those of the sites at which no member stands, nor one that may come back."""
@@ -118,18 +121,18 @@ class KeyspaceOrders:
         return True
 
     def adopt(self, entries: list[Entry], member: Member) -> bool:
-        """Take keyspaces into the list that one who returns has, and that were created in entries of meta which are lost.
+        """Take keyspaces into the list that a member has, and that were created in entries of meta which are lost.
 
         One that its site was added to in such entries it drains, unless it is open: it never was away. Whether any was taken. One
-        whose id, name or prefix is another's by now stays with that node alone.
+        whose id, name or prefix is another's by now stays with that node alone. A leader that was never restored has lost none.
         """
-        adopted = False
-        for entry in entries[:_ADOPTED_AT_ONCE]:
+        adopted, has_lost = False, incarnation_of(self._self.actor) > 1
+        for entry in entries[:UNLISTED_AT_ONCE] if has_lost else ():
             policies = [keyspace.policy for keyspace in self._engine.keyspaces.all]
             try:
                 policy = replace(policy_of(entry), draining=())
-                if not META_ID < policy.id <= self._lost_ids:
-                    continue  # that no leader has given, and a member makes up
+                if not META_ID < policy.id <= _ADOPTED_MAX:
+                    continue
                 known = self._members.keyspaces.get(policy.id)
                 if known is not None and known.policy.prefix == policy.prefix:
                     adopted |= member.state == "returning" and self._drain(known, member)

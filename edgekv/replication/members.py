@@ -19,7 +19,8 @@ keyspace's, so every node knows a prefix of them; the *revision* of a node is th
     _meta/stable           {"number", "wall_ms", "cuts": {keyspace: [cut, need, [parked actor, ...]]}, "said_at", "by": actor,
                            "gaps": [[number, number], ...]}
                            the newest STABLE (replication/stability.py); by: the incarnation of the leader that announced it; gaps:
-                           between which numbers there are only STABLEs that a leader forgot when it was restored
+                           between which numbers there are only STABLEs that a leader forgot when it was restored, or that cover
+                           what is lost since
     _meta/silence          {"silent": {actor: [ms, number]}, "parked_ago_ms": [ms, ...]}
                            who has been silent for long (replication/silence.py)
 """
@@ -99,7 +100,10 @@ class Announced:
     by: Actor | None = None
     """The incarnation of the leader that announced it; None: of before that was written down."""
     gaps: tuple[tuple[int, int], ...] = ()
-    """Each the last number that a restored leader knew of, and the first that it gave: those between are of a time that is lost."""
+    """Each the last number that a restored leader knew of, and the first that it gave: those between are of a time that is lost.
+
+    One from 0 on ends all before it: their cuts cover what nobody has any more.
+    """
 
 
 class Silences(NamedTuple):

@@ -26,8 +26,9 @@ from typing import Final
 from edgekv.engine.engine import Engine
 from edgekv.engine.intake import seen
 from edgekv.engine.keyspace_entry import Entry, entry_of
-from edgekv.engine.keyspaces import META_ID
+from edgekv.engine.keyspaces import META_ID, Keyspace
 from edgekv.ids import Actor, KeyspaceId, Vector
+from edgekv.limits import UNLISTED_AT_ONCE
 from edgekv.replication.holdings import Holdings
 from edgekv.replication.link_table import LinkTable
 from edgekv.replication.log_source import covers
@@ -49,6 +50,8 @@ class Returning:
         """The revision that began the return under way, and the keyspaces that are held."""
         self._joined: Final[set[int]] = set()
         """Keyspaces whose rows have been taken in since."""
+        self._unlisted_from = 0
+        """Where the next message begins that tells of keyspaces which the cluster does not know: if it lists none, of others."""
         self._late: dict[int, Vector] = {}
         """By keyspace what was late when it began; what was made since is stamped above all that was forgotten."""
 
@@ -106,7 +109,11 @@ class Returning:
         """
         me, unlisted = self._members.members.get(self._actor), self._holdings.unlisted()
         if me is not None and me.state == "open" and unlisted:
-            self._send(Return(self._actor, me.revision, False, {}, [entry_of(k.policy) for k in unlisted]))
+            self._send(Return(self._actor, me.revision, False, {}, self._some(unlisted)))
+            self._links.say(
+                f"the cluster does not know keyspace {unlisted[0].name!r}, which this node has: its leader was restored, and is told "
+                "of it. Until it takes that in, what is written there stays on this node."
+            )
 
     def _send(self, message: Return) -> None:
         for link in self._links:
@@ -119,7 +126,13 @@ class Returning:
 
         Of empty ones it speaks when it is open.
         """
-        return [entry_of(k.policy) for k in [*self._holdings.forgotten(), *self._holdings.kept()]]
+        return self._some([*self._holdings.forgotten(), *self._holdings.kept()])
+
+    def _some(self, keyspaces: list[Keyspace]) -> list[Entry]:
+        """As many as one message tells of; the next one tells of others."""
+        begin = self._unlisted_from % len(keyspaces) if keyspaces else 0
+        self._unlisted_from = begin + UNLISTED_AT_ONCE
+        return [entry_of(k.policy) for k in [*keyspaces[begin:], *keyspaces[:begin]][:UNLISTED_AT_ONCE]]
 
     def _me(self) -> Member | None:
         me = self._members.members.get(self._actor)

@@ -13,7 +13,8 @@ has said SEEN at a revision that knows the closing and the leader covers all of 
 perhaps at others that are closed and not settled, so all of those are settled at once.
 
 A cut never falls, though a member comes that has seen little: what an earlier one let go may go for ever, since whoever came later
-stamps above it. Session tokens leave out what any earlier cut covers (node/session.py).
+stamps above it. (It does where a restored leader finds that something is lost which all had.) Session tokens leave out what any
+earlier cut covers (node/session.py).
 
 Nothing here has a state; replication/leader.py calls it. The rules were found by breaking others with a model: see decision 0014.
 """

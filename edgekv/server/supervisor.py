@@ -172,12 +172,18 @@ class ApplierSupervisor:
 
     def _restart(self, ended: ApplierProcess, status: int | None) -> None:
         """After a pause: only by then the status of a process that said nothing is sure to be known."""
+        if self._closing:
+            ended.poll()  # reap it
+            return
         status = ended.poll() if status is None else status
         reason, lacked_disk = self._reason, self._lacked_disk
         self._reason, self._lacked_disk = "", False
         if not reason:
             reason = _reason_of(status)
-            _log.warning("the applier said nothing and ended: %s", reason or "it was killed")
+            _log.warning(
+                "the applier said nothing and ended: %s",
+                reason or ("it was killed" if status else "it is not known why"),
+            )
         if self._may_try_again(reason, lacked_disk=lacked_disk):
             self._respawn(ended)
 
@@ -284,7 +290,7 @@ class ApplierSupervisor:
 
 def _reason_of(status: int | None) -> str:
     """Why a process ended that said nothing, by its exit status; empty: somebody killed it, or nobody knows."""
-    if not status or -status in (signal.SIGKILL, signal.SIGTERM):
+    if status is None or -status in (signal.SIGKILL, signal.SIGTERM):
         return ""
     names = {each.value: each.name for each in signal.Signals}
     return f"its process ended {f'by {names.get(-status, -status)}' if status < 0 else f'with status {status}'}"

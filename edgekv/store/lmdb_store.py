@@ -91,6 +91,7 @@ class LmdbStore:
         self._reserve_fd = -1 if self._readonly else os.open(self._data_file, os.O_RDWR | os.O_CLOEXEC)
         if not self._readonly:
             self._begin_format()
+            self.sync()
         self.renew()
 
     def _open_databases(self) -> Iterator[tuple[bytes, lmdb._Database]]:
@@ -107,6 +108,8 @@ class LmdbStore:
     def open(cls, path: Path, *, readonly: bool, map_bytes: int = LMDB_MAP_BYTES) -> "LmdbStore":
         """Open (a writer also: create) the environment in the directory ``path``, with a read transaction held.
 
+        What was committed before is durable when a writer is open: else a power cut could still take back the last commit of a process
+        that was killed, and with it what this one has gone on from.
         Raises Unavailable when LMDB cannot open it, FormatUnknown when another release wrote it.
         """
         if not readonly:

@@ -13,7 +13,7 @@ All of a keyspace is checked first: of a damaged row nobody can tell whether its
 comes next, nobody would get the keyspace's rows from here.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Final, NamedTuple
 
 from edgekv.clock import hlc_from_ms, hlc_ms
@@ -46,17 +46,7 @@ def restamp(store: LmdbStore, stamps_max: Mapping[int, int], incarnation: bytes)
     The log below the applied LSN holds the old stamps and is not to be read any more. Raises Corruption for a damaged row: nothing was
     changed. StoreError: `is_restamped`, of a store that was opened again, tells whether anything was.
     """
-    while True:
-        try:
-            with store.write() as transaction:
-                done = _restamp(transaction, stamps_max)
-                _note(transaction, incarnation)
-        except MapFull:
-            store.grow()
-        else:
-            store.renew()
-            store.sync()
-            return done
+    return _written(store, lambda transaction: _restamp(transaction, stamps_max), incarnation)
 
 
 def is_restamped(store: LmdbStore, incarnation: bytes) -> bool:
@@ -67,13 +57,24 @@ def is_restamped(store: LmdbStore, incarnation: bytes) -> bool:
 
 def note_again(store: LmdbStore, incarnation: bytes) -> None:
     """Make sure that the note is durable: the fdatasync of its commit may have failed, and Linux keeps no such page dirty."""
-    with store.write() as transaction:
-        _note(transaction, incarnation)
-    store.sync()
+    _written(store, lambda transaction: [], incarnation)
 
 
-def _note(transaction: WriteTransaction, incarnation: bytes) -> None:
-    transaction.index_put(layout.DB_META, [(layout.META_RESTAMPED, incarnation)])
+def _written(
+    store: LmdbStore, change: Callable[[WriteTransaction], list[Restamped]], incarnation: bytes
+) -> list[Restamped]:
+    """Change the store and note it, durably and at once."""
+    while True:
+        try:
+            with store.write() as transaction:
+                done = change(transaction)
+                transaction.index_put(layout.DB_META, [(layout.META_RESTAMPED, incarnation)])
+        except MapFull:
+            store.grow()
+        else:
+            store.renew()
+            store.sync()
+            return done
 
 
 def _restamp(transaction: WriteTransaction, stamps_max: Mapping[int, int]) -> list[Restamped]:

@@ -171,6 +171,7 @@ class SimNode:
         policies = keyspace_file.load_or_seed(directory, self.config.all_keyspaces())
         self.jobs = deque()
         self.store = LmdbStore.open(directory / "store", readonly=False)
+        self._before_commit = None
         sync_path(directory).mkdir(exist_ok=True)
         self._applier = InlineApplier(Applier(self.store, self.disk, sync_path(directory)))
         self.node = Node.recover(

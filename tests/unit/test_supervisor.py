@@ -18,7 +18,7 @@ from edgekv.server.supervisor import APPLIER_RESTART_S, ApplierSupervisor
 from edgekv.store.applied import Applied, Ended, Failed, Message, Progress, sync_path
 from edgekv.store.applier_process import ApplierProcess
 from edgekv.store.fold import Fold
-from edgekv.store.lmdb_store import StoreError
+from edgekv.store.lmdb_store import LmdbStore, StoreError
 from edgekv.store.lmdb_transactions import WriteTransaction
 from edgekv.store.spool import spool_file
 from tests.unit.node.inline_node import InlineNode
@@ -111,6 +111,7 @@ def about_to_join(tmp_path: Path) -> InlineNode:
     source, target = (InlineNode(tmp_path / name, seed=i, lone=False) for i, name in enumerate(("source", "target")))
     for i in range(200):
         source.operations.set(b"k%03d" % i, b"theirs")
+    source.operations.sets.add(b"k/set", [b"their first", b"their second"])
     target.operations.set(b"k000/mine", b"mine")
     source.checkpoint()
     spool = source.spool(KeyspaceId(0), spool_file(sync_path(target.config.data_dir), SPOOL))
@@ -218,7 +219,13 @@ def test_a_process_that_is_killed_while_it_joins_rows_is_started_again_for_as_lo
 
 @pytest.mark.parametrize(
     ("status", "said"),
-    [(-7, "ended by SIGBUS"), (-6, "ended by SIGABRT"), (-40, "ended by 40"), (1, "ended with status 1")],
+    [
+        (-7, "ended by SIGBUS"),
+        (-6, "ended by SIGABRT"),
+        (-40, "ended by 40"),
+        (1, "ended with status 1"),
+        (0, "ended with status 0"),
+    ],
 )
 def test_a_process_that_the_rows_bring_down_without_a_word_is_not_started_for_ever(
     joining: InlineNode, status: int, said: str, caplog: pytest.LogCaptureFixture
@@ -227,6 +234,21 @@ def test_a_process_that_the_rows_bring_down_without_a_word_is_not_started_for_ev
     assert run_processes(made, timers, lambda _: [Ended(status)]) == FOLD_TRIES_MAX
     assert f"after 8 tries (its process {said})" in str(joining.engine.admission.read_only)
     assert sum(said in line for line in caplog.messages) >= FOLD_TRIES_MAX
+    joining.kill()
+
+
+def test_a_process_that_ends_while_the_node_stops_is_no_failure(
+    joining: InlineNode, caplog: pytest.LogCaptureFixture
+) -> None:
+    made, timers = watching(joining)
+    run_processes(made, timers, lambda i: [Ended(-7)] if i < FOLD_TRIES_MAX - 1 else [])
+    process = made._effects.applier
+    assert isinstance(process, Ending)
+    process.said = [Ended(-7)]
+    made._hear()
+    made.stop()
+    timers.run(made.tick)
+    assert "read-only" not in caplog.text and joining.engine.admission.read_only is None
     joining.kill()
 
 
@@ -306,6 +328,39 @@ def test_a_node_whose_lmdb_fails_again_amid_rows_ends_and_joins_them_at_its_next
     joining.kill()
     joining.open()
     assert joined(joining) == 200
+    joining.kill()
+
+
+def test_rows_are_shown_as_a_whole_when_lmdb_fails_behind_the_commit_that_joined_the_last_of_them(
+    joining: InlineNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was written meanwhile is not merged with them yet, and LMDB, opened again, has them: nobody reads in between."""
+    monkeypatch.setattr("edgekv.engine.rebase.REBASE_STEP_OPERATIONS", 1)
+    for i in range(9):
+        joining.operations.sets.add(b"k/set", [b"mine %d" % i])
+        joining.settle()
+
+    def fail(_: LmdbStore) -> None:
+        raise StoreError("input/output error")
+
+    made, timers = watching(joining)
+
+    def works() -> bool:
+        return made._effects.applier is not None
+
+    while not joining.engine.flips.rebasing:
+        made.tick()
+    assert joined(joining) == 0
+    with monkeypatch.context() as patch:
+        patch.setattr(LmdbStore, "write", fail)
+        while works():
+            timers.due.popleft()()
+    while not works():
+        timers.due.popleft()()
+    assert joined(joining) == 200
+    elements, _ = joining.operations.sets.page(b"k/set", b"", 100)
+    assert joining.operations.sets.count(b"k/set") == len(elements) == 2 + 9
+    assert not joining.engine.flips.is_busy, "and so it covers what it shows"
     joining.kill()
 
 

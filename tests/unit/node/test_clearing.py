@@ -200,10 +200,11 @@ def test_a_large_set_waits_anew_when_rows_were_joined(large: InlineNode) -> None
     assert [_cleared(large, up_to, large.now_ms) for up_to in (3, 3, 4)] == [0, 0, 1]
 
 
+@pytest.mark.parametrize("bound", ["_LARGE_MAX", "_LARGE_HEADS_MAX"])
 def test_a_large_set_that_is_written_to_while_it_waits_keeps_no_other_from_going(
-    large: InlineNode, monkeypatch: pytest.MonkeyPatch
+    large: InlineNode, monkeypatch: pytest.MonkeyPatch, bound: str
 ) -> None:
-    monkeypatch.setattr(expired_keys, "_LARGE_MAX", 1)
+    monkeypatch.setattr(expired_keys, bound, 1)
     assert _cleared(large, 2, large.now_ms) == 0, "it is met"
     large.operations.delete([b"k"])
     large.operations.sets.add(b"k", [b"anew"])
@@ -212,6 +213,19 @@ def test_a_large_set_that_is_written_to_while_it_waits_keeps_no_other_from_going
     large.checkpoint()
     large.now_ms += 2 * _HOUR_MS
     assert [_cleared(large, 100, large.now_ms) for _ in range(3)].count(1) == 1
+
+
+def test_large_sets_beyond_what_may_be_kept_for_them_wait_for_their_turn(
+    large: InlineNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(expired_keys, "_LARGE_HEADS_MAX", 1)
+    large.operations.sets.add(b"next", [b"%d" % i for i in range(6)])
+    assert large.operations.set_expiry(b"next", large.now_ms + _HOUR_MS)
+    large.checkpoint()
+    large.now_ms += 2 * _HOUR_MS
+    assert _cleared(large, 100, large.now_ms) == 0
+    assert len(large.engine.expired_keys._large) == 1
+    assert sum(_cleared(large, 100, large.now_ms) for _ in range(4)) == 2
 
 
 def test_a_call_ends_when_it_has_looked_at_so_many_rows_and_the_next_one_goes_on(

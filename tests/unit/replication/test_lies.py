@@ -121,7 +121,7 @@ def test_a_stable_that_is_no_entry_of_meta_is_said_to_be_too_large(
 
 @pytest.mark.parametrize("incarnation", [1, 2])
 def test_a_member_does_not_make_keyspaces_up(net: Net, make: Make, incarnation: int) -> None:
-    """It may tell of those that an earlier incarnation of the leader can have created."""
+    """It may tell of those that an earlier incarnation of the leader may have created."""
     hub, (liar,), _ = cluster(net, make, edges=1)
     hub.operations.set(b"user:1", b"v")
     orders = hub.replication.keyspaces
@@ -130,7 +130,7 @@ def test_a_member_does_not_make_keyspaces_up(net: Net, make: Make, incarnation: 
         later = hub.engine.actor[:17] + (2).to_bytes(4, "big") + hub.engine.actor[21:]
         orders._self = orders._self._replace(actor=Actor(later))  # type: ignore[misc] # of a leader that was restored
     me = liar.replication.members.members[liar.engine.actor]
-    ids = [0, 1, 123, (1 << 16) + 1, (1 << 32) - 1, 1 << 40]
+    ids = [0, 1, 123, (1 << 31) + 1, (1 << 32) - 1, 1 << 40]
     prefixes = [b"d", b"e", b"f", b"u", b"v", b"w"]
     wire = next(iter(net.wires.values()))
     for number, prefix in zip(ids, prefixes, strict=True):

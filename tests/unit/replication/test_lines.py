@@ -11,6 +11,7 @@ from edgekv.engine.keyspaces import DEFAULT_ID, META_ID
 from edgekv.errors import SessionBehind, Unavailable
 from edgekv.limits import RESTORED_WAIT_MS
 from edgekv.node.token import token_of
+from edgekv.replication import keyspace_orders, returning
 from edgekv.replication.acks import Want
 from tests.unit.replication.test_links import cluster, vectors
 from tests.unit.replication.test_parking import members, pass_s
@@ -296,6 +297,54 @@ def test_a_keyspace_that_the_leader_has_forgotten_is_back_though_nothing_is_in_i
         assert [peer.operations.get(b"rooms/%d" % i) for i in (1, 2, 3)] == [None, b"v", b"v"]
         assert "rooms/1" in str(peer.engine.status()["misplaced"])
     assert vectors(hub) == vectors(edge)
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_what_is_in_a_keyspace_survives_when_the_backup_that_does_not_know_it_is_restored_twice(
+    net: Net, make: Make, tmp_path: Path, again: bool
+) -> None:
+    """Both times the leader goes on with the same number. What it creates then is not what it created before."""
+    hub, late, restore = forgetful(net, make, tmp_path)
+    late.cut_off()
+    restore()
+    pass_s(net, WAIT_S + 6, hub)
+    come_back(net, late, hub)
+    hub.replication.keyspaces.create("rooms", b"rooms/", (), siblings=False)
+    pass_s(net, 10, hub, late)
+    late.operations.set(b"rooms/1", b"v")
+    pass_s(net, 10, hub, late)
+    restore()
+    pass_s(net, WAIT_S + 6, hub)
+    if again:
+        hub.replication.keyspaces.create("other", b"other/", (), siblings=False)
+    come_back(net, late, hub)
+    pass_s(net, 10, hub, late)
+    for peer in (hub, late):
+        assert peer.operations.get(b"rooms/1") == b"v"
+    if again:
+        late.operations.set(b"other/1", b"w")
+        pass_s(net, 10, hub, late)
+        assert hub.operations.get(b"other/1") == b"w"
+    assert vectors(hub) == vectors(late)
+
+
+def test_a_keyspace_that_cannot_be_taken_in_keeps_no_other_from_it_and_is_said(
+    net: Net, make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (keyspace_orders, returning):
+        monkeypatch.setattr(module, "UNLISTED_AT_ONCE", 1)
+    hub, edge, restore = with_rooms(net, make, tmp_path)
+    hub.replication.keyspaces.create("yards", b"yards/", (), siblings=False)
+    pass_s(net, 10, hub, edge)
+    restore()
+    hub.replication.membership.lead()
+    pass_s(net, 10, hub)
+    hub.replication.keyspaces.create("halls", b"rooms/1/", (), siblings=False)
+    come_back(net, edge, hub)
+    edge.operations.set(b"yards/1", b"v")
+    pass_s(net, 10, hub, edge)
+    assert hub.operations.get(b"yards/1") == b"v"
+    assert "does not know keyspace 'rooms'" in str(edge.replication.status()["events"])
 
 
 def test_a_keyspace_that_the_leader_has_forgotten_comes_back_with_what_is_in_it(

@@ -50,6 +50,31 @@ def test_who_takes_meta_anew_is_not_taken_for_one_that_was_set_back(net: Net, ma
     assert other.operations.get(b"k") == b"v"
 
 
+def test_a_link_that_owes_a_word_ends_though_its_meta_comes_as_rows(net: Net, make: Make) -> None:
+    hub = make("hub", founder=True, retain_bytes=0)
+    edge, other = make("edge", site="far", role="edge", retain_bytes=0), make("other", site="cloud", retain_bytes=0)
+    for peer in (edge, other):
+        net.connect(peer, hub)
+    pass_s(net, 20, hub, edge, other)
+    other.cut_off()
+    create(hub, "new")
+    for i in range(40):
+        for peer in (hub, edge):
+            peer.operations.set(b"%d" % i, bytes(30_000))
+        run(net, [hub, edge], rounds=3)
+    for peer in (hub, edge, hub, edge):
+        peer.checkpoint()
+    edge.cut_off()
+    other.replication.seen.hear(Seen(edge.engine.actor, MORE, 0, 0, {DEFAULT_ID: {edge.engine.actor: 500}}))
+    other.now_ms = edge.now_ms
+    number = net.connect(edge, other).number
+    run(net, [other, edge], rounds=5)
+    assert other.replication.links[number].owes_word
+    run(net, [other, edge], rounds=100)
+    assert other.replication.members.revision == edge.replication.members.revision
+    assert number not in other.replication.links and other.replication.row_sync.syncs_total == 1
+
+
 def test_what_is_said_of_entries_that_are_given_up_does_not_count_and_holds_nothing_up(
     net: Net, make: Make, tmp_path: Path
 ) -> None:

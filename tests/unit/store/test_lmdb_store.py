@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from shutil import copytree
 
 import lmdb
 import pytest
@@ -43,6 +44,24 @@ def test_a_commit_is_seen_after_renew_and_not_before(store: LmdbStore) -> None:
     assert store.get(key) is None
     store.renew()
     assert store.get(key) is not None
+
+
+@pytest.mark.parametrize("readonly", [False, True])
+def test_what_a_killed_process_committed_last_is_durable_when_a_writer_has_opened(
+    store: LmdbStore, monkeypatch: pytest.MonkeyPatch, readonly: bool
+) -> None:
+    """Its meta page is not synced: a power cut could take it back after others have gone on from there."""
+    synced: list[Path] = []
+    put(store, b"a", b"1")
+    monkeypatch.setattr(LmdbStore, "sync", lambda self: synced.append(self.path))
+    copy = store.path.with_name("copy")
+    copytree(store.path, copy)
+    opened = LmdbStore.open(copy, readonly=readonly, map_bytes=1 << 30)
+    assert synced == ([] if readonly else [copy])
+    if not readonly:
+        opened.reopen()
+        assert synced == [copy, copy]
+    opened.close()
 
 
 def test_what_was_applied_comes_back_as_it_was_stored(store: LmdbStore) -> None:
