@@ -136,10 +136,15 @@ class Leader:
         return True
 
     def _begun_anew(self) -> list[tuple[bytes, bytes]]:
-        """This incarnation leads from now on. It may lack what one that returns was to cover: that one begins again."""
-        member = self._members.returning
-        ended = [] if member is None else [self._entry(self._return_ended(member))]
-        return [self._cluster(self._members.floors), *ended]
+        """This incarnation leads from now on. It may lack what one that returns was to cover: that one begins again.
+
+        It may be several, each in another life of this node that it has forgotten.
+        """
+        returning = [member for member in self._members.members.values() if member.state == "returning"]
+        return [
+            self._cluster(self._members.floors),
+            *(self._entry(self._return_ended(member)) for member in returning),
+        ]
 
     def _return_ended(self, member: Member) -> Member:
         return replace(self._changed(member, "settled", member.heads), need={})

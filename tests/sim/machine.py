@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 from edgekv.config import KeyspaceConfig
 from edgekv.engine.keyspaces import META_ID
 from edgekv.errors import EdgeKVError, Unavailable
+from edgekv.ids import incarnation_of
 from edgekv.limits import PEER_IDLE_S
 from edgekv.node import identity, keyspace_file
 from edgekv.replication.log_source import LogSource
@@ -255,8 +256,8 @@ class Machine:
         self._cluster.network.close(link)
 
     def _rolled_back(self) -> bool:
-        """As the shell, at its own pace (server/shell.py)."""
-        if not self._cluster.plan.forks:
+        """As the shell, at its own pace (server/shell.py). Of a leader only: one backup may have been restored twice."""
+        if not self._cluster.plan.forks and (self.number or incarnation_of(self.node.actor) < 2):
             raise Violation(f"{self.node.name} is told of changes of its own that it has forgotten")
         if self.ends:
             return True
@@ -266,6 +267,8 @@ class Machine:
             return False
         identity.reincarnate(self.node.config.data_dir, self.node.node.identity, self.node.rng.randbytes)
         self._end("was set back")
+        if not self._cluster.plan.forks:
+            self.node.settle()  # what it has made it goes on with
         return True
 
     def _copied(self, runs_elsewhere: bool) -> None:

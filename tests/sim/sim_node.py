@@ -252,7 +252,8 @@ class SimNode:
         self.up = False
         self.store.close()
         self._put(self._backup)
-        self._backup = None
+        if self.rng.random() < 0.5:
+            self._backup = None  # else it may be restored again
 
     def set_back(self, image: Image) -> None:
         """The machine dies, and its disk is as it was: `open` goes on as the incarnation of that time."""
