@@ -2,6 +2,7 @@
 
 import errno
 import os
+import sys
 from pathlib import Path
 from random import Random
 from types import SimpleNamespace
@@ -108,7 +109,8 @@ def test_a_start_that_the_disk_stops_when_stamps_were_lowered_says_so_and_the_ne
     edge.stop()
 
     def fail(*_: object, **__: object) -> None:
-        raise error
+        if sys._getframe(1).f_code.co_name != "_attach":  # an LMDB that is opened is synced too
+            raise error
 
     with monkeypatch.context() as patch:
         patch.setattr(module, place, fail)
@@ -150,7 +152,7 @@ def test_a_log_that_rots_after_a_crash_behind_the_lowering_is_not_asked_for_any_
         for module, name in ((LmdbStore, "write"), (LmdbStore, "sync"), (Segment, "publish")):
             _spy(patch, module, name, done)
         edge.open()
-    assert done[:2] == ["write", "sync"], "the note is committed once more: the first sync may have failed"
+    assert done[:3] == ["sync", "write", "sync"], "the note is committed once more: the first sync may have failed"
     assert edge.engine.actor != before and edge.engine.admission.read_only is None
     assert_all_is_everywhere(net, hub, edge, other)
 
