@@ -81,7 +81,7 @@ class FleetNode:
         )
         for folder in (directory, sync_path(directory)):
             folder.mkdir(exist_ok=True)
-        who = identity.load_or_create(directory, name=name, site=site, entropy=dice.randbytes)
+        who = identity.load_or_create(directory, name=name, site=site, entropy=dice.randbytes, now_ms=0)
         policies = keyspace_file.load_or_seed(directory, config.all_keyspaces())
         self._disk: Final = RealDisk(directory / "wal")
         self._store: Final = LmdbStore.open(directory / "store", readonly=False, map_bytes=MAP_BYTES)

@@ -102,7 +102,7 @@ def salvage_log(data_dir: Path, accept_data_loss: bool, output: Output) -> None:
             except InvalidRequest:
                 if not accept_data_loss:
                     raise
-                who = identity.reincarnate(directory.path, who, os.urandom)
+                who = identity.reincarnate(directory.path, who, os.urandom, time.time_ns() // 1_000_000)
                 done = _salvage(disk, applied_lsn, who, accept_data_loss=True)
         finally:
             disk.close()

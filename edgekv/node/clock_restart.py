@@ -47,7 +47,7 @@ NOT_DONE: Final = (
 Entropy = Callable[[int], bytes]
 
 
-def finish(directory: Path, who: Identity, *, segment_bytes: int, entropy: Entropy) -> Identity:
+def finish(directory: Path, who: Identity, *, segment_bytes: int, entropy: Entropy, now_ms: int) -> Identity:
     """Do what `identity.json` asks for; who the node is then. Before its log and store are opened, with the directory's lock held.
 
     Whatever stops it before a stamp is lowered, damage or a full disk, leaves all as it is: the node starts as ever, and says what to
@@ -66,7 +66,7 @@ def finish(directory: Path, who: Identity, *, segment_bytes: int, entropy: Entro
                 done = _lowered(directory, who, who.clock, disk, store, segment_bytes, entropy)
             if done is None:
                 return who
-            who = _renewed(directory, who, done, entropy)
+            who = _renewed(directory, who, done, entropy, now_ms)
         _begin_log(disk, who, store.applied().lsn, entropy)
         return identity.clock_is_right(directory, who)
     except (StoreError, OSError) as error:
@@ -126,8 +126,8 @@ def _carry_log(
         raise Corruption("not all of the log can be carried into LMDB.", path=str(wal_path(directory)))
 
 
-def _renewed(directory: Path, who: Identity, done: list[Restamped], entropy: Entropy) -> Identity:
-    renewed = identity.stamps_are_lowered(directory, who, entropy)
+def _renewed(directory: Path, who: Identity, done: list[Restamped], entropy: Entropy, now_ms: int) -> Identity:
+    renewed = identity.stamps_are_lowered(directory, who, entropy, now_ms)
     for each in done:
         _log.warning(
             "the clock had been wrong: in keyspace %d the stamps of %d rows that no hub has taken are lowered by %d h. The node goes "

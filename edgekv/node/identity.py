@@ -1,9 +1,12 @@
 """Who this node is: ``identity.json``, and the proof that it is the file this directory was born with.
 
 A dot is issued once, for one content. A directory that was restored or copied may have forgotten dots that it issued, so a node
-takes a new *incarnation* (a u32 counter and 32 random bits: one backup can be restored twice) whenever ``identity.json`` is not
-the inode with the birth time that it records, and whenever the log beside it is gone, which knew what was issued. The new
-incarnation is fsynced here before it is first used. A machine id is not judged: a rescheduled container is the same node.
+takes a new *incarnation* whenever ``identity.json`` is not the inode with the birth time that it records, and whenever the log
+beside it is gone, which knew what was issued. The new incarnation is fsynced here before it is first used. A machine id is not judged:
+a rescheduled container is the same node.
+
+An incarnation is a u32 number and 32 random bits. The first has number 1, each later one a higher number than the last, and at
+least the seconds since 2020: one backup can be restored twice, and of the two lives the later one has to have the higher number.
 
 ``identity.json`` (format 1): ``cluster``, ``node`` (16 bytes, hex), ``incarnation`` (8 bytes, hex), ``name``, ``site``, ``inode``,
 ``birth_ns`` (null where the file system has none), ``past`` (earlier incarnations, newest last), ``aside`` (null, or the incarnation
@@ -31,6 +34,10 @@ _log: Final = logging.getLogger("edgekv.node")
 FORMAT: Final = 1
 FILE: Final = "identity.json"
 ASIDE: Final = "forked"
+_EPOCH_MS: Final = 1_577_836_800_000
+"""2020 began then."""
+_SECONDS_MAX: Final = 1 << 31
+"""Whatever a clock says: above it there is room for more."""
 _AT_EMPTY_PATH: Final = 0x1000
 _STATX_BTIME: Final = 0x800
 _STATX_BYTES: Final = 256
@@ -74,7 +81,7 @@ def is_new(directory: Path) -> bool:
 
 
 def load_or_create(
-    directory: Path, *, name: str, site: str, entropy: Entropy, cluster: bytes | None = None
+    directory: Path, *, name: str, site: str, entropy: Entropy, now_ms: int, cluster: bytes | None = None
 ) -> Identity:
     """The identity of the directory; a new one is created, and one that was copied, restored or robbed of its log is renewed.
 
@@ -100,7 +107,7 @@ def load_or_create(
         kept = _move_aside(directory, identity.aside)
         identity = replace(identity, aside=None)
         if not is_original:  # it was copied before it began anew: each of the two does, as an incarnation of its own
-            identity, is_original = _next(identity, entropy), True
+            identity, is_original = _next(identity, entropy, now_ms), True
         _write(path, identity)
         _log.warning("%s: what the directory held lies in %s", path, kept)
     identity = replace(identity, name=identity.name or name)
@@ -112,20 +119,20 @@ def load_or_create(
             )
     if is_original and (begins_anew or has_log(directory)):
         return identity
-    renewed = reincarnate(directory, identity, entropy)
+    renewed = reincarnate(directory, identity, entropy, now_ms)
     reason = "there is no log beside it" if is_original else "the directory was copied or restored"
     _log.warning("%s: %s; the node goes on as %s", path, reason, actor_text(renewed.actor))
     return renewed
 
 
-def reincarnate(directory: Path, identity: Identity, entropy: Entropy) -> Identity:
+def reincarnate(directory: Path, identity: Identity, entropy: Entropy, now_ms: int) -> Identity:
     """Take the next incarnation. On return it is fsynced and may be used."""
-    renewed = _next(identity, entropy)
+    renewed = _next(identity, entropy, now_ms)
     _write(directory / FILE, renewed)
     return renewed
 
 
-def set_aside(directory: Path, identity: Identity, entropy: Entropy, *, as_another: bool) -> Identity:
+def set_aside(directory: Path, identity: Identity, entropy: Entropy, now_ms: int, *, as_another: bool) -> Identity:
     """Have the next start begin empty: the cluster has another history of this node. Who it is then; on return that is fsynced.
 
     ``as_another``: the node runs elsewhere as well, so it becomes another one. Its name is what it is started with from then on: the
@@ -135,7 +142,7 @@ def set_aside(directory: Path, identity: Identity, entropy: Entropy, *, as_anoth
     kept.mkdir(mode=0o700, parents=True, exist_ok=True)
     _copy(directory / FILE, kept / FILE)  # whoever starts there is another incarnation
     renewed = replace(
-        _next(identity, entropy),
+        _next(identity, entropy, now_ms),
         node=entropy(ID_BYTES) if as_another else identity.node,
         name="" if as_another else identity.name,
         aside=identity.incarnation,
@@ -150,10 +157,10 @@ def clock_was_wrong(directory: Path, identity: Identity, wrong: WrongClock) -> N
     _write(directory / FILE, replace(identity, clock=wrong))
 
 
-def stamps_are_lowered(directory: Path, identity: Identity, entropy: Entropy) -> Identity:
+def stamps_are_lowered(directory: Path, identity: Identity, entropy: Entropy, now_ms: int) -> Identity:
     """Take the next incarnation: what the last one has stamped is stamped otherwise now. On return that is fsynced."""
     assert identity.clock is not None
-    renewed = replace(_next(identity, entropy), clock=replace(identity.clock, lowered=True))
+    renewed = replace(_next(identity, entropy, now_ms), clock=replace(identity.clock, lowered=True))
     _write(directory / FILE, renewed)
     return renewed
 
@@ -218,13 +225,14 @@ def read(directory: Path) -> Identity:
     return _read(directory / FILE)[0]
 
 
-def _next(identity: Identity, entropy: Entropy) -> Identity:
-    counter = int.from_bytes(identity.incarnation[:4], "big") + 1
-    return replace(identity, incarnation=_incarnation(counter, entropy), past=(*identity.past, identity.incarnation))
+def _next(identity: Identity, entropy: Entropy, now_ms: int) -> Identity:
+    last = int.from_bytes(identity.incarnation[:4], "big")
+    number = max(last + 1, min((now_ms - _EPOCH_MS) // 1000, _SECONDS_MAX))
+    return replace(identity, incarnation=_incarnation(number, entropy), past=(*identity.past, identity.incarnation))
 
 
-def _incarnation(counter: int, entropy: Entropy) -> bytes:
-    return counter.to_bytes(4, "big") + entropy(INCARNATION_BYTES - 4)
+def _incarnation(number: int, entropy: Entropy) -> bytes:
+    return number.to_bytes(4, "big") + entropy(INCARNATION_BYTES - 4)
 
 
 def _write(path: Path, identity: Identity) -> None:

@@ -11,7 +11,7 @@ from typing import Final
 from edgekv.engine.engine import Engine
 from edgekv.engine.keyspaces import META_ID
 from edgekv.errors import Denied, PeerFault
-from edgekv.ids import Actor, KeyspaceId, actor_text
+from edgekv.ids import KeyspaceId, actor_text
 from edgekv.replication import hub_time
 from edgekv.replication.acks import HUB
 from edgekv.replication.copies import Copies
@@ -115,10 +115,6 @@ class Conversation:
             if not link.node:
                 raise PeerFault("it did not say HELLO first.")
             # What it said was not taken, and why is what it has to tell (`Greeting.accepts`).
-        elif link.astray and isinstance(message, Runs) and self._lines.is_behind(_writers(message)):
-            self._links.close(
-                link, "the hub that leads goes on as another incarnation, by which this peer is to be judged"
-            )
         elif link.astray and isinstance(message, Runs | SeenList | Admit | Return | SyncOffer | SyncPiece):
             pass  # it takes meta anew when it has seen that of this node, and comes again
         elif link.owes_word and isinstance(message, SyncOffer | SyncPiece) and message.keyspace != META_ID:
@@ -226,8 +222,3 @@ class Conversation:
         elif isinstance(message, SyncDone):
             vector = {actor: seq for actor, (seq, _) in message.vector.items()}
             self._streams.resume(link, message.keyspace, vector)
-
-
-def _writers(message: Runs) -> set[Actor]:
-    """Whose entries of meta are in it."""
-    return {run.actor for run in message.runs if run.keyspace == META_ID}

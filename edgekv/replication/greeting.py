@@ -10,7 +10,7 @@ from typing import Final
 from edgekv.engine.engine import Engine
 from edgekv.engine.keyspaces import META_ID, Head
 from edgekv.errors import EdgeKVError, Forked, PeerFault
-from edgekv.ids import Actor, KeyspaceId, Vector, actor_text, incarnation_of, node_of
+from edgekv.ids import Actor, KeyspaceId, Vector, actor_text, node_of
 from edgekv.replication.acks import HUB
 from edgekv.replication.holdings import Holdings
 from edgekv.replication.link import Link
@@ -73,7 +73,6 @@ class Greeting:
             )
         if hello.node == self._self.node:
             raise PeerFault("it is this node itself, or a copy of its directory that runs as the same incarnation.")
-        self._check_lives(link, hello)
         try:
             self.compare(link, hello)
         except Forked as error:
@@ -81,18 +80,6 @@ class Greeting:
                 return False  # it sees the same, and says whether this node runs elsewhere as well
             raise
         return self._hold_to_word(link, hello) and self._keep_one(link, hello)
-
-    def _check_lives(self, link: Link, hello: Hello) -> None:
-        """A leader to which one backup was restored twice does not know of its life between, and may come before that in the order of
-        incarnations, by which others tell whose line of meta counts: it goes on as one that comes after it.
-        """
-        mine = self._self.actor
-        later = [a for a in hello.vectors.get(META_ID, {}) if node_of(a) == self._self.node and a > mine]
-        if not later or self._members.leader != self._self.node:
-            return
-        claim = f"it has entries of the cluster's list by {actor_text(max(later))}, a life of this node that this node does not know"
-        is_believed = incarnation_of(mine) > 1 or link.outgoing or self._members.is_open(hello.actor)
-        raise self._set_back(claim) if is_believed else PeerFault(f"{claim}. It was never restored.")
 
     def _hold_to_word(self, link: Link, hello: Hello) -> bool:
         """Take down what a peer comes with, and send it away if that is not all that it has said to have; whether it stays.
@@ -208,9 +195,6 @@ class Greeting:
         """What a peer is told that claims to. Believed are members, as this node knows them, and whom it was told to dial."""
         if not (link.outgoing or self._members.is_open(peer)):
             return PeerFault(f"{claim}. It is no member that this node knows of, and is not believed.")
-        return self._set_back(claim)
-
-    def _set_back(self, claim: str) -> EdgeKVError:
         if not self._rolled_back():
             return PeerFault(f"{claim}. This node took a new incarnation a moment ago, and takes no other so soon.")
         return Forked(f"{claim}: its directory was set back. It goes on as another incarnation.")

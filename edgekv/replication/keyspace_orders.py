@@ -23,10 +23,7 @@ from edgekv.replication.seen import SeenTable
 _PAGE: Final = 1
 _IDS_OF_ONE: Final = 1 << 16
 """Ids of keyspaces that one incarnation of a leader gives."""
-_INCARNATIONS_MAX: Final = 0x7FFF
-"""Of which each has its own."""
-_ADOPTED_MAX: Final = (_INCARNATIONS_MAX + 1) * _IDS_OF_ONE
-"""The highest id that is taken from a member: above it there are as many for those that are created."""
+_ID_MAX: Final = 1 << 31
 
 
 class KeyspaceOrders:
@@ -62,7 +59,7 @@ class KeyspaceOrders:
         policies = [keyspace.policy for keyspace in self._engine.keyspaces.all]
         if any(policy.name == name for policy in policies):
             raise Denied(f"there is a keyspace {name!r} already. See `edgekv keyspace list`.")
-        number = max(*(policy.id for policy in policies), *self._members.keyspaces, META_ID, self._before_own_ids) + 1
+        number = self._next_id({*(policy.id for policy in policies), *self._members.keyspaces})
         policy = KeyspacePolicy(id=KeyspaceId(number), name=name, prefix=prefix, siblings=siblings, sites=sites)
         try:
             Keyspaces([*policies, policy])
@@ -77,15 +74,14 @@ class KeyspaceOrders:
             )
         self._put(listed(policy))
 
-    @property
-    def _before_own_ids(self) -> int:
-        """Above it are the ids that this incarnation gives: above those that earlier ones may have given, in entries that are lost.
+    def _next_id(self, taken: set[int]) -> int:
+        """For a keyspace that is created: not one that an earlier incarnation of the leader may have given, in an entry that is lost.
 
-        Two have the same number where one backup was restored twice, so each begins at a place of its own.
+        The first has the lowest ids; each of the others those of a place that chance has given it.
         """
-        earlier = min(incarnation_of(self._self.actor) - 1, _INCARNATIONS_MAX)
-        place = int.from_bytes(self._self.actor[-2:], "big") % (_IDS_OF_ONE // 2)
-        return earlier * _IDS_OF_ONE + place if earlier else 0
+        place = int.from_bytes(self._self.actor[-2:], "big") % (_ID_MAX // _IDS_OF_ONE - 1) + 1
+        before = META_ID if incarnation_of(self._self.actor) == 1 else place * _IDS_OF_ONE - 1
+        return max([before, *(number for number in taken if before < number <= before + _IDS_OF_ONE)]) + 1
 
     def unknown(self, sites: Iterable[str]) -> list[str]:
         """Those of the sites at which no member stands, nor one that may come back."""
@@ -131,7 +127,7 @@ class KeyspaceOrders:
             policies = [keyspace.policy for keyspace in self._engine.keyspaces.all]
             try:
                 policy = replace(policy_of(entry), draining=())
-                if not META_ID < policy.id <= _ADOPTED_MAX:
+                if not META_ID < policy.id <= _ID_MAX:
                     continue
                 known = self._members.keyspaces.get(policy.id)
                 if known is not None and known.policy.prefix == policy.prefix:

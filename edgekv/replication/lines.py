@@ -16,7 +16,7 @@ says which incarnation writes it and what that had of the earlier ones' entries 
 Of what was written nothing is lost: what is astray is only who was a member.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from edgekv.engine.engine import Engine
@@ -72,16 +72,9 @@ class Lines:
             return False
         return actor < writer or writer == self._engine.actor  # else it may be of one that leads now
 
-    def is_behind(self, actors: Iterable[Actor]) -> bool:
-        """Whether there are entries of a later incarnation of the leader: what this node takes for given up may count by its line."""
-        writer, leader = self._members.writer, self._members.leader
-        if writer is None or leader == self._node:
-            return False
-        return any(node_of(actor) == leader and actor > writer for actor in actors)
-
     def strays(self, vector: ChainedVector) -> bool:
-        """Whether a peer has any such entries, and none of a line that is newer than the one which this node knows."""
-        return not self.is_behind(vector) and any(self.is_astray(actor, seq) for actor, (seq, _) in vector.items())
+        """Whether a peer has any such entries."""
+        return any(self.is_astray(actor, seq) for actor, (seq, _) in vector.items())
 
     def without_astray(self, hello: Hello) -> Hello:
         """What a peer says that it has, as far as this node will ever take it: of meta nothing, if it has any such entries."""

@@ -219,6 +219,14 @@ class Members:
         """All that take part, in the order of their names."""
         return sorted((m for m in self.members.values() if m.state == "open"), key=lambda m: m.name)
 
+    def has_left(self, actor: Actor, revision: int, keyspace: int) -> bool:
+        """Whether what a member has of a keyspace is a copy that it may delete: its site left it, and the leader has all of that.
+
+        Not of one that came with a newer meta, ``revision``, than this node's: it may hold the keyspace anew.
+        """
+        entry = self.keyspaces.get(keyspace)
+        return entry is not None and actor in entry.left and revision <= self.revision
+
     def counts(self, member: Member, keyspace: int) -> bool:
         """Whether what a member has seen of a keyspace holds its stable cut."""
         entry = self.keyspaces.get(keyspace)

@@ -5,6 +5,7 @@ clients' writes (``Admission.outsider``): all that it will ever write is stamped
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 from edgekv.engine.engine import Engine
@@ -184,7 +185,9 @@ class Membership:
         peer = link.peer
         is_member = peer is not None and self._members.is_open(peer.actor)
         if peer is not None and is_member and not link.counts:
-            self._acks.met(peer_of(peer), {KeyspaceId(k): vector for k, vector in link.acknowledged.items()})
+            has_left = partial(self._members.has_left, peer.actor, peer.revision)
+            there = {k: vector for k, vector in link.acknowledged.items() if not has_left(k)}
+            self._acks.met(peer_of(peer), {KeyspaceId(k): vector for k, vector in there.items()})
         link.counts = is_member
 
     def ask_again(self, link: Link) -> None:

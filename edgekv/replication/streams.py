@@ -178,7 +178,7 @@ class Streams:
         acknowledged.update(vector)
         if len(acknowledged) > VECTOR_ENTRIES_MAX:
             raise PeerFault(f"it acknowledges changes of more than {VECTOR_ENTRIES_MAX} actors.")
-        if link.counts:
+        if link.counts and not self._members.has_left(peer.actor, peer.revision, keyspace):
             self._acks.heard(peer_of(peer), KeyspaceId(keyspace), vector)
         self._hearsay.has(peer.actor, keyspace, vector)
 
@@ -243,7 +243,7 @@ class Streams:
         if not link.is_up or link.astray:
             return
         last_seq = run.first_seq + run.changes - 1
-        if run.keyspace == META_ID and self._is_astray(link.peer, run.actor, last_seq):
+        if run.keyspace == META_ID and self._lines.is_astray(run.actor, last_seq):
             link.astray = True
             return
         keyspace = self._engine.keyspaces.by_id.get(KeyspaceId(run.keyspace))
@@ -256,9 +256,6 @@ class Streams:
         link.sender.peer_has(run.keyspace, run.actor, last_seq)
         link.undurable[run.keyspace, run.actor] = last_seq
         self._membership.meta_moved |= run.keyspace == META_ID
-
-    def _is_astray(self, peer: Hello, actor: Actor, seq: int) -> bool:
-        return self._lines.is_astray(actor, seq) and not self._lines.is_behind(peer.vectors.get(META_ID, {}))
 
     def _check(self, peer: Actor, run: Changes) -> None:
         """Whether it may come from there."""

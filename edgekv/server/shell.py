@@ -205,9 +205,11 @@ class Server:
     def _start_node(self, directory: DataDirectory, cluster: bytes | None) -> None:
         config = self.config
         who = identity.load_or_create(
-            directory.path, name=config.node, site=config.site, entropy=os.urandom, cluster=cluster
+            directory.path, name=config.node, site=config.site, entropy=os.urandom, now_ms=now_ms(), cluster=cluster
         )
-        who = clock_restart.finish(directory.path, who, segment_bytes=config.wal.segment_bytes, entropy=os.urandom)
+        who = clock_restart.finish(
+            directory.path, who, segment_bytes=config.wal.segment_bytes, entropy=os.urandom, now_ms=now_ms()
+        )
         if config.upstreams:
             policies = keyspace_file.load(directory.path, config.keyspaces)
         else:
@@ -382,7 +384,7 @@ class Server:
                 "another node says again that this one was set back: it took a new incarnation a moment ago, and keeps it"
             )
             return False
-        renewed = identity.reincarnate(self._directory.path, self.node.identity, os.urandom)
+        renewed = identity.reincarnate(self._directory.path, self.node.identity, os.urandom, now_ms())
         error = Unavailable(
             "another node has changes of this one that this one does not know: its directory was set back to an older state. "
             f"Start it again: it goes on as {actor_text(renewed.actor)}, and gets the changes back."
@@ -408,7 +410,7 @@ class Server:
                 "If this repeats, its upstreams have different histories of it: let one of them begin anew, or give it one only"
             )
             return False
-        identity.set_aside(self._directory.path, self.node.identity, os.urandom, as_another=runs_elsewhere)
+        identity.set_aside(self._directory.path, self.node.identity, os.urandom, now_ms(), as_another=runs_elsewhere)
         other = " as another node, for which it needs another --node name," if runs_elsewhere else ""
         error = Unavailable(
             "the cluster has another history of this node: its directory was copied and both copies ran, or it was set back. "

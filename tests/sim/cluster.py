@@ -2,7 +2,7 @@
 
     python -m tests.sim.cluster --seeds 100 [--start 0] [--jobs 2]       what each seed comes to; exit status 1 when one is broken
     python -m tests.sim.cluster --seed 7 [--trace]                       one seed; with every event
-    python -m tests.sim.cluster --speed [--seconds 60]                   virtual seconds per second: 5 nodes, 20 calls a second at each
+    python -m tests.sim.cluster --speed [--seconds 60] [--jobs 2]        virtual seconds per second: 5 nodes, 20 calls a second at each
 
 One seed is one history, to the last byte, on any machine: its events have a digest. A cluster lives through *chaos* (clients call,
 faults happen), then everything is mended, nobody calls any more, and all nodes must come to agree within a time. What is checked all
@@ -16,6 +16,7 @@ import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from hashlib import blake2b
 from heapq import heappop, heappush
 from pathlib import Path
@@ -314,15 +315,22 @@ def _run_one(seed: int, *, trace: bool) -> int:
     return 1 if outcome.broken else 0
 
 
-def _speed(seconds: float) -> int:
+def _steady(seed: int, seconds: float) -> Outcome:
+    return run(seed, steady(chaos_s=seconds), check_ms=1_000)
+
+
+def _speed(seconds: float, jobs: int) -> int:
     began = time.monotonic()
-    outcome = run(0, steady(chaos_s=seconds), check_ms=1_000)
+    with ProcessPoolExecutor(jobs) as pool:
+        outcomes = list(pool.map(partial(_steady, seconds=seconds), range(jobs)))
     took_s = time.monotonic() - began
+    virtual_s = sum(outcome.virtual_s for outcome in outcomes)
+    changes, checks = sum(outcome.changes for outcome in outcomes), sum(outcome.checks for outcome in outcomes)
     print(
-        f"{outcome.virtual_s / took_s:.0f} virtual s per s: {outcome.virtual_s:.0f} s of 5 nodes with 20 calls a second each "
-        f"in {took_s:.1f} s, {outcome.changes} changes, {outcome.checks} checks {outcome.broken}"
+        f"{virtual_s / took_s:.0f} virtual s per s in {jobs} processes: {virtual_s:.0f} s of 5 nodes with 20 calls a second each "
+        f"in {took_s:.1f} s, {changes} changes, {checks} checks {' '.join(outcome.broken for outcome in outcomes)}"
     )
-    return 1 if outcome.broken else 0
+    return 1 if any(outcome.broken for outcome in outcomes) else 0
 
 
 def main() -> int:
@@ -337,7 +345,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=60.0, help="virtual, for --speed")
     arguments = parser.parse_args()
     if arguments.speed:
-        return _speed(arguments.seconds)
+        return _speed(arguments.seconds, arguments.jobs)
     if arguments.seed is not None:
         return _run_one(arguments.seed, trace=arguments.trace)
     return _run_all(arguments.start, arguments.seeds, arguments.jobs)

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Final
 from edgekv.config import KeyspaceConfig
 from edgekv.engine.keyspaces import META_ID
 from edgekv.errors import EdgeKVError, Unavailable
-from edgekv.ids import incarnation_of
 from edgekv.limits import PEER_IDLE_S
 from edgekv.node import identity, keyspace_file
 from edgekv.replication.log_source import LogSource
@@ -23,14 +22,13 @@ from edgekv.store.applied import sync_path
 from edgekv.store.spool_transfer import SpoolFolder
 from tests.sim.clients import Clients
 from tests.sim.plan import PARK
-from tests.sim.sim_node import Image, Reply, SimNode
+from tests.sim.sim_node import START_MS, Image, Reply, SimNode
 from tests.sim.witness import Promise, Violation
 
 if TYPE_CHECKING:
     from tests.sim.cluster import Cluster, Keys
 
 CLUSTER: Final = b"a simulated one!"
-START_MS: Final = 1_700_000_000_000
 TICK_US: Final = 100_000
 DIAL_US: Final = (100_000, 1_500_000)
 OFFLINE_MS: Final = 3_000
@@ -256,8 +254,8 @@ class Machine:
         self._cluster.network.close(link)
 
     def _rolled_back(self) -> bool:
-        """As the shell, at its own pace (server/shell.py). Of a leader only: one backup may have been restored twice."""
-        if not self._cluster.plan.forks and (self.number or incarnation_of(self.node.actor) < 2):
+        """As the shell, at its own pace (server/shell.py)."""
+        if not self._cluster.plan.forks:
             raise Violation(f"{self.node.name} is told of changes of its own that it has forgotten")
         if self.ends:
             return True
@@ -265,10 +263,10 @@ class Machine:
             return self._begin_anew(runs_elsewhere=False)
         if self._is_too_soon("set back"):
             return False
-        identity.reincarnate(self.node.config.data_dir, self.node.node.identity, self.node.rng.randbytes)
+        identity.reincarnate(
+            self.node.config.data_dir, self.node.node.identity, self.node.rng.randbytes, self.node.start_ms
+        )
         self._end("was set back")
-        if not self._cluster.plan.forks:
-            self.node.settle()  # what it has made it goes on with
         return True
 
     def _copied(self, runs_elsewhere: bool) -> None:
@@ -281,7 +279,7 @@ class Machine:
             return False
         self._cluster.forks.leaves(self)
         directory, who = self.node.config.data_dir, self.node.node.identity
-        identity.set_aside(directory, who, self.node.rng.randbytes, as_another=runs_elsewhere)
+        identity.set_aside(directory, who, self.node.rng.randbytes, self.node.start_ms, as_another=runs_elsewhere)
         if runs_elsewhere:
             self.node.called = f"{self.node.name}.{self.life}"
         self._end(f"begins anew{' as another node' if runs_elsewhere else ''}")
@@ -403,8 +401,8 @@ class Machine:
             cluster.anew += 1
             self._note("takes meta anew")
         self._anew = anew
+        cluster.witness.see_left(self.replication.members, leads=self.is_leading)
         if self.is_leading:
-            cluster.witness.see_left(self.replication.members)
             cluster.returns += cluster.witness.see_members(
                 self.replication.members, [machine.node for machine in cluster.machines]
             )

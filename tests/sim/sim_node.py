@@ -34,6 +34,9 @@ from edgekv.wal.log import Log
 from edgekv.wal.segment import SPARE_PREFIX, segment_name
 from tests.sim.disk import Crash, SimDisk
 
+START_MS: Final = 1_700_000_000_000
+"""The first moment of a simulation."""
+
 SEGMENT_BYTES: Final = 32 << 10
 VALUE_BYTES_MAX: Final = 4 << 10
 MEMORY_BYTES: Final = 4 << 20
@@ -131,6 +134,7 @@ class SimNode:
         self._before_commit: bytes | None = None
         """LMDB's file as it was before its last commit, which a power cut may take back."""
         self.commits = 0
+        self._opened = 0
         """Of LMDB, in all lives."""
         self.aside: tuple[Path, SimDisk] | None = None
         """What the last start set aside: the folder, and the log that belongs there."""
@@ -166,7 +170,10 @@ class SimNode:
         for folder in (directory, sync_path(directory)):
             folder.mkdir(exist_ok=True)
         aside = identity.read(directory).aside if (directory / identity.FILE).exists() else None
-        who = identity.load_or_create(directory, name=self.called, site=self.config.site, entropy=self.rng.randbytes)
+        self._opened += 1
+        who = identity.load_or_create(
+            directory, name=self.called, site=self.config.site, entropy=self.rng.randbytes, now_ms=self.start_ms
+        )
         self.aside = None if aside is None else self._move_log(directory / identity.ASIDE / aside.hex())
         policies = keyspace_file.load_or_seed(directory, self.config.all_keyspaces())
         self.jobs = deque()
@@ -194,6 +201,11 @@ class SimNode:
         ).touch()  # identity.py asks whether there is a log; it lies on the simulated disk
         self._make_spares()
         self.up = True
+
+    @property
+    def start_ms(self) -> int:
+        """By a clock that goes on whenever the node starts: a leader's is taken to be right when a backup is restored to it."""
+        return START_MS + 1_000 * self._opened
 
     def _move_log(self, folder: Path) -> tuple[Path, SimDisk]:
         """The log goes where its directory went."""

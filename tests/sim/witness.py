@@ -77,8 +77,8 @@ class Witness:
         """Who may have deleted its copy of a keyspace, now or earlier: the leader has all that it had."""
         self._left_at: Final[dict[tuple[KeyspaceId, Actor], int]] = {}
         """The revision of meta that said so, the last time."""
-        self._gone: frozenset[tuple[KeyspaceId, Actor]] = frozenset()
-        """Of those, who may now."""
+        self._gone: tuple[frozenset[tuple[KeyspaceId, Actor]], Actor | None] = frozenset(), None
+        """Of those, who may now, by which incarnation of the leader."""
         self.revision_at: Callable[[str], int] = lambda name: 1 << 60
         """Set by the cluster: the revision of meta that a node knows."""
         self._late_from: Final[dict[Actor, dict[int, int]]] = {}
@@ -209,13 +209,15 @@ class Witness:
         self._returned.update(late)
         return news
 
-    def see_left(self, members: Members) -> None:
-        """Look who may delete its copy of a keyspace, by what the leader writes down."""
+    def see_left(self, members: Members, *, leads: bool) -> None:
+        """Look who may delete its copy of a keyspace. ``leads``: the node that these members are from writes it down."""
         gone = frozenset((entry.policy.id, actor) for entry in members.keyspaces.values() for actor in entry.left)
-        if gone != self._gone:
-            self._left_at.update(dict.fromkeys(gone - self._gone, members.next_revision - 1))
-            self.left.update(gone)
-            self._gone = gone
+        self.left.update(gone)
+        if leads and (gone, members.writer) != self._gone:
+            if members.writer != self._gone[1]:
+                self._left_at.clear()  # the revisions of another line are used again
+            self._left_at.update(dict.fromkeys(gone - self._gone[0], members.next_revision - 1))
+            self._gone = gone, members.writer
 
     def _check_wall(self, members: Members, wall_ms: int, nodes: Iterable[SimNode]) -> None:
         """Keys end for all when they have ended for every member: a clock that is ahead ends none for the others."""

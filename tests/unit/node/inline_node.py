@@ -120,9 +120,10 @@ class InlineNode:
         directory = self.config.data_dir
         for folder in (directory, sync_path(directory)):
             folder.mkdir(exist_ok=True)
-        who = identity.load_or_create(directory, name="node-1", site=self.config.site, entropy=self._dice.randbytes)
+        chance, now_ms = self._dice.randbytes, self.now_ms
+        who = identity.load_or_create(directory, name="node-1", site=self.config.site, entropy=chance, now_ms=now_ms)
         who = clock_restart.finish(
-            directory, who, segment_bytes=self.config.wal.segment_bytes, entropy=self._dice.randbytes
+            directory, who, segment_bytes=self.config.wal.segment_bytes, entropy=chance, now_ms=now_ms
         )
         policies = keyspace_file.load_or_seed(directory, self.config.all_keyspaces())
         self._jobs: deque[Job] = deque()

@@ -5,8 +5,12 @@ import shutil
 from collections.abc import Callable
 from itertools import count
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Final
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from edgekv.errors import ConfigError, Corruption, FormatUnknown
 from edgekv.node.identity import (
@@ -22,6 +26,8 @@ from edgekv.node.identity import (
 )
 from edgekv.wal.segment import segment_name
 
+NOW_MS: Final = 1_800_000_000_000
+
 
 def entropy() -> Callable[[int], bytes]:
     numbers = count(1)
@@ -29,7 +35,7 @@ def entropy() -> Callable[[int], bytes]:
 
 
 def load(directory: Path, name: str = "n", site: str = "s") -> Identity:
-    return load_or_create(directory, name=name, site=site, entropy=entropy())
+    return load_or_create(directory, name=name, site=site, entropy=entropy(), now_ms=0)
 
 
 def begin_log(directory: Path) -> None:
@@ -44,10 +50,10 @@ def test_a_restart_keeps_cluster_node_and_incarnation(tmp_path: Path) -> None:
 
 
 def test_a_new_node_can_be_of_a_cluster_that_is_there_and_stays_in_it(tmp_path: Path) -> None:
-    joined = load_or_create(tmp_path, name="n", site="s", entropy=entropy(), cluster=b"c" * 16)
+    joined = load_or_create(tmp_path, name="n", site="s", entropy=entropy(), now_ms=0, cluster=b"c" * 16)
     assert joined.cluster == b"c" * 16 != joined.node
     begin_log(tmp_path)
-    assert load_or_create(tmp_path, name="n", site="s", entropy=entropy(), cluster=b"d" * 16) == joined
+    assert load_or_create(tmp_path, name="n", site="s", entropy=entropy(), now_ms=0, cluster=b"d" * 16) == joined
 
 
 def test_a_directory_is_new_until_it_has_an_identity_or_a_log(tmp_path: Path) -> None:
@@ -114,10 +120,29 @@ def test_how_long_ago_an_incarnation_was_taken_is_known_after_a_restart(tmp_path
     first = load(tmp_path)
     at_ms = (tmp_path / FILE).stat().st_mtime_ns // 1_000_000
     assert renewed_ms(tmp_path, first, at_ms) > 1 << 60, "the first one was not taken by anybody's word"
-    second = reincarnate(tmp_path, first, entropy())
+    second = reincarnate(tmp_path, first, entropy(), 0)
     at_ms = (tmp_path / FILE).stat().st_mtime_ns // 1_000_000
     assert renewed_ms(tmp_path, second, at_ms + 5_000) == 5_000
     assert renewed_ms(tmp_path, second, at_ms - 5_000) == 0
+
+
+def test_of_two_lives_from_one_backup_the_later_one_comes_after_the_other(tmp_path: Path) -> None:
+    """Whatever the random bits of them are."""
+    backup = load(tmp_path)
+    lives = [
+        reincarnate(tmp_path, backup, lambda size, low=low: bytes([low] * size), NOW_MS + at_ms)  # type: ignore[misc]
+        for low, at_ms in ((0xFF, 0), (0, 1_000))
+    ]
+    assert backup.actor < lives[0].actor < lives[1].actor
+
+
+@given(now_ms=st.integers(0, 1 << 60), later_ms=st.integers(0, 1 << 60))
+def test_an_incarnation_comes_after_those_before_it_whatever_the_clock_says(now_ms: int, later_ms: int) -> None:
+    with TemporaryDirectory() as folder:
+        first = load(Path(folder))
+        second = reincarnate(Path(folder), first, entropy(), now_ms)
+        third = reincarnate(Path(folder), second, entropy(), later_ms)
+    assert first.actor < second.actor < third.actor
 
 
 @pytest.mark.parametrize("as_another", [True, False])
@@ -127,4 +152,4 @@ def test_who_begins_anew_has_no_stamps_to_put_right(tmp_path: Path, as_another: 
     clock_was_wrong(tmp_path, who, WrongClock(stamps_max={0: 5}))
     wrong = load(tmp_path)
     assert wrong.clock is not None
-    assert set_aside(tmp_path, wrong, entropy(), as_another=as_another).clock is None
+    assert set_aside(tmp_path, wrong, entropy(), 0, as_another=as_another).clock is None

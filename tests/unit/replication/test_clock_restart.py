@@ -178,7 +178,7 @@ def test_a_value_that_is_damaged_keeps_the_stamps_until_it_is_written_anew(net: 
 def test_a_node_that_could_not_put_its_stamps_right_does_not_end_for_it_again(tmp_path: Path) -> None:
     """It would end at each HELLO, and nothing would be different at its next start."""
     dice, ended, said = Random(1), list[Exception](), list[str]()
-    who = identity.load_or_create(tmp_path, name="n", site="s", entropy=dice.randbytes)
+    who = identity.load_or_create(tmp_path, name="n", site="s", entropy=dice.randbytes, now_ms=0)
     os.utime(tmp_path / identity.FILE, (0, 0))
     shell = shell_of(tmp_path, who, ended)
     shell._peers = cast(Any, SimpleNamespace(replication=SimpleNamespace(trouble=said.append)))

@@ -202,18 +202,18 @@ def test_the_copy_whose_place_was_taken_is_told_so(net: Net, make: Make, tmp_pat
 
 def test_what_is_set_aside_lies_whole_beside_an_empty_directory(tmp_path: Path) -> None:
     dice = Random(1)
-    who = identity.load_or_create(tmp_path, name="n", site="s", entropy=dice.randbytes)
+    who = identity.load_or_create(tmp_path, name="n", site="s", entropy=dice.randbytes, now_ms=0)
     for folder in ("wal", "store", "sync"):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "file").write_bytes(folder.encode())
     (tmp_path / "wal" / "00000000.wal").write_bytes(b"log")
-    renewed = identity.set_aside(tmp_path, who, dice.randbytes, as_another=True)
+    renewed = identity.set_aside(tmp_path, who, dice.randbytes, 0, as_another=True)
     assert (tmp_path / "wal" / "file").exists(), "only the next start moves anything"
     (tmp_path / "store").rename(tmp_path / identity.ASIDE / who.incarnation.hex() / "store")  # a crash came between
-    started = identity.load_or_create(tmp_path, name="m", site="s", entropy=dice.randbytes)
+    started = identity.load_or_create(tmp_path, name="m", site="s", entropy=dice.randbytes, now_ms=0)
     assert started.node == renewed.node != who.node and started.name == "m"
     (tmp_path / "wal" / "00000000.wal").write_bytes(b"log")
-    again = identity.load_or_create(tmp_path, name="o", site="s", entropy=dice.randbytes)
+    again = identity.load_or_create(tmp_path, name="o", site="s", entropy=dice.randbytes, now_ms=0)
     assert (again.node, again.name) == (renewed.node, "o"), "the name it was started with first was taken"
     (tmp_path / "wal" / "00000000.wal").unlink()
     assert started.cluster == who.cluster and started.incarnation == renewed.incarnation
@@ -229,11 +229,12 @@ def test_a_directory_that_was_copied_before_it_begins_anew_does_not_give_two_nod
     dice = Random(1)
     here, there = tmp_path / "here", tmp_path / "there"
     here.mkdir()
-    who = identity.load_or_create(here, name="n", site="s", entropy=dice.randbytes)
-    renewed = identity.set_aside(here, who, dice.randbytes, as_another=True)
+    who = identity.load_or_create(here, name="n", site="s", entropy=dice.randbytes, now_ms=0)
+    renewed = identity.set_aside(here, who, dice.randbytes, 0, as_another=True)
     shutil.copytree(here, there)
     original, copy = (
-        identity.load_or_create(folder, name="n", site="s", entropy=dice.randbytes) for folder in (here, there)
+        identity.load_or_create(folder, name="n", site="s", entropy=dice.randbytes, now_ms=0)
+        for folder in (here, there)
     )
     assert original.actor == renewed.actor
     assert copy.incarnation != original.incarnation and copy.past == (*original.past, original.incarnation)
@@ -249,11 +250,11 @@ def test_what_a_set_aside_directory_is_started_with_survives_a_power_cut(
         synced.add(os.fstat(descriptor).st_ino)
         fsync(descriptor)
 
-    who = identity.load_or_create(tmp_path, name="n", site="s", entropy=dice.randbytes)
+    who = identity.load_or_create(tmp_path, name="n", site="s", entropy=dice.randbytes, now_ms=0)
     (tmp_path / "keyspaces.json").write_text("{}")
     monkeypatch.setattr(os, "fsync", record)
-    identity.set_aside(tmp_path, who, dice.randbytes, as_another=False)
-    identity.load_or_create(tmp_path, name="n", site="s", entropy=dice.randbytes)
+    identity.set_aside(tmp_path, who, dice.randbytes, 0, as_another=False)
+    identity.load_or_create(tmp_path, name="n", site="s", entropy=dice.randbytes, now_ms=0)
     kept = tmp_path / identity.ASIDE / who.incarnation.hex()
     assert {(kept / name).stat().st_ino for name in (identity.FILE, "keyspaces.json")} <= synced
 
@@ -278,7 +279,7 @@ def shell_of(directory: Path, who: identity.Identity, ended: list[Exception], *,
 def test_a_node_that_was_set_back_and_has_written_sets_aside_what_it_has(tmp_path: Path, made: int) -> None:
     """What it wrote since has numbers that others have for something else, and it cannot tell which."""
     dice, ended = Random(1), list[Exception]()
-    who = identity.load_or_create(tmp_path, name="n", site="s", entropy=dice.randbytes)
+    who = identity.load_or_create(tmp_path, name="n", site="s", entropy=dice.randbytes, now_ms=0)
     os.utime(tmp_path / identity.FILE, (0, 0))
     assert Server._rolled_back(shell_of(tmp_path, who, ended, made=made))
     assert len(ended) == 1
@@ -357,11 +358,11 @@ def test_a_copy_with_more_than_was_settled_of_its_earlier_self_is_told_to_begin_
 def test_a_node_does_not_begin_anew_again_and_again(tmp_path: Path) -> None:
     """Its two upstreams have different histories of it, or one lies: each time all that it got would be set aside."""
     dice, ended = Random(1), list[Exception]()
-    who = identity.load_or_create(tmp_path, name="n", site="s", entropy=dice.randbytes)
+    who = identity.load_or_create(tmp_path, name="n", site="s", entropy=dice.randbytes, now_ms=0)
 
     def told(who: identity.Identity) -> identity.Identity:
         Server._copied(shell_of(tmp_path, who, ended), False)
-        return identity.load_or_create(tmp_path, name="n", site="s", entropy=dice.randbytes)
+        return identity.load_or_create(tmp_path, name="n", site="s", entropy=dice.randbytes, now_ms=0)
 
     anew = told(who)
     assert anew.incarnation != who.incarnation and len(ended) == 1
@@ -373,9 +374,9 @@ def test_a_node_does_not_begin_anew_again_and_again(tmp_path: Path) -> None:
 
 def test_a_node_that_keeps_its_place_keeps_its_name(tmp_path: Path) -> None:
     dice = Random(1)
-    who = identity.load_or_create(tmp_path, name="n", site="s", entropy=dice.randbytes)
-    identity.set_aside(tmp_path, who, dice.randbytes, as_another=False)
-    started = identity.load_or_create(tmp_path, name="n", site="s", entropy=dice.randbytes)
+    who = identity.load_or_create(tmp_path, name="n", site="s", entropy=dice.randbytes, now_ms=0)
+    identity.set_aside(tmp_path, who, dice.randbytes, 0, as_another=False)
+    started = identity.load_or_create(tmp_path, name="n", site="s", entropy=dice.randbytes, now_ms=0)
     assert (started.node, started.name) == (who.node, "n") and started.incarnation != who.incarnation
 
 

@@ -372,6 +372,29 @@ def test_what_a_member_said_of_a_copy_that_it_has_left_is_forgotten(net: Net, ma
     assert said.said(number, first.engine.actor) == 0
 
 
+def test_a_copy_that_its_member_may_delete_does_not_count_when_that_comes_again(net: Net, make: Make) -> None:
+    """It has not heard yet that it may."""
+    hub, (first, second), wires = cluster(net, make)
+    create(hub, "eu", "site-0", "site-1")
+    run(net, [hub, first, second], rounds=20, step_ms=1_000)
+    hub.operations.set(b"eu/k", b"v")
+    run(net, [hub, first, second], rounds=5)
+    keyspace, has = hub.engine.keyspaces.owner(b"eu/k"), {hub.engine.keyspaces.owner(b"eu/k").id: 1}
+    assert len(hub.node.acks.covered_by(has)) == 2
+    net.cut(wires[0])
+    hub.replication.leader.keyspaces.remove_site("eu", "site-0")
+    run(net, [hub, second], rounds=10, step_ms=1_000)
+    said = second.replication.seen.spoken[second.engine.actor].whole()  # as the other one has it, so had it
+    number = hub.replication.seen.spoken[first.engine.actor].whole().number + 1
+    hub.replication.seen.hear(said._replace(actor=first.engine.actor, number=number))
+    run(net, [hub, second], rounds=10, step_ms=1_000)
+    assert hub.replication.members.keyspaces[keyspace.id].left == {first.engine.actor}
+    number = net.connect(first, hub).number
+    net.deliver()
+    assert keyspace.id in hub.replication.links[number].acknowledged
+    assert [peer.actor for peer in hub.node.acks.covered_by(has)] == [second.engine.actor]
+
+
 def test_a_site_that_was_taken_off_does_not_hold_the_cut_any_longer(net: Net, make: Make) -> None:
     hub, (first, second), wires = cluster(net, make)
     create(hub, "eu", "site-0", "site-1")
