@@ -5,6 +5,7 @@ A hub that has no cluster yet does it to its own list; the founding writes that 
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
+from itertools import count
 from typing import Final
 
 from edgekv.config import NAME
@@ -81,7 +82,7 @@ class KeyspaceOrders:
         """
         place = int.from_bytes(self._self.actor[-2:], "big") % (_ID_MAX // _IDS_OF_ONE - 1) + 1
         before = META_ID if incarnation_of(self._self.actor) == 1 else place * _IDS_OF_ONE - 1
-        return max([before, *(number for number in taken if before < number <= before + _IDS_OF_ONE)]) + 1
+        return next(number for number in count(before + 1) if number not in taken)
 
     def unknown(self, sites: Iterable[str]) -> list[str]:
         """Those of the sites at which no member stands, nor one that may come back."""
