@@ -289,12 +289,6 @@ MUTANTS: Final[dict[str, Mutant]] = {
         ((expired_keys._covered, "all(seq <= cut.get(actor, 0) for actor, seq in dots)", "True"),),
         seeds_max=400,
     ),
-    "system_clear_unseen_counts": Mutant(
-        "the leader clears counts that an expiry hides and not all have seen",
-        ((ExpiredKeys._operations, ", *_dots_of(parts)", ""),),
-        seeds_max=400,
-        rare=True,
-    ),
     "map_clear_purged_at_once": Mutant(
         "a map's clear is not stored",
         (
@@ -649,6 +643,7 @@ MUTANTS.update(
 
 SKIPPED: Final[dict[str, str]] = {
     "new_subscriber_does_not_count": "no seed catches it, it speaks too soon; tests/unit/replication/test_keyspaces.py does",
+    "system_clear_unseen_counts": "a seed in some thousands catches it (102324 was one); tests/unit/node/test_clearing.py does",
     "stable_cut_falls": "no seed catches it, rows come too soon; tests/unit/replication/test_promises.py does",
     "stale_leader": "one node writes meta and reads its own: there is no second leader",
     "map_clear_by_vector": "a map's clear holds a stamp, no vector: the mistake cannot be made by a small edit",
