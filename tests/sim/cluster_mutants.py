@@ -1,7 +1,7 @@
 """Known mistakes in replication, planted in the running production code: each must be found by simulated clusters.
 
     python -m tests.sim.cluster_mutants [NAME ...] [--seeds 200]       what catches each, and with which seed
-    python -m tests.sim.cluster_mutants --write                        the same, as the table in docs/TESTING.md
+    python -m tests.sim.cluster_mutants [NAME ...] --write             the same, into the table in docs/TESTING.md
 
 The code of a function is replaced in place, so whoever has imported it runs the edited one.
 """
@@ -98,15 +98,18 @@ def _words(broken: str) -> str:
 
 
 def _write(rows: list[tuple[str, Caught | None]]) -> None:
+    """The table: what was not looked for now stays as it was found last."""
+    head, _, rest = TABLE.read_text().partition(BEGIN)
+    table, _, rest = rest.partition(END)
+    known = {row.split("`")[1]: row for row in table.splitlines() if row.startswith("| `")}
+    for name, found in rows:
+        how = f"{found.how if found else '**nothing**'} | {found.seed if found else ''}"
+        known[name] = f"| `{name}` | {MUTANTS[name].why} | {how} |"
     lines = ["| planted mistake | what it is | what caught it | seed |", "|---|---|---|---|"]
-    lines += [
-        f"| `{name}` | {MUTANTS[name].why} | {found.how if found else '**nothing**'} | {found.seed if found else ''} |"
-        for name, found in rows
-    ]
+    lines += [known[name] for name in MUTANTS if name in known]
     lines += ["", "Not planted:", ""]
     lines += [f"- {names.replace('_*', '…')}: {why}." for names, why in SKIPPED.items()]
-    head, _, rest = TABLE.read_text().partition(BEGIN)
-    TABLE.write_text(head + BEGIN + "\n\n" + "\n".join(lines) + "\n\n" + END + rest.partition(END)[2])
+    TABLE.write_text(head + BEGIN + "\n\n" + "\n".join(lines) + "\n\n" + END + rest)
 
 
 def main() -> int:
@@ -115,7 +118,7 @@ def main() -> int:
     parser.add_argument("names", nargs="*", help="some of them")
     parser.add_argument("--seeds", type=int, help="at most so many for each")
     parser.add_argument("--jobs", type=int, default=1, help="processes")
-    parser.add_argument("--write", action="store_true", help="the table into docs/TESTING.md")
+    parser.add_argument("--write", action="store_true", help="what was found, into the table in docs/TESTING.md")
     arguments = parser.parse_args()
     rows: list[tuple[str, Caught | None]] = []
     began = time.monotonic()
