@@ -69,7 +69,9 @@ class Witness:
         self._touched: Final[dict[str, dict[bytes, None]]] = {}
         self._ever_set_back: Final[set[str]] = set()
         self._set_back: Final[set[tuple[str, str]]] = set()
-        """(node, other): the other one was set back, and has not greeted the node since."""
+        """(node, other): the other one was set back, and the node has not met what it is since."""
+        self._lost: Final[set[Actor]] = set()
+        """Actors whose disk is gone. A node may come to know of one afterwards."""
         self._left: Final[dict[tuple[KeyspaceId, Actor], int]] = {}
         """By actors whose disk is gone, how far others had them durably: no more must be left of them."""
         self._system: Final[dict[Dot, Change]] = {}
@@ -145,7 +147,8 @@ class Witness:
 
         def judged_met(peer: Peer, vectors: Mapping[KeyspaceId, Mapping[Actor, int]]) -> None:
             met(peer, vectors)
-            self._set_back.discard((node.name, peer.name))
+            if peer.actor not in self._lost:
+                self._set_back.discard((node.name, peer.name))
             for number in self.histories:
                 self.check_acks(node, number)
 
@@ -436,6 +439,7 @@ class Witness:
     def set_back(self, node: SimNode, nodes: Sequence[SimNode]) -> None:
         """The node is about to lose its disk, and goes on under another actor: of this one is left what others have."""
         self._ever_set_back.add(node.name)
+        self._lost.add(node.actor)
         self._set_back.update((other.name, node.name) for other in nodes if other is not node)
         self._checked.pop(node.name, None)
         for number in self.histories:
