@@ -91,7 +91,6 @@ class LmdbStore:
         self._reserve_fd = -1 if self._readonly else os.open(self._data_file, os.O_RDWR | os.O_CLOEXEC)
         if not self._readonly:
             self._begin_format()
-            self.sync()
         self.renew()
 
     def _open_databases(self) -> Iterator[tuple[bytes, lmdb._Database]]:
@@ -116,6 +115,8 @@ class LmdbStore:
             path.mkdir(parents=True, exist_ok=True)
         try:
             store = cls(path, readonly=readonly, map_bytes=map_bytes)
+            if not readonly:
+                store.sync()
         except lmdb.Error as error:
             raise _cannot_open(path, error) from error
         store._check_format(path)

@@ -109,7 +109,7 @@ def test_a_start_that_the_disk_stops_when_stamps_were_lowered_says_so_and_the_ne
     edge.stop()
 
     def fail(*_: object, **__: object) -> None:
-        if sys._getframe(1).f_code.co_name != "_attach":  # an LMDB that is opened is synced too
+        if sys._getframe(1).f_code.co_name != "open":  # an LMDB that is opened is synced too
             raise error
 
     with monkeypatch.context() as patch:
