@@ -25,6 +25,7 @@ _PAGE: Final = 1
 _IDS_OF_ONE: Final = 1 << 16
 """Ids of keyspaces that one incarnation of a leader gives."""
 _ID_MAX: Final = 1 << 31
+"""The highest that is taken from a member."""
 
 
 class KeyspaceOrders:

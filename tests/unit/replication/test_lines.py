@@ -304,7 +304,7 @@ def test_a_keyspace_that_the_leader_has_forgotten_is_back_though_nothing_is_in_i
 def test_what_is_in_a_keyspace_survives_when_the_backup_that_does_not_know_it_is_restored_twice(
     net: Net, make: Make, tmp_path: Path, again: bool
 ) -> None:
-    """Both times the leader goes on with the same number. What it creates then is not what it created before."""
+    """What the leader creates in its second life is not what it created in the first."""
     hub, late, restore = forgetful(net, make, tmp_path)
     late.cut_off()
     restore()
